@@ -1,0 +1,44 @@
+/*
+ * lx_bus.h - control messages over ZeroMQ
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      ROUTER in the launcher, DEALER in stages and clients, with the options that make them
+ *           safe: MAXMSGSIZE, small HWM, LINGER 0, heartbeats, ROUTER_MANDATORY, 5 s handshake.
+ * Promise   What arrives is decoded and valid; a malformed message is dropped, counted and logged
+ *           once per peer; sending never blocks.
+ * Threads   One bus, one thread.
+ * Tests     tests/unit/test_bus.c
+ */
+#ifndef LX_BUS_H
+#define LX_BUS_H
+
+#include "lx_msg.h"
+
+typedef struct lx_bus lx_bus;
+
+#define LX_PEER_BYTES 16
+typedef struct lx_peer { /* who sent it: ROUTER's identity of a connection */
+    uint8_t n;
+    uint8_t id[LX_PEER_BYTES];
+} lx_peer;
+
+/** Bind a ROUTER on ipc://PATH. Checks the path's length (<= 107) and binds under umask 077. */
+lx_status lx_bus_bind(lx_bus **out, const char *endpoint, lx_err *err);
+/** Connect a DEALER. */
+lx_status lx_bus_connect(lx_bus **out, const char *endpoint, lx_err *err);
+void lx_bus_close(lx_bus **bus);
+
+/** peer: NULL for a DEALER. LX_EAGAIN: its queue is full; LX_EJOB: no such peer, or msg invalid. */
+lx_status lx_bus_send(lx_bus *bus, const lx_peer *peer, const lx_msg *msg, lx_err *err);
+
+/** Wait up to timeout_ms (-1: for ever, 0: not at all). LX_EAGAIN: nothing came.
+ *  peer: NULL for a DEALER. Malformed messages are dropped here and never returned. */
+lx_status lx_bus_receive(lx_bus *bus, lx_peer *peer, lx_msg *msg, int timeout_ms, lx_err *err);
+
+/** Readable when lx_bus_receive(0) should be called *until it says LX_EAGAIN* (edge-triggered). */
+int lx_bus_fd(const lx_bus *bus);
+uint64_t lx_bus_dropped(const lx_bus *bus);
+
+double lx_now_s(void); /* CLOCK_MONOTONIC, the same in every process of the machine */
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * lx_config.h - config.yaml as one validated struct
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Reads the one annotated config that launcher, stages and local clients share.
+ * Promise   After LX_OK every value is in range and every path absolute (relative ones are taken
+ *           from the config file's folder). Unknown or duplicate keys, wrong types and values out
+ *           of range are LX_ECONFIG with file, line, key, value, what is allowed and the nearest
+ *           known key. Aliases, tags, several documents and files over 1 MiB are refused.
+ * Tests     tests/unit/test_config.c, tests/fuzz/fuzz_config.c
+ */
+#ifndef LX_CONFIG_H
+#define LX_CONFIG_H
+
+#include "lx_job.h"
+#include "lx_log.h"
+
+typedef struct lx_replica_config {
+    char device[LX_LIMIT_WORD]; /* "cpu" or "cuda:N" */
+    int threads;                /* CPU threads; 0 = one per core */
+} lx_replica_config;
+
+typedef struct lx_stage_config {
+    int n_replicas;
+    lx_replica_config replica[LX_LIMIT_REPLICAS];
+} lx_stage_config;
+
+typedef enum lx_mux_metadata {
+    LX_METADATA_FULL,
+    LX_METADATA_NO_PROMPT,
+    LX_METADATA_OFF
+} lx_mux_metadata;
+typedef enum lx_mux_format { LX_FORMAT_MP4, LX_FORMAT_PNG } lx_mux_format;
+
+typedef struct lx_config {
+    char path[LX_LIMIT_PATH]; /* of the file itself */
+    struct {
+        char dir[LX_LIMIT_PATH]; /* model: DIR, or model.dir */
+        char dit[LX_LIMIT_PATH], text[LX_LIMIT_PATH], vae[LX_LIMIT_PATH];
+        char tokenizer[LX_LIMIT_PATH]; /* "" = look in dir */
+    } model;
+    struct {
+        char dir[LX_LIMIT_PATH];
+        bool overwrite; /* an existing file of that name: replace (true) or refuse */
+    } output;
+    struct {
+        char dir[LX_LIMIT_PATH]; /* sockets and lock, made 0700; default $XDG_RUNTIME_DIR/lx2v-HASH
+                                    or /tmp/lx2v-UID-HASH, HASH of the config's path */
+    } state;
+    struct {
+        int32_t width, height, frames; /* 832 480 81 */
+        double fps;                    /* 16 */
+        int64_t seed;                  /* LX_SEED_DRAW */
+    } defaults;
+    struct {
+        lx_sampler sampler;
+        double shift; /* sample_shift, 5 */
+        int32_t n_steps;
+        int32_t steps[LX_LIMIT_STEPS]; /* denoising_step_list */
+        double guide_scale;            /* sample_guide_scale: only 1 */
+        char rng[LX_LIMIT_WORD];
+    } sampling;
+    lx_stage_config stage[LX_STAGE_COUNT];
+    struct {
+        int cache_entries; /* embeddings kept for seed sweeps, 0 = off */
+        bool bf16;         /* opt-in bf16 compute on the CPU */
+    } encoder;
+    struct {
+        int chunk;          /* latent frames per chunk */
+        int tile_h, tile_w; /* latents; 0 = no tiling unless memory demands it */
+    } vae;
+    struct {
+        int crf;
+        char preset[LX_LIMIT_WORD];
+        lx_mux_metadata metadata;
+        lx_mux_format format;
+    } mux;
+    struct {
+        int depth; /* artifacts in flight per link */
+    } links;
+    struct {
+        int32_t width, height, frames; /* the largest clip: memory is planned for it */
+        int32_t prompt_bytes, queue, clients;
+    } limits;
+    struct {
+        uint64_t ram; /* bytes for the VAE's and DiT's activations; 0 = auto */
+    } memory;
+    struct {
+        double beat_s, hang_s; /* 1, 60 */
+        double stop_s;         /* TERM to KILL, 10 */
+    } supervision;
+    lx_log_level log_level;
+} lx_config;
+
+/** Read and validate. out is only valid on LX_OK. */
+lx_status lx_config_load(lx_config *out, const char *path, lx_err *err);
+/** The same from memory; path is used in messages and for relative paths. For tests and fuzzing. */
+lx_status lx_config_parse(lx_config *out, const char *text, size_t bytes, const char *path,
+                          lx_err *err);
+
+/* Shared with the command line: LX_ECONFIG says what is accepted. */
+lx_status lx_parse_size(const char *text, int32_t *width, int32_t *height,
+                        lx_err *err);                                     /* 832x480 480p */
+lx_status lx_parse_bytes(const char *text, uint64_t *bytes, lx_err *err); /* 6GiB */
+lx_status lx_parse_steps(const char *text, int32_t *steps, int32_t *n, lx_err *err); /* 1000,750 */
+
+/** "did you mean ...": the nearest of n words by edit distance, NULL if none is near. */
+const char *lx_nearest(const char *word, const char *const *known, size_t n);
+
+#endif

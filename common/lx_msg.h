@@ -1,0 +1,205 @@
+/*
+ * lx_msg.h - every control message, with its schema
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      The whole vocabulary between launcher, stages and clients. A message is a msgpack map
+ *           with fixed keys; "k" is its kind. Tensors never ride here, tickets do.
+ * Promise   Decoding never allocates: limits (size, depth, counts against the bytes that are there)
+ *           are checked before a field is looked at; unknown, missing, duplicate or out-of-range
+ *           fields are refused by name. Floats are finite, strings valid UTF-8 without NUL.
+ * Tests     tests/unit/test_msg.c, tests/fuzz/fuzz_msg.c
+ */
+#ifndef LX_MSG_H
+#define LX_MSG_H
+
+#include "lx_job.h"
+#include "lx_tensor.h"
+
+/* A promise that a tensor may be read until the lender is told to retire it. */
+typedef struct lx_ticket {
+    uint64_t serial; /* of the lender, never reused; 0: no ticket */
+    uint64_t epoch;  /* of the lending process */
+    char name[96];   /* POSIX shared memory name: /lx2v.INSTANCE.EPOCH.SLOT */
+    int32_t dtype;   /* lx_dtype */
+    int32_t n_dims;
+    int64_t dims[LX_LIMIT_DIMS];
+    uint64_t bytes;
+} lx_ticket;
+
+typedef enum lx_msg_kind {
+    LX_MSG_NONE,
+    /* stage -> launcher */
+    LX_MSG_HELLO,    /* first words of a stage: proves it by its token */
+    LX_MSG_READY,    /* weights loaded, self-test passed */
+    LX_MSG_BEAT,     /* once a second, and whenever a unit is done */
+    LX_MSG_STARTED,  /* computing of a job begins */
+    LX_MSG_ARTIFACT, /* a tensor is lent: context, latent, or a chunk of frames */
+    LX_MSG_RELEASED, /* a borrowed tensor was copied and closed */
+    LX_MSG_DONE,     /* this stage's part of the job is over */
+    LX_MSG_FAILED,   /* likewise, without result */
+    /* launcher -> stage */
+    LX_MSG_JOB,    /* begin, with the input's ticket (none for encoder and mux) */
+    LX_MSG_INPUT,  /* next chunk of frames for a running job */
+    LX_MSG_RETIRE, /* a lent tensor is not needed any more */
+    LX_MSG_ABORT,  /* stop this job: cancelled, or another stage of it died */
+    LX_MSG_STOP,   /* finish nothing, leave */
+    /* client -> launcher; req is echoed in the answer */
+    LX_MSG_SUBMIT,
+    LX_MSG_QUERY,   /* -> JOB_INFO*, STAGE_INFO* (if asked), END */
+    LX_MSG_WATCH,   /* -> OK, then EVENT until the client leaves */
+    LX_MSG_COMMAND, /* cancel, retry, pause, resume, drain, shutdown, hello -> OK or REFUSED */
+    /* launcher -> client */
+    LX_MSG_OK,
+    LX_MSG_REFUSED,
+    LX_MSG_ACCEPTED,
+    LX_MSG_JOB_INFO,
+    LX_MSG_STAGE_INFO,
+    LX_MSG_END,
+    LX_MSG_EVENT,
+    LX_MSG_KIND_COUNT
+} lx_msg_kind;
+
+typedef enum lx_job_state {
+    LX_JOB_QUEUED,
+    LX_JOB_RUNNING,
+    LX_JOB_DONE,
+    LX_JOB_FAILED,
+    LX_JOB_CANCELLED,
+    LX_JOB_STATE_COUNT
+} lx_job_state;
+
+const char *lx_job_state_name(lx_job_state state); /* "queued", "running", ... */
+
+typedef enum lx_command {
+    LX_COMMAND_HELLO, /* -> OK, text = output directory */
+    LX_COMMAND_CANCEL,
+    LX_COMMAND_RETRY,
+    LX_COMMAND_PAUSE, /* start no more jobs */
+    LX_COMMAND_RESUME,
+    LX_COMMAND_DRAIN,    /* accept no more jobs; answer OK when the queue is empty */
+    LX_COMMAND_SHUTDOWN, /* orderly stop; answer OK at once */
+    LX_COMMAND_COUNT
+} lx_command;
+
+typedef struct lx_msg {
+    lx_msg_kind kind;
+    uint64_t req;              /* client requests and their answers */
+    char job[LX_LIMIT_ID + 1]; /* job id where one is meant; "" = all or none */
+    int32_t attempt;           /* of the job; messages of an older attempt are dropped */
+    union {
+        struct {
+            char token[33]; /* 128 bits, hex, from the inherited descriptor */
+            int32_t stage, replica;
+            uint64_t epoch;
+            int64_t pid;
+            char version[LX_LIMIT_WORD];
+        } hello;
+        struct {
+            double load_s;
+            uint64_t weight_bytes, arena_bytes;
+            char weights_id[LX_LIMIT_WORD];
+        } ready;
+        struct {            /* also the body of STARTED (job, at_s) */
+            double at_s;    /* monotonic */
+            uint64_t moved; /* grows with every unit: the progress rule watches it */
+            char unit[LX_LIMIT_WORD];
+            uint64_t done, total;
+            uint64_t rss_bytes, peak_bytes;
+        } beat;
+        struct {
+            int32_t index; /* chunk number from 0 */
+            int32_t is_last;
+            lx_ticket ticket;
+        } artifact; /* ARTIFACT and INPUT */
+        struct {
+            uint64_t serial;
+        } lease; /* RELEASED and RETIRE */
+        struct {
+            double start_s, end_s; /* monotonic */
+            uint64_t peak_bytes;
+            int32_t n_tokens, n_dropped; /* encoder */
+            int32_t n_frames;            /* mux */
+            uint64_t file_bytes;         /* mux */
+            char notice[LX_LIMIT_TEXT];  /* one line for the user, or "" */
+        } done;
+        struct {
+            int32_t status; /* lx_status */
+            char text[LX_LIMIT_TEXT];
+            char field[LX_LIMIT_WORD]; /* REFUSED: which field; else "" */
+            int64_t retry_after_ms;    /* REFUSED with LX_EAGAIN; else 0 */
+        } failed;                      /* FAILED and REFUSED */
+        struct {
+            lx_job job;
+            lx_ticket ticket; /* serial 0: none */
+        } work;               /* JOB (complete) and SUBMIT (0, "" or -1 = default) */
+        struct {
+            int32_t want_stages; /* also STAGE_INFO for every replica */
+            int32_t want_jobs;
+        } query;
+        struct {
+            int32_t command; /* lx_command */
+        } command;
+        struct {
+            char text[LX_LIMIT_PATH];
+            int64_t value;
+        } ok;
+        struct {
+            int64_t seed;
+            int64_t ahead;  /* jobs before this one */
+            int32_t is_new; /* 0: this id was already accepted with the same content */
+            char output[LX_LIMIT_NAME + 1];
+            char notice[LX_LIMIT_TEXT];
+        } accepted;
+        struct {
+            int32_t state; /* lx_job_state */
+            int64_t seed;
+            int32_t width, height, frames;
+            char output[LX_LIMIT_NAME + 1];
+            char error[LX_LIMIT_TEXT];
+            char prompt[256];       /* beginning, cut at a character */
+            double submit_s, end_s; /* end_s 0: not ended */
+            int32_t n_tokens, n_dropped;
+            uint64_t file_bytes;
+            /* per stage, -1 = has not happened; of the last attempt */
+            int64_t replica[LX_STAGE_COUNT];
+            double start_s[LX_STAGE_COUNT], finish_s[LX_STAGE_COUNT];
+            uint64_t peak_bytes[LX_STAGE_COUNT];
+            uint64_t retries;
+        } job_info;
+        struct {
+            int32_t stage, replica;
+            char state[LX_LIMIT_WORD]; /* starting, loading, ready, busy, parked, dead */
+            char device[LX_LIMIT_WORD];
+            int64_t pid;
+            char unit[LX_LIMIT_WORD];
+            uint64_t done, total, rss_bytes, peak_bytes, restarts, jobs;
+            char text[LX_LIMIT_TEXT]; /* obituary of the last death, or "" */
+        } stage_info;
+        struct {
+            double now_s;
+            int64_t n_queued, n_running;
+            char state[LX_LIMIT_WORD]; /* running, paused, draining, degraded, stopping */
+        } end;
+        struct {
+            double now_s;
+            int32_t state; /* lx_job_state */
+            int32_t stage; /* lx_stage_kind, -1 = none */
+            char unit[LX_LIMIT_WORD];
+            uint64_t done, total;
+            double elapsed_s, eta_s; /* eta -1: unknown */
+            char text[LX_LIMIT_TEXT];
+        } event;
+    } u;
+} lx_msg;
+
+const char *lx_msg_kind_name(lx_msg_kind kind);
+
+/** Encode into a caller's buffer of LX_LIMIT_MESSAGE bytes. LX_EJOB names the field that is wrong
+ *  or does not fit. */
+lx_status lx_msg_encode(const lx_msg *msg, void *buffer, size_t buffer_bytes, size_t *bytes,
+                        lx_err *err);
+
+/** Decode hostile bytes. LX_EJOB with kind and field. *msg is only valid on LX_OK. */
+lx_status lx_msg_decode(lx_msg *msg, const void *bytes, size_t n, lx_err *err);
+
+#endif

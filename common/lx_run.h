@@ -1,0 +1,72 @@
+/*
+ * lx_run.h - what `lx2v-STAGE run` has in common: flags, dumps, outputs, timings
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      The fixed interface of design.md section 9: files in, files out. Each stage parses its
+ *           own flags with lx_run_flag and leaves the common ones to lx_run_common_flag.
+ * Tests     tests/unit/test_run.c, tests/stages
+ */
+#ifndef LX_RUN_H
+#define LX_RUN_H
+
+#include "lx_progress.h"
+#include "weights/lx_weights.h"
+
+#define LX_RUN_DUMPS 64
+
+typedef struct lx_run {
+    const char *weights, *input, *output, *device; /* borrowed from argv; NULL if absent */
+    int threads;
+    uint64_t vram_bytes;
+    bool json;
+    lx_progress progress; /* a bar on stderr if it is a terminal, else silent */
+    char dump_names[LX_RUN_DUMPS][128];
+    int n_dumps;
+    /* outputs collected for the file; data owned here, freed by lx_run_close */
+    lx_named_tensor out[LX_RUN_DUMPS + 16];
+    char out_names[LX_RUN_DUMPS + 16][128];
+    int n_out;
+    double start_s, load_s; /* monotonic */
+} lx_run;
+
+/* One flag of a stage: --NAME VALUE, or --NAME alone if !value. */
+typedef struct lx_run_flag {
+    const char *name;   /* "text-len" */
+    const char **value; /* where to put it (borrowed from argv) */
+    bool *present;      /* for flags without value */
+    const char *help;
+} lx_run_flag;
+
+/** Parse argv after "run": common flags and the stage's. LX_ECONFIG names flag and nearest. */
+lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
+                       lx_err *err);
+
+/** True if the user asked for this intermediate tensor (by the name of the layer that makes it). */
+bool lx_run_wants(const lx_run *run, const char *name);
+
+/** Copy a tensor into the output file's list (F32 for dumps); a second of the same name is ignored.
+ *  run may be NULL: then nothing happens. */
+lx_status lx_run_add(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
+                     const void *data, lx_err *err);
+/** lx_run_add if wanted; rows of `cols` floats, `stride` apart. The usual call in model code. */
+lx_status lx_run_dump(lx_run *run, const char *name, const float *data, int64_t rows, int64_t cols,
+                      int64_t stride, lx_err *err);
+
+/** Write --output and, with --json, print timings and peak memory on stdout. Every --dump name
+ *  must have been met, else LX_ECONFIG names it. */
+lx_status lx_run_finish(lx_run *run, const char *stage, lx_err *err);
+void lx_run_close(lx_run *run);
+
+/** Read one tensor of --input, any float dtype widened to f32 (or I32/I64 to int32) into memory
+ *  owned by the caller (free). LX_ECONFIG: names file, tensor, expected and found. */
+lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, float **out,
+                          lx_err *err);
+lx_status lx_run_read_i32(const lx_run *run, const char *name, lx_shape *shape, int32_t **out,
+                          lx_err *err);
+bool lx_run_has_input(const lx_run *run, const char *name);
+
+/** Peak resident bytes of this process so far. */
+uint64_t lx_peak_bytes(void);
+uint64_t lx_rss_bytes(void);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * lx_stage.h - the one loop that all four stages share
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Joins the launcher (token and endpoint come down an inherited descriptor), beats from a
+ *           control thread, takes jobs, hears cancel, lends and borrows tensors. A stage's main
+ *           only opens, loads, says ready, and runs its handler.
+ * Promise   The handler runs on the thread that called lx_stage_run, one job at a time. Whatever it
+ *           returns is reported: LX_OK -> done, LX_EJOB -> failed and on to the next, LX_ECANCEL ->
+ *           aborted, anything else ends the loop and the process. The process dies with its
+ *           launcher (PDEATHSIG, and end of the control socket).
+ * Threads   Only the working thread may call functions of this header.
+ * Tests     tests/pipeline
+ */
+#ifndef LX_STAGE_H
+#define LX_STAGE_H
+
+#include "lx_config.h"
+#include "lx_progress.h"
+#include "lx_share.h"
+
+typedef struct lx_stage lx_stage;
+typedef struct lx_stage_job lx_stage_job;
+
+typedef lx_status (*lx_job_fn)(void *model, lx_stage_job *job, lx_err *err);
+
+/** Parses `--config FILE --replica N --handover FD` as the launcher passes them. */
+lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kind, lx_err *err);
+const lx_config *lx_stage_config_of(const lx_stage *stage);
+const lx_replica_config *lx_stage_replica(const lx_stage *stage);
+/** Feeds the beat while loading (unit "byte") and while working. */
+const lx_progress *lx_stage_progress(lx_stage *stage);
+
+/** Make the lending desk: how many tensors of at most slot_bytes may be out at once. */
+lx_status lx_stage_lends(lx_stage *stage, int n_slots, uint64_t slot_bytes, lx_err *err);
+
+/** Weights are loaded and a self-test ran: from here on jobs may arrive. */
+void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_bytes,
+                    uint64_t arena_bytes);
+lx_status lx_stage_run(lx_stage *stage, lx_job_fn on_job, void *model, lx_err *err);
+/** Logs err if it is a failure. */
+void lx_stage_close(lx_stage **stage, const lx_err *err);
+
+/* --- inside a handler ------------------------------------------------------------------------ */
+
+const lx_job *lx_stage_job_of(const lx_stage_job *job);
+
+/** Shape of the input artifact, before borrowing it. LX_EJOB if the job came without one. */
+lx_status lx_stage_input_shape(lx_stage_job *job, lx_dtype *dtype, lx_shape *shape, lx_err *err);
+/** Copy the input artifact (context, latent) into dst and release it. */
+lx_status lx_stage_borrow(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_err *err);
+
+/** Mux: wait for the next chunk of frames. LX_ECANCEL if the job is aborted meanwhile. shape is
+ *  I420 as U8 [frames, height * 3/2, width]. *is_last: no more will come. */
+lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_shape *shape,
+                              bool *is_last, lx_err *err);
+
+/** Wait for a free slot (cancellable) and shape it; fill out->data, then publish it. */
+lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape, lx_tensor *out,
+                        lx_err *err);
+lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err);
+
+/** LX_ECANCEL once the job was aborted. (lx_progress_step says the same.) */
+lx_status lx_stage_check(lx_stage_job *job, lx_err *err);
+
+/* Facts for the done message; zero unless the handler sets them. */
+void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped);
+void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes);
+void lx_stage_note(lx_stage_job *job, const char *notice); /* one line for the user */
+
+#endif

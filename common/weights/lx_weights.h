@@ -1,0 +1,77 @@
+/*
+ * lx_weights.h - the tensors of a checkpoint, by name
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Opens any layout a user has (safetensors file, folder of safetensors, sharded index,
+ *           .pth) and finds tensors in it by their canonical (Wan) name.
+ * Promise   Bytes are read into memory that we own: a file replaced or truncated under us changes
+ *           nothing. Everything in a file is hostile until checked: formats.md section d.
+ * Not here  What a model must contain: lx_catalog.h. Where a model's files lie: lx_model_dir.h.
+ * Threads   After open, reading is safe from any thread.
+ * Tests     tests/unit/test_safetensors.c, test_pth.c, tests/fuzz/fuzz_safetensors.c, fuzz_pth.c
+ */
+#ifndef LX_WEIGHTS_H
+#define LX_WEIGHTS_H
+
+#include "lx_progress.h"
+#include "lx_tensor.h"
+
+typedef struct lx_weights lx_weights;
+
+/* One parameter as it is stored. Plain data, copied freely; the pointers are borrowed until
+ * lx_weights_close(). */
+typedef struct lx_weight {
+    const char *name; /* canonical name */
+    lx_dtype dtype;
+    lx_shape shape;
+    const void *data;   /* packed, C order; aligned to 64 bytes */
+    const float *scale; /* [shape.dim[0]] f32, from NAME_scale; NULL where there is none */
+} lx_weight;
+
+typedef struct lx_weights_options {
+    const lx_progress *progress; /* unit "byte"; NULL: silent */
+    /* Tensors to read, others are skipped unread; NULL: all. name is canonical. */
+    bool (*wants)(const char *name, void *self);
+    void *self;
+    bool verify; /* also check the CRC of every .pth record */
+} lx_weights_options;
+
+/**
+ * Open a checkpoint.
+ *
+ * @param path     file or folder; in a folder all *.safetensors are one checkpoint, an index.json
+ *                 says which file has what
+ * @param options  may be NULL
+ *
+ * @retval LX_ECONFIG  file, tensor or record and what is wrong with it; also a missing file, a
+ *                     git-lfs pointer, another format (named), two files with one tensor
+ * @retval LX_EAGAIN   not enough memory: needed and available
+ * @retval LX_ECANCEL  options->progress said so
+ */
+lx_status lx_weights_open(lx_weights **out, const char *path, const lx_weights_options *options,
+                          lx_err *err);
+void lx_weights_close(lx_weights **weights);
+
+/** Find by canonical name; false if absent. NAME_scale companions are folded into .scale. */
+bool lx_weights_find(const lx_weights *weights, const char *name, lx_weight *out);
+
+size_t lx_weights_count(const lx_weights *weights);
+lx_weight lx_weights_at(const lx_weights *weights, size_t i); /* in name order */
+
+const char *lx_weights_path(const lx_weights *weights);
+/** 16 hex digits: FNV-1a over names, shapes, dtypes and file sizes; identifies a checkpoint. */
+const char *lx_weights_id(const lx_weights *weights);
+uint64_t lx_weights_bytes(const lx_weights *weights);
+
+/* --- writing: run's outputs, test tools and converters ------------------------------------- */
+
+typedef struct lx_named_tensor {
+    const char *name; /* borrowed during the call */
+    lx_tensor tensor; /* likewise */
+} lx_named_tensor;
+
+/** Write one safetensors file (reference order and padding), through PATH.part, fsync, rename. */
+lx_status lx_safetensors_write(const char *path, const lx_named_tensor *tensors, size_t n,
+                               lx_err *err);
+
+#endif
