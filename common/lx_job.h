@@ -8,6 +8,8 @@
 #ifndef LX_JOB_H
 #define LX_JOB_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lx_limits.h"
@@ -26,7 +28,7 @@ const char *lx_stage_kind_name(lx_stage_kind kind); /* "encoder", "dit", "vae", 
 typedef enum lx_sampler { LX_SAMPLER_EULER, LX_SAMPLER_LCM, LX_SAMPLER_COUNT } lx_sampler;
 
 const char *lx_sampler_name(lx_sampler sampler);         /* "euler", "lcm" */
-int lx_sampler_parse(const char *name, lx_sampler *out); /* 1 if known */
+bool lx_sampler_parse(const char *name, lx_sampler *out);
 
 #define LX_SEED_DRAW (-1) /* as a request: the launcher draws one */
 
@@ -54,6 +56,6 @@ lx_status lx_job_check_size(int64_t width, int64_t height, int64_t frames, lx_er
 lx_status lx_job_check(const lx_job *job, lx_err *err);
 
 /** [A-Za-z0-9._-]{1,128}, no leading dot or dash. */
-int lx_job_output_name_ok(const char *name);
+bool lx_job_output_name_ok(const char *name);
 
 #endif

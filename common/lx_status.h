@@ -24,7 +24,7 @@ typedef enum lx_status {
 
 #define LX_ERR_TEXT 1024
 
-/* Where an error's story is told. Zero-initialise it; a failure fills it, wrapping adds a prefix. */
+/* Where an error's story is told. Zero-initialise it; wrapping adds a prefix. */
 typedef struct lx_err {
     lx_status status;
     int line;
