@@ -52,7 +52,19 @@ void lx_job_latent_dims(const lx_job *job, int64_t *t, int64_t *h, int64_t *w);
 /** Check size and frames alone; the message names the two nearest values. LX_EJOB. */
 lx_status lx_job_check_size(int64_t width, int64_t height, int64_t frames, lx_err *err);
 
-/** Check everything a client may set against the hard limits (prompt UTF-8, id, name, ranges). */
+/** "lx2v", "torch-cpu", "torch-cuda:MxN", "torch-cuda:CARD". LX_EJOB. */
+lx_status lx_job_check_rng(const char *rng, lx_err *err);
+/** 1 to LX_LIMIT_STEPS labels, each 1 to 1000 and below the one before. LX_EJOB. */
+lx_status lx_job_check_steps(const int32_t *steps, int64_t n, lx_err *err);
+
+/* Bounds of fps and sample_shift, for job, config and command line alike. */
+#define LX_JOB_FPS_MIN   1.0
+#define LX_JOB_FPS_MAX   240.0
+#define LX_JOB_SHIFT_MIN 0.01
+#define LX_JOB_SHIFT_MAX 100.0
+
+/** Check a complete job (every default filled in; seed may still be LX_SEED_DRAW) against the hard
+ *  limits: prompt UTF-8, id, name, ranges. LX_EJOB; the message begins with the field's name. */
 lx_status lx_job_check(const lx_job *job, lx_err *err);
 
 /** [A-Za-z0-9._-]{1,128}, no leading dot or dash. */
