@@ -13,6 +13,7 @@
 #define LX_BUS_H
 
 #include "lx_msg.h"
+#include "lx_process.h"
 
 typedef struct lx_bus lx_bus;
 
@@ -38,7 +39,5 @@ lx_status lx_bus_receive(lx_bus *bus, lx_peer *peer, lx_msg *msg, int timeout_ms
 /** Readable when lx_bus_receive(0) should be called *until it says LX_EAGAIN* (edge-triggered). */
 int lx_bus_fd(const lx_bus *bus);
 uint64_t lx_bus_dropped(const lx_bus *bus);
-
-double lx_now_s(void); /* CLOCK_MONOTONIC, the same in every process of the machine */
 
 #endif

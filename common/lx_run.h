@@ -9,6 +9,7 @@
 #ifndef LX_RUN_H
 #define LX_RUN_H
 
+#include "lx_process.h"
 #include "lx_progress.h"
 #include "weights/lx_weights.h"
 
@@ -64,9 +65,5 @@ lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, 
 lx_status lx_run_read_i32(const lx_run *run, const char *name, lx_shape *shape, int32_t **out,
                           lx_err *err);
 bool lx_run_has_input(const lx_run *run, const char *name);
-
-/** Peak resident bytes of this process so far. */
-uint64_t lx_peak_bytes(void);
-uint64_t lx_rss_bytes(void);
 
 #endif

@@ -1,0 +1,14 @@
+/*
+ * lx_process.h - what a process knows about itself
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef LX_PROCESS_H
+#define LX_PROCESS_H
+
+#include <stdint.h>
+
+double lx_now_s(void);        /* CLOCK_MONOTONIC: the same clock in every process of the machine */
+uint64_t lx_rss_bytes(void);  /* resident now, 0 if unknown */
+uint64_t lx_peak_bytes(void); /* resident at most, so far */
+
+#endif
