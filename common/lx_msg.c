@@ -634,7 +634,7 @@ lx_status lx_msg_decode(lx_msg *msg, const void *bytes, size_t n, lx_err *err)
                        LX_LIMIT_MESSAGE);
     cursor c = {bytes, n};
     uint64_t entries;
-    lx_msg_kind kind;
+    lx_msg_kind kind = LX_MSG_NONE;
     lx_status status = decode_kind(&c, &kind, &entries, err);
     if (status != LX_OK)
         return status;
