@@ -104,6 +104,10 @@ lx_status lx_parse_size(const char *text, int32_t *width, int32_t *height,
 lx_status lx_parse_bytes(const char *text, uint64_t *bytes, lx_err *err); /* 6GiB */
 lx_status lx_parse_steps(const char *text, int32_t *steps, int32_t *n, lx_err *err); /* 1000,750 */
 
+/** The whole text is one decimal number, finite and in range; no hexadecimal, no spaces. */
+bool lx_parse_i64(const char *text, int64_t *out);
+bool lx_parse_real(const char *text, double *out);
+
 /** "did you mean ...": the nearest of n words by edit distance, NULL if none is near. */
 const char *lx_nearest(const char *word, const char *const *known, size_t n);
 

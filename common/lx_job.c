@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lx_utf8.h"
+
 static const char *const stage_names[] = {
     [LX_STAGE_ENCODER] = "encoder",
     [LX_STAGE_DIT] = "dit",
@@ -113,32 +115,6 @@ bool lx_job_output_name_ok(const char *name)
     return word_ok(name, LX_LIMIT_NAME, "._-") && name[0] != '.' && name[0] != '-';
 }
 
-/* Length of the UTF-8 character at p (n bytes are there), 0 if it is none: no overlong forms, no
- * surrogates, nothing above U+10FFFF (Unicode 15, table 3-7). */
-static size_t utf8_char(const unsigned char *p, size_t n)
-{
-    static const struct {
-        unsigned char first_low, first_high, second_low, second_high, length;
-    } forms[] = {
-        {0x01, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (p[0] < forms[i].first_low || p[0] > forms[i].first_high)
-            continue;
-        size_t length = forms[i].length;
-        if (length > n ||
-            (length > 1 && (p[1] < forms[i].second_low || p[1] > forms[i].second_high)))
-            return 0;
-        for (size_t k = 2; k < length; k++)
-            if (p[k] < 0x80 || p[k] > 0xbf)
-                return 0;
-        return length;
-    }
-    return 0;
-}
-
 static lx_status check_prompt(const char *prompt, lx_err *err)
 {
     size_t n = strnlen(prompt, LX_LIMIT_PROMPT + 1);
@@ -146,13 +122,10 @@ static lx_status check_prompt(const char *prompt, lx_err *err)
         return lx_fail(err, LX_EJOB, "prompt: is empty");
     if (n > LX_LIMIT_PROMPT)
         return lx_fail(err, LX_EJOB, "prompt: more than %d bytes", LX_LIMIT_PROMPT);
-    for (size_t i = 0; i < n;) {
-        size_t length = utf8_char((const unsigned char *)prompt + i, n - i);
-        if (length == 0)
-            return lx_fail(err, LX_EJOB, "prompt: not UTF-8 at byte %zu (0x%02x)", i,
-                           (unsigned char)prompt[i]);
-        i += length;
-    }
+    size_t bad = lx_utf8_bad(prompt, n);
+    if (bad < n)
+        return lx_fail(err, LX_EJOB, "prompt: not UTF-8 at byte %zu (0x%02x)", bad,
+                       (unsigned char)prompt[bad]);
     return LX_OK;
 }
 
