@@ -15,6 +15,7 @@
 #define BUS_HWM          256 /* messages queued per peer before EAGAIN */
 #define BUS_HANDSHAKE_MS 5000
 #define BUS_HEARTBEAT_MS 2000
+#define BUS_LINGER_MS    500 /* a DEALER's last words; a ROUTER waits for nobody */
 #define UNIX_PATH_MAX    107 /* of sockaddr_un, less its NUL */
 
 struct lx_bus {
@@ -25,12 +26,12 @@ struct lx_bus {
     unsigned char buffer[LX_LIMIT_MESSAGE]; /* one message on its way in or out */
 };
 
-static void set_options(zsock_t *socket)
+static void set_options(zsock_t *socket, int type)
 {
     zsock_set_maxmsgsize(socket, LX_LIMIT_MESSAGE);
     zsock_set_sndhwm(socket, BUS_HWM);
     zsock_set_rcvhwm(socket, BUS_HWM);
-    zsock_set_linger(socket, 0);
+    zsock_set_linger(socket, type == ZMQ_DEALER ? BUS_LINGER_MS : 0);
     zsock_set_handshake_ivl(socket, BUS_HANDSHAKE_MS);
     zsock_set_heartbeat_ivl(socket, BUS_HEARTBEAT_MS);
     zsock_set_heartbeat_timeout(socket, 3 * BUS_HEARTBEAT_MS);
@@ -48,7 +49,7 @@ static lx_status bus_open(lx_bus **out, int type, lx_err *err)
         free(bus);
         return lx_fail(err, LX_ESTAGE, "cannot make a ZeroMQ socket: %s", zmq_strerror(errno));
     }
-    set_options(bus->socket);
+    set_options(bus->socket, type);
     bus->is_router = type == ZMQ_ROUTER;
     bus->handle = zsock_resolve(bus->socket);
     *out = bus;

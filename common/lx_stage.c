@@ -1,0 +1,484 @@
+/*
+ * lx_stage.c - the working thread's side of a stage: jobs, lending, borrowing, progress
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Two threads. The control thread (lx_stage_control.c) owns the socket: it beats, takes orders and
+ * sends what the working thread posts. They meet in struct lx_stage under one lock.
+ */
+#include "lx_stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lx_log.h"
+#include "lx_process.h"
+#include "lx_stage_control.h"
+
+#define HANDOVER_BYTES 512
+#define WAIT_S         1 /* a lost wake-up costs at most this; there is none known */
+
+struct lx_stage_job {
+    lx_stage *stage;
+    lx_job params;
+    lx_ticket input; /* serial 0: none, or already borrowed */
+    int32_t attempt, n_chunks_out;
+    uint64_t lent[STAGE_LENT_MAX]; /* serials published for this job */
+    size_t n_lent;
+    double start_s;
+    int n_tokens, n_dropped, n_frames;
+    uint64_t file_bytes;
+    char notice[LX_LIMIT_TEXT];
+};
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+typedef struct stage_args {
+    const char *config;
+    int replica, handover;
+} stage_args;
+
+static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
+{
+    static const struct option options[] = {{"config", required_argument, 0, 'c'},
+                                            {"replica", required_argument, 0, 'r'},
+                                            {"handover", required_argument, 0, 'h'},
+                                            {0}};
+    *out = (stage_args){.handover = -1};
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (c == 'c')
+            out->config = optarg;
+        else if (c == 'r')
+            out->replica = atoi(optarg);
+        else if (c == 'h')
+            out->handover = atoi(optarg);
+        else
+            return lx_fail(err, LX_ECONFIG,
+                           "unknown option %s; `%s run --help` runs one stage by hand",
+                           argv[optind - 1], argv[0]);
+    }
+    if (!out->config || out->handover < 0)
+        return lx_fail(
+            err, LX_ECONFIG,
+            "this is a stage of lx2v: lx2v-launch starts it. To run it by hand: %s run --help",
+            argv[0]);
+    if (out->replica < 0 || out->replica >= LX_LIMIT_REPLICAS)
+        return lx_fail(err, LX_ECONFIG, "--replica %d: 0 to %d", out->replica,
+                       LX_LIMIT_REPLICAS - 1);
+    return LX_OK;
+}
+
+/* One line from the launcher: where to connect and how to prove who we are. */
+static lx_status read_handover(lx_stage *stage, int fd, lx_err *err)
+{
+    char line[HANDOVER_BYTES] = "";
+    size_t n = 0;
+    while (n < sizeof line - 1 && !memchr(line, '\n', n)) {
+        ssize_t got = read(fd, line + n, sizeof line - 1 - n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        n += (size_t)got;
+    }
+    close(fd);
+    _Static_assert(sizeof stage->endpoint > 200, "scanned width");
+    if (sscanf(line, "endpoint=%200s token=%32[0-9a-f] instance=%32[0-9a-f] epoch=%" SCNu64,
+               stage->endpoint, stage->token, stage->instance, &stage->epoch) != 4)
+        return lx_fail(err, LX_ECONFIG, "the launcher's hand-over is incomplete");
+    return LX_OK;
+}
+
+static lx_status start_control(lx_stage *stage, lx_err *err)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&stage->lock, NULL);
+    pthread_cond_init(&stage->news, &attributes);
+    pthread_condattr_destroy(&attributes);
+    stage->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stage->wake_fd < 0)
+        return lx_fail(err, LX_ESTAGE, "eventfd: %s", strerror(errno));
+    lx_status status = lx_bus_connect(&stage->bus, stage->endpoint, err);
+    if (status != LX_OK)
+        return status;
+    int failed = pthread_create(&stage->control, NULL, stage_control_thread, stage);
+    if (failed)
+        return lx_fail(err, LX_ESTAGE, "control thread: %s", strerror(failed));
+    stage->has_control = true;
+    return LX_OK;
+}
+
+static void post_hello(lx_stage *stage)
+{
+    lx_msg msg = {.kind = LX_MSG_HELLO};
+    memcpy(msg.u.hello.token, stage->token, sizeof msg.u.hello.token);
+    msg.u.hello.stage = (int32_t)stage->kind;
+    msg.u.hello.replica = stage->replica;
+    msg.u.hello.epoch = stage->epoch;
+    msg.u.hello.pid = getpid();
+    snprintf(msg.u.hello.version, sizeof msg.u.hello.version, "%s", LX2V_VERSION);
+    stage_post(stage, &msg);
+}
+
+static lx_status progress_step(void *self, const char *unit, uint64_t done, uint64_t total,
+                               lx_err *err);
+
+lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kind, lx_err *err)
+{
+    lx_log_open(lx_stage_kind_name(kind), LX_LOG_INFO);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the launcher decides the order */
+    stage_args args;
+    lx_status status = parse_args(argc, argv, &args, err);
+    if (status != LX_OK)
+        return status;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    lx_stage *stage = calloc(1, sizeof *stage);
+    if (!stage)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the stage's record");
+    *out = stage; /* the caller closes it, whatever happens from here on */
+    stage->kind = kind;
+    stage->replica = args.replica;
+    stage->wake_fd = -1;
+    stage->opened_s = lx_now_s();
+    stage->progress = (lx_progress){.step = progress_step, .self = stage};
+    status = read_handover(stage, args.handover, err);
+    if (status == LX_OK)
+        status = lx_config_load(&stage->config, args.config, err);
+    if (status != LX_OK)
+        return status;
+    lx_log_open(lx_stage_kind_name(kind), stage->config.log_level);
+    if (args.replica >= stage->config.stage[kind].n_replicas)
+        return lx_fail(err, LX_ECONFIG, "replica %d of %s, config.yaml has %d", args.replica,
+                       lx_stage_kind_name(kind), stage->config.stage[kind].n_replicas);
+    const char *slow = getenv("LX2V_TEST_SLOW_UNIT_MS"); /* for tests: a machine 100 times slower */
+    stage->slow_ms = slow ? atoi(slow) : 0;
+    stage_catch_term(stage);
+    status = start_control(stage, err);
+    if (status == LX_OK)
+        post_hello(stage);
+    return status;
+}
+
+const lx_config *lx_stage_config_of(const lx_stage *stage)
+{
+    return &stage->config;
+}
+
+const lx_replica_config *lx_stage_replica(const lx_stage *stage)
+{
+    return &stage->config.stage[stage->kind].replica[stage->replica];
+}
+
+const lx_progress *lx_stage_progress(lx_stage *stage)
+{
+    return &stage->progress;
+}
+
+lx_status lx_stage_lends(lx_stage *stage, int n_slots, uint64_t slot_bytes, lx_err *err)
+{
+    return lx_share_open(&stage->desk, stage->instance, stage->epoch, n_slots, slot_bytes, err);
+}
+
+void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_bytes,
+                    uint64_t arena_bytes)
+{
+    lx_msg msg = {.kind = LX_MSG_READY};
+    msg.u.ready.load_s = lx_now_s() - stage->opened_s;
+    msg.u.ready.weight_bytes = weight_bytes;
+    msg.u.ready.arena_bytes = arena_bytes;
+    snprintf(msg.u.ready.weights_id, sizeof msg.u.ready.weights_id, "%s",
+             weights_id ? weights_id : "");
+    stage_post(stage, &msg);
+    LX_I("ready load_ms=%.0f weights_mib=%.1f arena_mib=%.1f", msg.u.ready.load_s * 1e3,
+         (double)weight_bytes / 0x1p20, (double)arena_bytes / 0x1p20);
+}
+
+/* --- progress and waiting -------------------------------------------------------------------- */
+
+static lx_status stopped_locked(const lx_stage *stage, lx_err *err)
+{
+    if (stage->stop)
+        return lx_fail(err, LX_ECANCEL, "the stage was told to stop");
+    if (stage->aborted)
+        return lx_fail(err, LX_ECANCEL, "the job was aborted");
+    return LX_OK;
+}
+
+static lx_status progress_step(void *self, const char *unit, uint64_t done, uint64_t total,
+                               lx_err *err)
+{
+    lx_stage *stage = self;
+    pthread_mutex_lock(&stage->lock);
+    snprintf(stage->unit, sizeof stage->unit, "%s", unit);
+    stage->done = done;
+    stage->total = total;
+    stage->moved++;
+    lx_status status = stopped_locked(stage, err);
+    pthread_mutex_unlock(&stage->lock);
+    if (status == LX_OK && stage->slow_ms > 0 && strcmp(unit, "byte")) {
+        struct timespec t = {stage->slow_ms / 1000, stage->slow_ms % 1000 * 1000000L};
+        nanosleep(&t, NULL);
+    }
+    return status;
+}
+
+/* Sleeps until the control thread has news; the caller holds the lock and looks again. */
+static void wait_news_locked(lx_stage *stage)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WAIT_S;
+    pthread_cond_timedwait(&stage->news, &stage->lock, &until);
+}
+
+lx_status lx_stage_check(lx_stage_job *job, lx_err *err)
+{
+    pthread_mutex_lock(&job->stage->lock);
+    lx_status status = stopped_locked(job->stage, err);
+    pthread_mutex_unlock(&job->stage->lock);
+    return status;
+}
+
+/* --- inside a handler ------------------------------------------------------------------------ */
+
+static lx_msg job_msg(const lx_stage_job *job, lx_msg_kind kind)
+{
+    lx_msg msg = {.kind = kind, .attempt = job->attempt};
+    memcpy(msg.job, job->params.id, sizeof msg.job);
+    return msg;
+}
+
+const lx_job *lx_stage_job_of(const lx_stage_job *job)
+{
+    return &job->params;
+}
+
+lx_status lx_stage_input_shape(lx_stage_job *job, lx_dtype *dtype, lx_shape *shape, lx_err *err)
+{
+    if (!job->input.serial)
+        return lx_fail(err, LX_EJOB, "the job came without an input");
+    *dtype = (lx_dtype)job->input.dtype;
+    shape->n_dims = job->input.n_dims;
+    memcpy(shape->dim, job->input.dims, sizeof shape->dim);
+    return lx_shape_bytes(shape, *dtype, NULL, NULL, err);
+}
+
+static lx_status borrow_and_release(lx_stage_job *job, const lx_ticket *ticket, void *dst,
+                                    uint64_t dst_bytes, lx_err *err)
+{
+    lx_status status = lx_share_borrow(ticket, job->stage->instance, dst, dst_bytes, err);
+    if (status != LX_OK)
+        return status;
+    lx_msg msg = job_msg(job, LX_MSG_RELEASED);
+    msg.u.lease.serial = ticket->serial;
+    stage_post(job->stage, &msg);
+    return LX_OK;
+}
+
+lx_status lx_stage_borrow(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_err *err)
+{
+    if (!job->input.serial)
+        return lx_fail(err, LX_EJOB, "the job came without an input");
+    return borrow_and_release(job, &job->input, dst, dst_bytes, err);
+}
+
+lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_shape *shape,
+                              bool *is_last, lx_err *err)
+{
+    lx_stage *stage = job->stage;
+    stage_chunk chunk;
+    pthread_mutex_lock(&stage->lock);
+    lx_status status;
+    while ((status = stopped_locked(stage, err)) == LX_OK && !stage->n_chunks)
+        wait_news_locked(stage);
+    if (status == LX_OK) {
+        chunk = stage->chunk[stage->first_chunk];
+        stage->first_chunk = (stage->first_chunk + 1) % STAGE_CHUNKS;
+        stage->n_chunks--;
+    }
+    pthread_mutex_unlock(&stage->lock);
+    if (status != LX_OK)
+        return status;
+    shape->n_dims = chunk.ticket.n_dims;
+    memcpy(shape->dim, chunk.ticket.dims, sizeof shape->dim);
+    *is_last = chunk.is_last;
+    if (chunk.ticket.dtype != LX_DTYPE_U8)
+        return lx_fail(err, LX_EJOB, "chunk of frames with dtype %s",
+                       lx_dtype_name((lx_dtype)chunk.ticket.dtype));
+    return borrow_and_release(job, &chunk.ticket, dst, dst_bytes, err);
+}
+
+/* The desk belongs to the working thread, so retirements wait here until it looks. */
+static void apply_retirements_locked(lx_stage *stage)
+{
+    for (size_t i = 0; i < stage->n_retired; i++)
+        lx_share_retire(stage->desk, stage->retired[i]);
+    stage->n_retired = 0;
+}
+
+lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape, lx_tensor *out,
+                        lx_err *err)
+{
+    lx_stage *stage = job->stage;
+    pthread_mutex_lock(&stage->lock);
+    lx_status status = LX_OK;
+    for (;;) {
+        apply_retirements_locked(stage);
+        status = stopped_locked(stage, err);
+        if (status == LX_OK)
+            status = lx_share_begin(stage->desk, dtype, shape, out, err);
+        if (status != LX_EAGAIN)
+            break;
+        stage->moved++; /* waiting for a reader is not hanging */
+        wait_news_locked(stage);
+    }
+    pthread_mutex_unlock(&stage->lock);
+    return status;
+}
+
+lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err)
+{
+    lx_msg msg = job_msg(job, LX_MSG_ARTIFACT);
+    lx_status status = lx_share_publish(job->stage->desk, &msg.u.artifact.ticket, err);
+    if (status != LX_OK)
+        return status;
+    msg.u.artifact.index = job->n_chunks_out++;
+    msg.u.artifact.is_last = is_last;
+    if (job->n_lent < STAGE_LENT_MAX)
+        job->lent[job->n_lent++] = msg.u.artifact.ticket.serial;
+    stage_post(job->stage, &msg);
+    return LX_OK;
+}
+
+void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped)
+{
+    job->n_tokens = n_tokens;
+    job->n_dropped = n_dropped;
+}
+
+void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes)
+{
+    job->n_frames = n_frames;
+    job->file_bytes = file_bytes;
+}
+
+void lx_stage_note(lx_stage_job *job, const char *notice)
+{
+    snprintf(job->notice, sizeof job->notice, "%s", notice);
+}
+
+/* --- the loop -------------------------------------------------------------------------------- */
+
+/* Waits for an order; false when the stage shall leave. */
+static bool next_job(lx_stage *stage, lx_stage_job *job)
+{
+    memset(job, 0, sizeof *job);
+    job->stage = stage;
+    pthread_mutex_lock(&stage->lock);
+    while (!stage->stop && !stage->has_job)
+        wait_news_locked(stage);
+    bool go = !stage->stop;
+    if (go) {
+        job->params = stage->job.u.work.job;
+        job->input = stage->job.u.work.ticket;
+        job->attempt = stage->job.attempt;
+    }
+    pthread_mutex_unlock(&stage->lock);
+    return go;
+}
+
+/* A failed attempt's tensors have no reader any more: the launcher drops what it still gets. */
+static void take_back(lx_stage_job *job)
+{
+    lx_stage *stage = job->stage;
+    if (!stage->desk)
+        return;
+    pthread_mutex_lock(&stage->lock);
+    lx_share_publish(stage->desk, NULL, NULL);
+    for (size_t i = 0; i < job->n_lent; i++)
+        lx_share_retire(stage->desk, job->lent[i]);
+    pthread_mutex_unlock(&stage->lock);
+}
+
+static void report(lx_stage_job *job, lx_status status, const lx_err *err)
+{
+    lx_msg msg = job_msg(job, status == LX_OK ? LX_MSG_DONE : LX_MSG_FAILED);
+    if (status == LX_OK) {
+        msg.u.done.start_s = job->start_s;
+        msg.u.done.end_s = lx_now_s();
+        msg.u.done.peak_bytes = lx_peak_bytes();
+        msg.u.done.n_tokens = job->n_tokens;
+        msg.u.done.n_dropped = job->n_dropped;
+        msg.u.done.n_frames = job->n_frames;
+        msg.u.done.file_bytes = job->file_bytes;
+        memcpy(msg.u.done.notice, job->notice, sizeof msg.u.done.notice);
+        LX_I("job=%s attempt=%d done ms=%.0f", msg.job, msg.attempt,
+             (msg.u.done.end_s - job->start_s) * 1e3);
+    } else {
+        msg.u.failed.status = (int32_t)status;
+        snprintf(msg.u.failed.text, sizeof msg.u.failed.text, "%s", err->message);
+        LX_I("job=%s attempt=%d %s why=\"%s\"", msg.job, msg.attempt, lx_status_name(status),
+             err->message);
+    }
+    stage_end_job(job->stage, &msg);
+}
+
+static void announce_start(lx_stage_job *job)
+{
+    job->start_s = lx_now_s();
+    lx_msg msg = job_msg(job, LX_MSG_STARTED);
+    msg.u.beat.at_s = job->start_s;
+    stage_post(job->stage, &msg);
+}
+
+lx_status lx_stage_run(lx_stage *stage, lx_job_fn on_job, void *model, lx_err *err)
+{
+    static lx_stage_job job; /* one at a time; too large for a stack of unknown depth */
+    while (next_job(stage, &job)) {
+        lx_err why = {0};
+        announce_start(&job);
+        lx_status status = on_job(model, &job, &why);
+        if (status != LX_OK)
+            take_back(&job);
+        report(&job, status, &why);
+        if (status != LX_OK && status != LX_EJOB && status != LX_ECANCEL && status != LX_EAGAIN) {
+            if (err)
+                *err = why;
+            return status;
+        }
+    }
+    return LX_OK;
+}
+
+void lx_stage_close(lx_stage **stage, const lx_err *err)
+{
+    if (err && err->status != LX_OK)
+        LX_E("%s: %s (%s:%d)", lx_status_name(err->status), err->message, err->file, err->line);
+    if (!stage || !*stage)
+        return;
+    lx_stage *s = *stage;
+    if (s->has_control)
+        stage_control_join(s);
+    lx_bus_close(&s->bus);
+    lx_share_close(&s->desk);
+    if (s->wake_fd >= 0) {
+        close(s->wake_fd);
+        pthread_cond_destroy(&s->news);
+        pthread_mutex_destroy(&s->lock);
+    }
+    free(s);
+    *stage = NULL;
+}

@@ -1,0 +1,263 @@
+/*
+ * lx_stage_control.c - the control thread: beats, orders, outgoing messages
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "lx_stage_control.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lx_log.h"
+#include "lx_process.h"
+
+#define TICK_MS 100 /* progress is told at most this often */
+#define FLUSH_S 1.0
+
+/* A signal handler can only reach globals: whether TERM came, and whom to wake. */
+static atomic_int term_came;
+static atomic_int term_wake_fd = -1;
+
+static void on_term(int signal_number)
+{
+    (void)signal_number;
+    int saved = errno;
+    atomic_store(&term_came, 1);
+    uint64_t one = 1;
+    int fd = atomic_load(&term_wake_fd);
+    if (fd >= 0 && write(fd, &one, sizeof one) < 0)
+        errno = 0; /* the tick finds the flag anyway */
+    errno = saved;
+}
+
+void stage_catch_term(lx_stage *stage)
+{
+    (void)stage;
+    struct sigaction action = {.sa_handler = on_term, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static void wake_control(lx_stage *stage)
+{
+    uint64_t one = 1;
+    if (write(stage->wake_fd, &one, sizeof one) < 0)
+        LX_D("wake-up already pending");
+}
+
+static void post_locked(lx_stage *stage, const lx_msg *msg)
+{
+    while (stage->n_out == STAGE_OUTBOX && !stage->closing)
+        pthread_cond_wait(&stage->news, &stage->lock);
+    if (stage->n_out == STAGE_OUTBOX)
+        return;
+    stage->outbox[(stage->first_out + stage->n_out) % STAGE_OUTBOX] = *msg;
+    stage->n_out++;
+}
+
+void stage_post(lx_stage *stage, const lx_msg *msg)
+{
+    pthread_mutex_lock(&stage->lock);
+    post_locked(stage, msg);
+    pthread_mutex_unlock(&stage->lock);
+    wake_control(stage);
+}
+
+void stage_end_job(lx_stage *stage, const lx_msg *msg)
+{
+    pthread_mutex_lock(&stage->lock);
+    post_locked(stage, msg);
+    stage->has_job = stage->aborted = false;
+    stage->n_chunks = 0;
+    stage->unit[0] = 0;
+    stage->done = stage->total = 0;
+    pthread_mutex_unlock(&stage->lock);
+    wake_control(stage);
+}
+
+/* --- orders ---------------------------------------------------------------------------------- */
+
+static bool is_current_locked(const lx_stage *stage, const lx_msg *msg)
+{
+    return stage->has_job && stage->job.attempt == msg->attempt &&
+           !strcmp(stage->job.job, msg->job);
+}
+
+static void take_job_locked(lx_stage *stage, const lx_msg *msg)
+{
+    if (stage->has_job) {
+        lx_msg no = {.kind = LX_MSG_FAILED, .attempt = msg->attempt};
+        memcpy(no.job, msg->job, sizeof no.job);
+        no.u.failed.status = LX_EAGAIN;
+        snprintf(no.u.failed.text, sizeof no.u.failed.text, "busy with another job");
+        post_locked(stage, &no);
+        return;
+    }
+    stage->job = *msg;
+    stage->has_job = true;
+    stage->aborted = false;
+    stage->n_chunks = 0;
+}
+
+static void take_chunk_locked(lx_stage *stage, const lx_msg *msg)
+{
+    if (stage->n_chunks == STAGE_CHUNKS) { /* cannot happen: a lender has fewer slots */
+        LX_W("job=%s chunk=%d dropped: the queue is full", msg->job, msg->u.artifact.index);
+        stage->aborted = true;
+        return;
+    }
+    stage->chunk[(stage->first_chunk + stage->n_chunks) % STAGE_CHUNKS] =
+        (stage_chunk){msg->u.artifact.ticket, msg->u.artifact.is_last != 0};
+    stage->n_chunks++;
+}
+
+static void obey(lx_stage *stage, const lx_msg *msg)
+{
+    pthread_mutex_lock(&stage->lock);
+    switch (msg->kind) {
+    case LX_MSG_JOB:
+        take_job_locked(stage, msg);
+        break;
+    case LX_MSG_INPUT:
+        if (is_current_locked(stage, msg) && !stage->aborted)
+            take_chunk_locked(stage, msg);
+        break;
+    case LX_MSG_RETIRE:
+        if (stage->n_retired < STAGE_RETIRED)
+            stage->retired[stage->n_retired++] = msg->u.lease.serial;
+        break;
+    case LX_MSG_ABORT:
+        if (is_current_locked(stage, msg))
+            stage->aborted = true;
+        break;
+    case LX_MSG_STOP:
+        stage->stop = true;
+        break;
+    default:
+        LX_W("message %s is not for a stage", lx_msg_kind_name(msg->kind));
+    }
+    pthread_cond_broadcast(&stage->news);
+    pthread_mutex_unlock(&stage->lock);
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
+
+/* True while messages remain that the launcher does not take. */
+static bool send_outbox(lx_stage *stage)
+{
+    static lx_msg msg; /* this thread's only; 20 KiB */
+    for (;;) {
+        pthread_mutex_lock(&stage->lock);
+        bool empty = !stage->n_out;
+        if (!empty)
+            msg = stage->outbox[stage->first_out];
+        pthread_mutex_unlock(&stage->lock);
+        if (empty)
+            return false;
+        lx_err why = {0};
+        lx_status status = lx_bus_send(stage->bus, NULL, &msg, &why);
+        if (status == LX_EAGAIN)
+            return true;
+        if (status != LX_OK)
+            LX_E("cannot send %s: %s", lx_msg_kind_name(msg.kind), why.message);
+        pthread_mutex_lock(&stage->lock);
+        stage->first_out = (stage->first_out + 1) % STAGE_OUTBOX;
+        stage->n_out--;
+        pthread_cond_broadcast(&stage->news);
+        pthread_mutex_unlock(&stage->lock);
+    }
+}
+
+static void send_beat(lx_stage *stage)
+{
+    lx_msg msg = {.kind = LX_MSG_BEAT};
+    pthread_mutex_lock(&stage->lock);
+    if (stage->has_job) {
+        memcpy(msg.job, stage->job.job, sizeof msg.job);
+        msg.attempt = stage->job.attempt;
+    }
+    memcpy(msg.u.beat.unit, stage->unit, sizeof msg.u.beat.unit);
+    msg.u.beat.done = stage->done;
+    msg.u.beat.total = stage->total;
+    msg.u.beat.moved = stage->moved;
+    pthread_mutex_unlock(&stage->lock);
+    msg.u.beat.at_s = lx_now_s();
+    msg.u.beat.rss_bytes = lx_rss_bytes();
+    msg.u.beat.peak_bytes = lx_peak_bytes();
+    lx_bus_send(stage->bus, NULL, &msg, NULL); /* a beat that finds no room is not missed */
+}
+
+static void beat_if_due(lx_stage *stage, double *last_s, uint64_t *last_moved)
+{
+    pthread_mutex_lock(&stage->lock);
+    uint64_t moved = stage->moved;
+    pthread_mutex_unlock(&stage->lock);
+    double now = lx_now_s(), since = now - *last_s;
+    if (since >= stage->config.supervision.beat_s ||
+        (moved != *last_moved && since >= TICK_MS * 1e-3)) {
+        send_beat(stage);
+        *last_s = now;
+        *last_moved = moved;
+    }
+}
+
+static void sleep_until_woken(lx_stage *stage)
+{
+    struct pollfd fds[] = {{.fd = lx_bus_fd(stage->bus), .events = POLLIN},
+                           {.fd = stage->wake_fd, .events = POLLIN}};
+    uint64_t count;
+    poll(fds, 2, TICK_MS);
+    if (read(stage->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        LX_D("wake-up descriptor: %s", strerror(errno));
+}
+
+/* Whether the thread shall end: asked to, and all said (or a second gone by). */
+static bool is_over(lx_stage *stage, bool unsent, double *closing_s)
+{
+    pthread_mutex_lock(&stage->lock);
+    if (atomic_load(&term_came) && !stage->stop) {
+        stage->stop = true;
+        pthread_cond_broadcast(&stage->news);
+    }
+    bool closing = stage->closing;
+    pthread_mutex_unlock(&stage->lock);
+    if (!closing)
+        return false;
+    if (*closing_s == 0)
+        *closing_s = lx_now_s();
+    return !unsent || lx_now_s() - *closing_s > FLUSH_S;
+}
+
+void *stage_control_thread(void *self)
+{
+    lx_stage *stage = self;
+    static lx_msg msg; /* this thread's only */
+    double last_beat_s = 0, closing_s = 0;
+    uint64_t last_moved = 0;
+    atomic_store(&term_wake_fd, stage->wake_fd);
+    for (;;) {
+        bool unsent = send_outbox(stage);
+        while (lx_bus_receive(stage->bus, NULL, &msg, 0, NULL) == LX_OK)
+            obey(stage, &msg);
+        if (is_over(stage, unsent, &closing_s))
+            break;
+        beat_if_due(stage, &last_beat_s, &last_moved);
+        sleep_until_woken(stage);
+    }
+    atomic_store(&term_wake_fd, -1);
+    return NULL;
+}
+
+void stage_control_join(lx_stage *stage)
+{
+    pthread_mutex_lock(&stage->lock);
+    stage->closing = true;
+    pthread_cond_broadcast(&stage->news);
+    pthread_mutex_unlock(&stage->lock);
+    wake_control(stage);
+    pthread_join(stage->control, NULL);
+}

@@ -1,0 +1,63 @@
+/*
+ * lx_stage_control.h - where a stage's two threads meet (private to common/lx_stage*.c)
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef LX_STAGE_CONTROL_H
+#define LX_STAGE_CONTROL_H
+
+#include <pthread.h>
+
+#include "lx_bus.h"
+#include "lx_stage.h"
+
+#define STAGE_OUTBOX   32
+#define STAGE_CHUNKS   64 /* chunks of frames waiting for mux; the lender has fewer slots */
+#define STAGE_RETIRED  256
+#define STAGE_LENT_MAX 2048 /* artifacts of one job: one per latent frame at most */
+
+typedef struct stage_chunk {
+    lx_ticket ticket;
+    bool is_last;
+} stage_chunk;
+
+struct lx_stage {
+    lx_stage_kind kind;
+    int32_t replica;
+    char endpoint[256], token[33], instance[33];
+    uint64_t epoch;
+    double opened_s;
+    lx_config config;
+    lx_progress progress;
+    int slow_ms;
+    lx_bus *bus;    /* the control thread's, once it runs */
+    lx_share *desk; /* the working thread's; NULL: lends nothing */
+    pthread_t control;
+    bool has_control;
+    int wake_fd; /* wakes the control thread */
+
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t news;  /* wakes the working thread */
+    lx_msg outbox[STAGE_OUTBOX];
+    size_t first_out, n_out;
+    bool has_job, aborted, stop, closing;
+    lx_msg job;
+    stage_chunk chunk[STAGE_CHUNKS];
+    size_t first_chunk, n_chunks;
+    uint64_t retired[STAGE_RETIRED];
+    size_t n_retired;
+    char unit[LX_LIMIT_WORD];
+    uint64_t done, total, moved;
+};
+
+/** Queue a message; waits while the outbox is full. */
+void stage_post(lx_stage *stage, const lx_msg *msg);
+/** Queue the job's last message and be free for the next, in one step. */
+void stage_end_job(lx_stage *stage, const lx_msg *msg);
+
+void *stage_control_thread(void *stage);
+/** Send what is queued (for at most a second), then end the thread. */
+void stage_control_join(lx_stage *stage);
+/** SIGTERM is an order to stop. */
+void stage_catch_term(lx_stage *stage);
+
+#endif
