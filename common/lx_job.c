@@ -12,6 +12,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "lx_rng.h"
 #include "lx_utf8.h"
 
 static const char *const stage_names[] = {
@@ -131,47 +132,17 @@ static lx_status check_prompt(const char *prompt, lx_err *err)
 
 /* --- sampling --------------------------------------------------------------------------------- */
 
-/* A decimal of 1 to limit without leading zeros; moves *text past it. */
-static bool take_number(const char **text, long limit)
-{
-    long value = 0;
-    const char *p = *text;
-    if (*p < '1' || *p > '9')
-        return false;
-    for (; *p >= '0' && *p <= '9'; p++) {
-        value = value * 10 + (*p - '0');
-        if (value > limit)
-            return false;
-    }
-    *text = p;
-    return true;
-}
-
-/* "132x2048": multiprocessors x resident threads of each; bounds far above any card. */
-static bool is_geometry(const char *text)
-{
-    if (!take_number(&text, 4096) || *text++ != 'x' || !take_number(&text, 65536))
-        return false;
-    return *text == 0;
-}
-
 lx_status lx_job_check_rng(const char *rng, lx_err *err)
 {
-    static const char cuda[] = "torch-cuda:";
-    size_t n = sizeof cuda - 1;
-    if (strnlen(rng, LX_LIMIT_WORD) < LX_LIMIT_WORD) {
-        if (strcmp(rng, "lx2v") == 0 || strcmp(rng, "torch-cpu") == 0)
-            return LX_OK;
-        /* A card's name begins with a letter; which ones are known, the DiT says. */
-        if (strncmp(rng, cuda, n) == 0 &&
-            (is_geometry(rng + n) ||
-             (word_ok(rng + n, LX_LIMIT_WORD, "-") && !(rng[n] >= '0' && rng[n] <= '9'))))
-            return LX_OK;
-    }
-    return lx_fail(err, LX_EJOB,
-                   "rng: \"%.*s\" is not a generator; accepted: lx2v, torch-cpu, "
-                   "torch-cuda:132x2048 (multiprocessors x resident threads), torch-cuda:rtx3060",
-                   LX_LIMIT_WORD, rng);
+    lx_rng parsed;
+    if (strnlen(rng, LX_LIMIT_WORD) == LX_LIMIT_WORD)
+        return lx_fail(err, LX_EJOB, "rng: longer than %d bytes", LX_LIMIT_WORD - 1);
+    lx_err why = {0};
+    if (lx_rng_parse(rng, &parsed, &why) == LX_OK)
+        return LX_OK;
+    /* Its own message begins with the word too. */
+    const char *rest = strncmp(why.message, "rng ", 4) == 0 ? why.message + 4 : why.message;
+    return lx_fail(err, LX_EJOB, "rng: %s", rest);
 }
 
 lx_status lx_job_check_steps(const int32_t *steps, int64_t n, lx_err *err)
