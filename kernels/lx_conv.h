@@ -2,9 +2,10 @@
  * lx_conv.h - the VAE's convolutions, channel-last
  * SPDX-License-Identifier: Apache-2.0
  *
- * Layout    activations are [frame][y][x][C] f32. A causal 3-tap convolution reads a buffer whose
+ * Layout    activations are [frame][y][x][C] f32. A causal 3-tap convolution reads an image whose
  *           first two frames are history (zeros at clip start, vae.md 3.2); it needs no other
- *           special case.
+ *           special case. The two may lie apart from the rest (lx_image.history), so that keeping
+ *           them is a copy of two frames and never a copy of a chunk.
  * Formula   y[t,y,x,o] = b[o] + sum W[o,c,i,j,k] x[t + i, y - ph + j, x - pw + k, c], zero outside
  *           the image; then + residual[t,y,x,o] if given.
  * Numbers   f32 products and sums, order fixed by shape only, so that chunking, tiling and thread
@@ -19,33 +20,68 @@
 
 typedef struct lx_image {
     int64_t frames, height, width, channels;
-    float *data; /* [frames, height, width, channels] */
+    float *data;          /* [frames, height, width, channels]; borrowed, usually from an arena */
+    int64_t frame_stride; /* floats from one frame to the next; 0 = dense */
+    /* Both NULL, or frames 0 and 1, [height, width, channels] each; data is then frame 2. */
+    float *history[2];
 } lx_image;
 
 /* A convolution's weights, repacked once at load: [kt*kh*kw*Cin, Cout] f32, tap-major. */
 typedef struct lx_conv {
-    int64_t c_in, c_out, kt, kh, kw; /* 3x3x3, 3x1x1, 1x3x3, 1x1x1 */
+    int64_t c_in, c_out, kt, kh, kw; /* 3x3x3, 3x1x1, 1x3x3, 1x1x1; each odd */
     float *packed;                   /* borrowed from the arena of lx_conv_load */
     float *bias;                     /* [c_out] */
 } lx_conv;
 
-/** Repack weight [o, i, kt, kh, kw] or [o, i, kh, kw] and bias [o] into the arena (f32). */
+/** Repack weight [o, i, kt, kh, kw] or [o, i, kh, kw] and bias [o], any float dtype, into the arena
+ *  as f32. LX_ECONFIG names the tensor and the shape that was expected. */
 lx_status lx_conv_load(lx_exec *x, const lx_weight *weight, const lx_weight *bias, lx_conv *out,
                        lx_err *err);
+/** Widen a vector of n (the gain of a channel norm) into the arena. LX_ECONFIG likewise. */
+lx_status lx_gain_load(lx_exec *x, const lx_weight *weight, int64_t n, float **out, lx_err *err);
 
 /**
  * in->frames = out->frames + kt - 1 (the history first); spatial zero padding (kh-1)/2, (kw-1)/2.
  * upsample: read in at half resolution through nearest x2 (out is 2H x 2W): the resamplers.
- * residual: NULL, or like out.
+ * residual: NULL, or like out; it may be out itself. in must not overlap out.
  */
 lx_status lx_conv_run(lx_exec *x, const lx_conv *conv, const lx_image *in, bool upsample,
                       const lx_image *residual, lx_image *out, lx_err *err);
+/** The definition, in f64. */
 void lx_conv_ref(const lx_conv *conv, const lx_image *in, bool upsample, const lx_image *residual,
                  lx_image *out);
 
-/** Channel norm y = x / max(|x|_2, 1e-12) * sqrt(C) * gamma, then SiLU if asked. gamma [C]. */
+/** Channel norm y = x / max(|x|_2, 1e-12) * sqrt(C) * gamma, then SiLU if asked. gamma [C].
+ *  out may be in itself. Statistics in f64, one rounding per element, SiLU in f32. */
 lx_status lx_channel_norm(lx_exec *x, const lx_image *in, const float *gamma, bool silu,
                           lx_image *out, lx_err *err);
 void lx_channel_norm_ref(const lx_image *in, const float *gamma, bool silu, lx_image *out);
+
+/* --- moving images --------------------------------------------------------------------------- */
+
+/** An uninitialised dense image from the arena. LX_EJOB: a size is not positive or too large. */
+lx_status lx_image_take(lx_exec *x, int64_t frames, int64_t height, int64_t width, int64_t channels,
+                        lx_image *out, lx_err *err);
+
+/** The history of a convolution over images like `like`: two zero frames from the arena. */
+lx_status lx_history_take(lx_exec *x, int64_t height, int64_t width, int64_t channels,
+                          float *history[2], lx_err *err);
+void lx_history_clear(lx_exec *x, int64_t height, int64_t width, int64_t channels,
+                      float *history[2]);
+/** After a convolution has read `in`: keep the last two frames of its stream for the next chunk.
+ *  in->history must be `history`; the two pointers may trade places. */
+void lx_history_keep(lx_exec *x, const lx_image *in, float *history[2]);
+
+/** Copy the window of `in` whose corner is (y, x0) into out; out's size is the window's. */
+lx_status lx_image_crop(lx_exec *x, const lx_image *in, int64_t y, int64_t x0, lx_image *out,
+                        lx_err *err);
+
+/**
+ * Channel-first to channel-last with one multiply and add per channel:
+ * out[t,y,x,c] = planes[c, first + t, y, x] * scale[c] + shift[c].
+ * planes [C, n_frames, H, W]; scale and shift [C], on the host.
+ */
+lx_status lx_image_from_planes(lx_exec *x, const float *planes, int64_t n_frames, int64_t first,
+                               const float *scale, const float *shift, lx_image *out, lx_err *err);
 
 #endif
