@@ -2,7 +2,7 @@
  * lx_utf8.h - is it UTF-8?
  * SPDX-License-Identifier: Apache-2.0
  *
- * Tests     tests/unit/test_utf8.c
+ * Tests     tests/unit/test_status.c
  */
 #ifndef LX_UTF8_H
 #define LX_UTF8_H
