@@ -1,0 +1,460 @@
+/*
+ * lx_run.c - `lx2v-STAGE run`: flags, a bar, dumps, the output file, timings
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "lx_run.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* --- progress -------------------------------------------------------------------------------- */
+
+/* State of the one bar a process can draw on its one stderr. self is the lx_run. */
+static lx_status draw_bar(void *self, const char *unit, uint64_t done, uint64_t total, lx_err *err)
+{
+    (void)err;
+    const lx_run *run = self;
+    double s = now_s() - run->start_s;
+    double share = total ? (double)done / (double)total : 0;
+    char bar[31];
+    int filled = (int)(share * 30);
+    for (int i = 0; i < 30; i++)
+        bar[i] = i < filled ? '#' : '.';
+    bar[30] = 0;
+    if (!strcmp(unit, "byte"))
+        fprintf(stderr, "\r[%s] %.2f of %.2f GB  %.0f MB/s\033[K", bar, (double)done / 1e9,
+                (double)total / 1e9, s > 0 ? (double)done / 1e6 / s : 0.0);
+    else
+        fprintf(stderr, "\r[%s] %s %" PRIu64 " of %" PRIu64 "  %.1f s\033[K", bar, unit, done,
+                total, s);
+    if (done >= total)
+        fputc('\n', stderr);
+    fflush(stderr);
+    return LX_OK;
+}
+
+/* --- flags ----------------------------------------------------------------------------------- */
+
+typedef struct common_flag {
+    const char *name, *argument, *help;
+} common_flag;
+
+static const common_flag common_flags[] = {
+    {"weights", "FILE|DIR", "checkpoint: safetensors, folder of safetensors, index, .pth"},
+    {"input", "FILE", "safetensors with the input tensors"},
+    {"output", "FILE", "where the result goes"},
+    {"device", "cpu|cuda:N", "where to compute (default cpu)"},
+    {"threads", "N", "CPU threads (default: one per core)"},
+    {"dump", "NAME,...", "intermediate tensors to add to the output, by layer name"},
+    {"vram", "BYTES", "memory budget, e.g. 6GiB"},
+    {"lora", "FILE[:S]", "not supported yet"},
+    {"json", NULL, "timings and peak memory on stdout as JSON"},
+    {"help", NULL, "this text"},
+};
+#define N_COMMON (sizeof common_flags / sizeof *common_flags)
+
+static void print_help(const lx_run_flag *flags, size_t n_flags)
+{
+    puts("flags of this stage:");
+    for (size_t i = 0; i < n_flags; i++)
+        printf("  --%s%s\n        %s\n", flags[i].name, flags[i].value ? " VALUE" : "",
+               flags[i].help ? flags[i].help : "");
+    puts("flags of every stage:");
+    for (size_t i = 0; i < N_COMMON; i++)
+        printf("  --%s%s%s\n        %s\n", common_flags[i].name,
+               common_flags[i].argument ? " " : "",
+               common_flags[i].argument ? common_flags[i].argument : "", common_flags[i].help);
+}
+
+/* Edit distance, one row; words are short. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[32], n = strlen(b);
+    if (n >= 32 || strlen(a) >= 32)
+        return SIZE_MAX;
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i]; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < n; j++) {
+            size_t best = diagonal + (a[i] != b[j]);
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j + 1] + 1 < best)
+                best = row[j + 1] + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = best;
+        }
+    }
+    return row[n];
+}
+
+static lx_status unknown_flag(const char *name, const lx_run_flag *flags, size_t n_flags,
+                              lx_err *err)
+{
+    const char *best = NULL;
+    size_t least = 4; /* farther away is another word, not a slip */
+    for (size_t i = 0; i < n_flags + N_COMMON; i++) {
+        const char *known = i < n_flags ? flags[i].name : common_flags[i - n_flags].name;
+        size_t d = distance(name, known);
+        if (d < least) {
+            least = d;
+            best = known;
+        }
+    }
+    return lx_fail(err, LX_ECONFIG, "unknown flag --%.100s%s%s (--help lists all)", name,
+                   best ? "; did you mean --" : "", best ? best : "");
+}
+
+/* "6GiB", "512MiB", "1000000"; the same words as config.yaml. */
+static lx_status parse_bytes(const char *text, uint64_t *out, lx_err *err)
+{
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {{"", 1},         {"B", 1},    {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
+                 {"TiB", 0x1p40}, {"KB", 1e3}, {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
+    char *end;
+    double value = strtod(text, &end);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (end != text && value >= 0 && !strcmp(end, units[i].unit) &&
+            value * units[i].bytes < 0x1p60) {
+            *out = (uint64_t)(value * units[i].bytes);
+            return LX_OK;
+        }
+    return lx_fail(err, LX_ECONFIG, "--vram %.60s: expected a size such as 6GiB or 512MiB", text);
+}
+
+static lx_status parse_device(lx_run *run, const char *text, lx_err *err)
+{
+    run->device = text;
+    if (!strcmp(text, "cpu"))
+        return LX_OK;
+    if (!strncmp(text, "cuda:", 5) && text[5] && strspn(text + 5, "0123456789") == strlen(text + 5))
+        return lx_fail(err, LX_ECONFIG,
+                       "--device %.40s: this build is \"%s\" and has no CUDA module; use --device "
+                       "cpu",
+                       text, LX2V_BACKEND);
+    return lx_fail(err, LX_ECONFIG, "--device %.60s: expected cpu or cuda:N", text);
+}
+
+static lx_status parse_dump(lx_run *run, const char *text, lx_err *err)
+{
+    while (*text) {
+        size_t n = strcspn(text, ",");
+        if (!n || n >= sizeof run->dump_names[0])
+            return lx_fail(err, LX_ECONFIG, "--dump: a name must have 1 to %zu bytes",
+                           sizeof run->dump_names[0] - 1);
+        if (run->n_dumps == LX_RUN_DUMPS)
+            return lx_fail(err, LX_ECONFIG, "--dump: more than %d names", LX_RUN_DUMPS);
+        snprintf(run->dump_names[run->n_dumps++], sizeof run->dump_names[0], "%.*s", (int)n, text);
+        text += n + (text[n] == ',');
+    }
+    return LX_OK;
+}
+
+static lx_status set_common(lx_run *run, const char *name, const char *value, lx_err *err)
+{
+    if (!strcmp(name, "weights"))
+        run->weights = value;
+    else if (!strcmp(name, "input"))
+        run->input = value;
+    else if (!strcmp(name, "output"))
+        run->output = value;
+    else if (!strcmp(name, "device"))
+        return parse_device(run, value, err);
+    else if (!strcmp(name, "dump"))
+        return parse_dump(run, value, err);
+    else if (!strcmp(name, "vram"))
+        return parse_bytes(value, &run->vram_bytes, err);
+    else if (!strcmp(name, "json"))
+        run->json = true;
+    else if (!strcmp(name, "lora"))
+        return lx_fail(err, LX_ECONFIG,
+                       "--lora %.200s: LoRA files are not supported yet; merge it into the "
+                       "checkpoint first",
+                       value);
+    else { /* threads */
+        char *end;
+        long n = strtol(value, &end, 10);
+        if (end == value || *end || n < 1 || n > 1024)
+            return lx_fail(err, LX_ECONFIG, "--threads %.40s: expected 1 to 1024", value);
+        run->threads = (int)n;
+    }
+    return LX_OK;
+}
+
+/* One flag at argv[*i]; leaves *i on its last word. */
+static lx_status parse_one(lx_run *run, int argc, char **argv, int *i, const lx_run_flag *flags,
+                           size_t n_flags, lx_err *err)
+{
+    const char *word = argv[*i];
+    if (strncmp(word, "--", 2) || !word[2])
+        return lx_fail(err, LX_ECONFIG, "unexpected argument \"%.100s\" (--help lists all flags)",
+                       word);
+    char name[64];
+    const char *equals = strchr(word, '='), *value = equals ? equals + 1 : NULL;
+    size_t n = equals ? (size_t)(equals - word) : strlen(word);
+    if (n - 2 >= sizeof name)
+        return unknown_flag(word + 2, flags, n_flags, err);
+    memcpy(name, word + 2, n - 2);
+    name[n - 2] = 0;
+    const lx_run_flag *own = NULL;
+    const common_flag *common = NULL;
+    for (size_t k = 0; k < n_flags && !own; k++)
+        if (!strcmp(flags[k].name, name))
+            own = &flags[k];
+    for (size_t k = 0; k < N_COMMON && !own && !common; k++)
+        if (!strcmp(common_flags[k].name, name))
+            common = &common_flags[k];
+    if (!own && !common)
+        return unknown_flag(name, flags, n_flags, err);
+    bool takes_value = own ? own->value != NULL : common->argument != NULL;
+    if (!takes_value && value)
+        return lx_fail(err, LX_ECONFIG, "--%s takes no value", name);
+    if (takes_value && !value) {
+        if (*i + 1 >= argc)
+            return lx_fail(err, LX_ECONFIG, "--%s needs a value", name);
+        value = argv[++*i];
+    }
+    if (own && takes_value)
+        *own->value = value;
+    else if (own && own->present)
+        *own->present = true;
+    return own ? LX_OK : set_common(run, name, value, err);
+}
+
+lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
+                       lx_err *err)
+{
+    memset(run, 0, sizeof *run);
+    run->start_s = now_s();
+    run->device = "cpu";
+    for (int i = 0; i < argc; i++) {
+        if (!strcmp(argv[i], "--help")) {
+            print_help(flags, n_flags);
+            exit(EXIT_SUCCESS); /* nothing has been acquired yet: the one exit outside of main */
+        }
+        lx_status status = parse_one(run, argc, argv, &i, flags, n_flags, err);
+        if (status != LX_OK)
+            return status;
+    }
+    if (isatty(STDERR_FILENO))
+        run->progress = (lx_progress){.step = draw_bar, .self = run};
+    return LX_OK;
+}
+
+/* --- outputs --------------------------------------------------------------------------------- */
+
+bool lx_run_wants(const lx_run *run, const char *name)
+{
+    for (int i = 0; run && i < run->n_dumps; i++)
+        if (!strcmp(run->dump_names[i], name))
+            return true;
+    return false;
+}
+
+static bool has_output(const lx_run *run, const char *name)
+{
+    for (int i = 0; i < run->n_out; i++)
+        if (!strcmp(run->out_names[i], name))
+            return true;
+    return false;
+}
+
+lx_status lx_run_add(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
+                     const void *data, lx_err *err)
+{
+    if (!run || has_output(run, name))
+        return LX_OK;
+    uint64_t bytes;
+    lx_status status = lx_shape_bytes(shape, dtype, NULL, &bytes, err);
+    if (status != LX_OK)
+        return lx_wrap(err, "output %s", name);
+    if ((size_t)run->n_out == sizeof run->out / sizeof *run->out ||
+        strlen(name) >= sizeof run->out_names[0])
+        return lx_fail(err, LX_EJOB, "output %.200s: too many outputs, or its name is too long",
+                       name);
+    void *copy = malloc(bytes ? (size_t)bytes : 1);
+    if (!copy)
+        return lx_fail(err, LX_EAGAIN, "output %s: no memory for %" PRIu64 " bytes", name, bytes);
+    memcpy(copy, data, (size_t)bytes);
+    char *kept = run->out_names[run->n_out];
+    snprintf(kept, sizeof run->out_names[0], "%s", name);
+    run->out[run->n_out++] =
+        (lx_named_tensor){.name = kept, .tensor = {.dtype = dtype, .shape = *shape, .data = copy}};
+    return LX_OK;
+}
+
+lx_status lx_run_dump(lx_run *run, const char *name, const float *data, int64_t rows, int64_t cols,
+                      int64_t stride, lx_err *err)
+{
+    if (!lx_run_wants(run, name) || has_output(run, name))
+        return LX_OK;
+    lx_shape shape = LX_SHAPE(rows, cols);
+    if (stride == cols)
+        return lx_run_add(run, name, LX_DTYPE_F32, &shape, data, err);
+    uint64_t bytes;
+    lx_status status = lx_shape_bytes(&shape, LX_DTYPE_F32, NULL, &bytes, err);
+    if (status != LX_OK)
+        return lx_wrap(err, "dump %s", name);
+    float *packed = malloc(bytes ? (size_t)bytes : 1);
+    if (!packed)
+        return lx_fail(err, LX_EAGAIN, "dump %s: no memory for %" PRIu64 " bytes", name, bytes);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(packed + r * cols, data + r * stride, (size_t)cols * sizeof *packed);
+    status = lx_run_add(run, name, LX_DTYPE_F32, &shape, packed, err);
+    free(packed);
+    return status;
+}
+
+lx_status lx_run_finish(lx_run *run, const char *stage, lx_err *err)
+{
+    for (int i = 0; i < run->n_dumps; i++)
+        if (!has_output(run, run->dump_names[i]))
+            return lx_fail(err, LX_ECONFIG,
+                           "--dump %s: no layer of the %s makes a tensor of that name",
+                           run->dump_names[i], stage);
+    double total_s = now_s() - run->start_s;
+    if (run->output && run->n_out) {
+        lx_status status = lx_safetensors_write(run->output, run->out, (size_t)run->n_out, err);
+        if (status != LX_OK)
+            return status;
+    }
+    if (run->json)
+        printf("{\"stage\": \"%s\", \"load_s\": %.6f, \"compute_s\": %.6f, \"total_s\": %.6f, "
+               "\"peak_bytes\": %" PRIu64 ", \"outputs\": %d}\n",
+               stage, run->load_s, total_s - run->load_s, total_s, lx_peak_bytes(), run->n_out);
+    return LX_OK;
+}
+
+void lx_run_close(lx_run *run)
+{
+    for (int i = 0; i < run->n_out; i++)
+        free(run->out[i].tensor.data);
+    run->n_out = 0;
+}
+
+/* --- inputs ---------------------------------------------------------------------------------- */
+
+static bool wants_only(const char *name, void *self)
+{
+    return !strcmp(name, self);
+}
+
+/* One tensor of --input; LX_ECONFIG if it is not there. The caller closes *weights. */
+static lx_status open_input(const lx_run *run, const char *name, lx_weights **weights,
+                            lx_weight *out, lx_err *err)
+{
+    if (!run->input)
+        return lx_fail(err, LX_ECONFIG, "tensor %s is needed: give --input FILE", name);
+    lx_weights_options options = {.wants = wants_only, .self = (void *)name};
+    lx_status status = lx_weights_open(weights, run->input, &options, err);
+    if (status == LX_OK && !lx_weights_find(*weights, name, out)) {
+        lx_weights_close(weights);
+        status = lx_fail(err, LX_ECONFIG, "%s: no tensor %s in this file", run->input, name);
+    }
+    return status;
+}
+
+/* Memory for n elements of 4 bytes, n from an open file. */
+static lx_status take(const lx_run *run, const lx_weight *w, void **out, uint64_t *n, lx_err *err)
+{
+    lx_status status = lx_shape_bytes(&w->shape, w->dtype, n, NULL, err);
+    if (status != LX_OK)
+        return lx_wrap(err, "%s: %s", run->input, w->name);
+    *out = malloc(*n ? (size_t)*n * 4 : 4);
+    return *out ? LX_OK
+                : lx_fail(err, LX_EAGAIN, "%s: %s: no memory for %" PRIu64 " elements", run->input,
+                          w->name, *n);
+}
+
+lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, float **out,
+                          lx_err *err)
+{
+    lx_weights *weights = NULL;
+    lx_weight w;
+    void *data = NULL;
+    uint64_t n;
+    lx_status status = open_input(run, name, &weights, &w, err);
+    if (status != LX_OK)
+        return status;
+    status = take(run, &w, &data, &n, err);
+    if (status == LX_OK && !lx_widen_to_f32(data, w.data, w.dtype, (size_t)n))
+        status = lx_fail(err, LX_ECONFIG, "%s: %s is %s, a float type is expected", run->input,
+                         name, lx_dtype_name(w.dtype));
+    if (status == LX_OK) {
+        *shape = w.shape;
+        *out = data;
+    } else {
+        free(data);
+    }
+    lx_weights_close(&weights);
+    return status;
+}
+
+static lx_status narrow_to_i32(const lx_run *run, const lx_weight *w, int32_t *out, uint64_t n,
+                               lx_err *err)
+{
+    if (w->dtype == LX_DTYPE_I32) {
+        memcpy(out, w->data, (size_t)n * sizeof *out);
+        return LX_OK;
+    }
+    if (w->dtype != LX_DTYPE_I64)
+        return lx_fail(err, LX_ECONFIG, "%s: %s is %s, I32 or I64 is expected", run->input, w->name,
+                       lx_dtype_name(w->dtype));
+    const int64_t *in = w->data;
+    for (uint64_t i = 0; i < n; i++) {
+        if (in[i] < INT32_MIN || in[i] > INT32_MAX)
+            return lx_fail(err, LX_ECONFIG,
+                           "%s: %s[%" PRIu64 "] is %" PRId64 ", which is out of range", run->input,
+                           w->name, i, in[i]);
+        out[i] = (int32_t)in[i];
+    }
+    return LX_OK;
+}
+
+lx_status lx_run_read_i32(const lx_run *run, const char *name, lx_shape *shape, int32_t **out,
+                          lx_err *err)
+{
+    lx_weights *weights = NULL;
+    lx_weight w;
+    void *data = NULL;
+    uint64_t n;
+    lx_status status = open_input(run, name, &weights, &w, err);
+    if (status != LX_OK)
+        return status;
+    status = take(run, &w, &data, &n, err);
+    if (status == LX_OK)
+        status = narrow_to_i32(run, &w, data, n, err);
+    if (status == LX_OK) {
+        *shape = w.shape;
+        *out = data;
+    } else {
+        free(data);
+    }
+    lx_weights_close(&weights);
+    return status;
+}
+
+bool lx_run_has_input(const lx_run *run, const char *name)
+{
+    lx_weights *weights = NULL;
+    lx_weight w;
+    if (!run->input || open_input(run, name, &weights, &w, NULL) != LX_OK)
+        return false;
+    lx_weights_close(&weights);
+    return true;
+}
