@@ -1,0 +1,354 @@
+/*
+ * test_stage.c - the shared stage loop against a hand-driven launcher
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The test is the launcher: it binds the socket, hands over, and speaks the protocol. The stage is this
+ * same program started again as a real process, with a handler of a few lines.
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "lx_bus.h"
+#include "lx_stage.h"
+
+#define TOKEN "0123456789abcdef0123456789abcdef"
+static const char *self_path;
+
+/* --- the stage ------------------------------------------------------------------------------- */
+
+/* Prompt "lend N": lends N chunks. "wait": steps until aborted. "bad": fails. "die": LX_ESTAGE.
+ * "sum": adds up the chunks it is given and notes the sum as file bytes. */
+static lx_status handle(void *model, lx_stage_job *job, lx_err *err)
+{
+    const lx_progress *progress = model;
+    const char *prompt = lx_stage_job_of(job)->prompt;
+    lx_status status = LX_OK;
+    if (!strncmp(prompt, "lend ", 5)) {
+        int n = atoi(prompt + 5);
+        for (int i = 0; i < n && status == LX_OK; i++) {
+            lx_tensor t;
+            lx_shape shape = LX_SHAPE(16);
+            status = lx_stage_lend(job, LX_DTYPE_U8, &shape, &t, err);
+            if (status != LX_OK)
+                return status;
+            memset(t.data, i + 1, 16);
+            status = lx_stage_publish(job, i == n - 1, err);
+        }
+        lx_stage_note_tokens(job, n, 1);
+        return status;
+    }
+    if (!strcmp(prompt, "wait")) {
+        for (uint64_t i = 0; status == LX_OK; i++) {
+            usleep(2000);
+            status = lx_progress_step(progress, "block", i, 1000000, err);
+        }
+        return status;
+    }
+    if (!strcmp(prompt, "sum")) {
+        uint64_t sum = 0;
+        unsigned char bytes[64];
+        lx_shape shape;
+        for (bool last = false; !last;) {
+            status = lx_stage_next_chunk(job, bytes, sizeof bytes, &shape, &last, err);
+            if (status != LX_OK)
+                return status;
+            for (int64_t i = 0; i < shape.dim[0]; i++)
+                sum += bytes[i];
+        }
+        lx_stage_note_file(job, 1, sum);
+        return LX_OK;
+    }
+    if (!strcmp(prompt, "die"))
+        return lx_fail(err, LX_ESTAGE, "cannot be trusted any more");
+    return lx_fail(err, LX_EJOB, "no such order: %s", prompt);
+}
+
+static int run_stage(int argc, char **argv)
+{
+    lx_err err = {0};
+    lx_stage *stage = NULL;
+    if (lx_stage_open(&stage, argc, argv, LX_STAGE_VAE, &err) != LX_OK)
+        goto out;
+    if (lx_stage_lends(stage, 2, 64, &err) != LX_OK)
+        goto out;
+    lx_stage_ready(stage, "none", 0, 0);
+    lx_stage_run(stage, handle, (void *)(uintptr_t)lx_stage_progress(stage), &err);
+out:
+    lx_stage_close(&stage, &err);
+    return lx_exit_code(err.status);
+}
+
+/* --- the launcher ---------------------------------------------------------------------------- */
+
+typedef struct launch {
+    char folder[64], endpoint[128], config[128], instance[33];
+    lx_bus *bus;
+    lx_peer peer;
+    pid_t pid;
+    lx_msg msg; /* the last one expected */
+} launch;
+
+/* The next message that is not a beat. */
+static const lx_msg *expect(launch *l, lx_msg_kind kind)
+{
+    double until = lx_now_s() + 10;
+    do {
+        assert_true(lx_now_s() < until);
+        if (lx_bus_receive(l->bus, &l->peer, &l->msg, 10000, NULL) != LX_OK)
+            fail_msg("no message, expected %s", lx_msg_kind_name(kind));
+    } while (l->msg.kind == LX_MSG_BEAT && kind != LX_MSG_BEAT);
+    assert_string_equal(lx_msg_kind_name(l->msg.kind), lx_msg_kind_name(kind));
+    return &l->msg;
+}
+
+static void tell(launch *l, const lx_msg *msg)
+{
+    assert_int_equal(lx_bus_send(l->bus, &l->peer, msg, NULL), LX_OK);
+}
+
+static void order(launch *l, const char *id, int attempt, const char *prompt)
+{
+    lx_msg msg = {.kind = LX_MSG_JOB, .attempt = attempt};
+    strcpy(msg.job, id);
+    strcpy(msg.u.work.job.id, id);
+    strcpy(msg.u.work.job.prompt, prompt);
+    tell(l, &msg);
+}
+
+static void say(launch *l, lx_msg_kind kind, const char *id, int attempt)
+{
+    lx_msg msg = {.kind = kind, .attempt = attempt};
+    strcpy(msg.job, id);
+    tell(l, &msg);
+}
+
+static void retire(launch *l, uint64_t serial)
+{
+    lx_msg msg = {.kind = LX_MSG_RETIRE, .u.lease.serial = serial};
+    tell(l, &msg);
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static int start(void **state)
+{
+    launch *l = calloc(1, sizeof *l);
+    strcpy(l->folder, "/tmp/lx2v-stage-XXXXXX");
+    if (!l || !mkdtemp(l->folder))
+        return -1;
+    snprintf(l->endpoint, sizeof l->endpoint, "ipc://%s/s.sock", l->folder);
+    snprintf(l->config, sizeof l->config, "%s/config.yaml", l->folder);
+    snprintf(l->instance, sizeof l->instance, "%032x", (unsigned)getpid());
+    write_file(l->config, "model: .\n");
+    assert_int_equal(lx_bus_bind(&l->bus, l->endpoint, NULL), LX_OK);
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    char number[16];
+    snprintf(number, sizeof number, "%d", fds[0]);
+    l->pid = fork();
+    if (!l->pid) {
+        close(fds[1]);
+        execl(self_path, self_path, "--config", l->config, "--replica", "0", "--handover", number,
+              (char *)NULL);
+        _exit(127);
+    }
+    close(fds[0]);
+    dprintf(fds[1], "endpoint=%s token=" TOKEN " instance=%s epoch=9\n", l->endpoint, l->instance);
+    close(fds[1]);
+    *state = l;
+    expect(l, LX_MSG_HELLO);
+    assert_string_equal(l->msg.u.hello.token, TOKEN);
+    assert_int_equal(l->msg.u.hello.stage, LX_STAGE_VAE);
+    assert_int_equal(l->msg.u.hello.epoch, 9);
+    expect(l, LX_MSG_READY);
+    return 0;
+}
+
+static int exit_of(launch *l)
+{
+    int status = 0;
+    assert_int_equal(waitpid(l->pid, &status, 0), l->pid);
+    l->pid = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static int end(void **state)
+{
+    launch *l = *state;
+    if (l->pid) {
+        kill(l->pid, SIGKILL);
+        waitpid(l->pid, NULL, 0);
+    }
+    int left = lx_share_sweep(l->instance, 0);
+    (void)left;
+    lx_bus_close(&l->bus);
+    unlink(l->endpoint + 6);
+    unlink(l->config);
+    rmdir(l->folder);
+    free(l);
+    return 0;
+}
+
+static void test_lending_waits_for_a_free_slot(void **state)
+{
+    launch *l = *state;
+    order(l, "j1", 1, "lend 3");
+    expect(l, LX_MSG_STARTED);
+    lx_ticket ticket[3];
+    unsigned char got[16];
+    for (int i = 0; i < 2; i++) {
+        ticket[i] = expect(l, LX_MSG_ARTIFACT)->u.artifact.ticket;
+        assert_int_equal(l->msg.u.artifact.index, i);
+        assert_false(l->msg.u.artifact.is_last);
+    }
+    assert_int_equal(lx_share_borrow(&ticket[0], l->instance, got, sizeof got, NULL), LX_OK);
+    assert_int_equal(got[15], 1);
+    retire(l, ticket[0].serial); /* two slots: the third chunk could not come before this */
+    ticket[2] = expect(l, LX_MSG_ARTIFACT)->u.artifact.ticket;
+    assert_true(l->msg.u.artifact.is_last);
+    assert_int_equal(lx_share_borrow(&ticket[2], l->instance, got, sizeof got, NULL), LX_OK);
+    assert_int_equal(got[0], 3);
+    expect(l, LX_MSG_DONE);
+    assert_string_equal(l->msg.job, "j1");
+    assert_int_equal(l->msg.attempt, 1);
+    assert_int_equal(l->msg.u.done.n_tokens, 3);
+    assert_true(l->msg.u.done.end_s >= l->msg.u.done.start_s);
+}
+
+static void test_abort_ends_the_job_and_takes_tensors_back(void **state)
+{
+    launch *l = *state;
+    order(l, "j2", 4, "wait");
+    expect(l, LX_MSG_STARTED);
+    say(l, LX_MSG_ABORT, "j2", 3); /* of an older attempt: ignored */
+    say(l, LX_MSG_ABORT, "other", 4);
+    usleep(150000);
+    say(l, LX_MSG_ABORT, "j2", 4);
+    expect(l, LX_MSG_FAILED);
+    assert_int_equal(l->msg.u.failed.status, LX_ECANCEL);
+    order(l, "j3", 1, "lend 9"); /* blocks at the third chunk */
+    expect(l, LX_MSG_STARTED);
+    lx_ticket ticket = expect(l, LX_MSG_ARTIFACT)->u.artifact.ticket;
+    expect(l, LX_MSG_ARTIFACT);
+    say(l, LX_MSG_ABORT, "j3", 1);
+    expect(l, LX_MSG_FAILED);
+    unsigned char got[16];
+    assert_int_equal(lx_share_borrow(&ticket, l->instance, got, sizeof got, NULL), LX_EJOB);
+    order(l, "j4", 1, "lend 2"); /* both slots are free again */
+    expect(l, LX_MSG_STARTED);
+    expect(l, LX_MSG_ARTIFACT);
+    expect(l, LX_MSG_ARTIFACT);
+    expect(l, LX_MSG_DONE);
+}
+
+static void test_chunks_arrive_in_order_and_are_released(void **state)
+{
+    launch *l = *state;
+    lx_share *desk;
+    assert_int_equal(lx_share_open(&desk, l->instance, 77, 2, 64, NULL), LX_OK);
+    order(l, "j5", 1, "sum");
+    expect(l, LX_MSG_STARTED);
+    for (int i = 0; i < 4; i++) {
+        lx_msg msg = {.kind = LX_MSG_INPUT, .attempt = 1, .job = "j5"};
+        lx_tensor t;
+        lx_shape shape = LX_SHAPE(10);
+        assert_int_equal(lx_share_begin(desk, LX_DTYPE_U8, &shape, &t, NULL), LX_OK);
+        memset(t.data, 1 << i, 10);
+        assert_int_equal(lx_share_publish(desk, &msg.u.artifact.ticket, NULL), LX_OK);
+        msg.u.artifact.index = i;
+        msg.u.artifact.is_last = i == 3;
+        tell(l, &msg);
+        expect(l, LX_MSG_RELEASED);
+        assert_int_equal(l->msg.u.lease.serial, msg.u.artifact.ticket.serial);
+        lx_share_retire(desk, msg.u.artifact.ticket.serial);
+    }
+    expect(l, LX_MSG_DONE);
+    assert_int_equal(l->msg.u.done.file_bytes, 150);
+    lx_share_close(&desk);
+}
+
+static void test_failed_job_leaves_the_stage_serving(void **state)
+{
+    launch *l = *state;
+    order(l, "j6", 1, "bad");
+    expect(l, LX_MSG_STARTED);
+    expect(l, LX_MSG_FAILED);
+    assert_int_equal(l->msg.u.failed.status, LX_EJOB);
+    assert_string_equal(l->msg.u.failed.text, "no such order: bad");
+    order(l, "j7", 1, "lend 1");
+    expect(l, LX_MSG_STARTED);
+    expect(l, LX_MSG_ARTIFACT);
+    expect(l, LX_MSG_DONE);
+}
+
+static void test_beats_come_while_idle_and_while_working(void **state)
+{
+    launch *l = *state;
+    expect(l, LX_MSG_BEAT);
+    assert_string_equal(l->msg.job, "");
+    order(l, "j8", 1, "wait");
+    do
+        lx_bus_receive(l->bus, &l->peer, &l->msg, 5000, NULL);
+    while (l->msg.kind != LX_MSG_BEAT || !l->msg.u.beat.done);
+    assert_string_equal(l->msg.job, "j8");
+    assert_string_equal(l->msg.u.beat.unit, "block");
+    assert_true(l->msg.u.beat.moved > 0);
+    assert_true(l->msg.u.beat.rss_bytes > 0);
+    say(l, LX_MSG_STOP, "", 0); /* also ends work in progress */
+    expect(l, LX_MSG_FAILED);
+    assert_int_equal(exit_of(l), 0);
+    assert_int_equal(lx_share_sweep(l->instance, 0), 0);
+}
+
+static void test_untrusted_process_reports_and_exits(void **state)
+{
+    launch *l = *state;
+    order(l, "j9", 1, "die");
+    expect(l, LX_MSG_STARTED);
+    expect(l, LX_MSG_FAILED);
+    assert_int_equal(l->msg.u.failed.status, LX_ESTAGE);
+    assert_int_equal(exit_of(l), 1);
+    assert_int_equal(lx_share_sweep(l->instance, 0), 0);
+}
+
+static void test_term_is_an_orderly_stop(void **state)
+{
+    launch *l = *state;
+    order(l, "j10", 1, "lend 5");
+    expect(l, LX_MSG_STARTED);
+    kill(l->pid, SIGTERM);
+    assert_int_equal(exit_of(l), 0);
+    assert_int_equal(lx_share_sweep(l->instance, 0), 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        return run_stage(argc, argv);
+    self_path = "/proc/self/exe";
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_lending_waits_for_a_free_slot, start, end),
+        cmocka_unit_test_setup_teardown(test_abort_ends_the_job_and_takes_tensors_back, start, end),
+        cmocka_unit_test_setup_teardown(test_chunks_arrive_in_order_and_are_released, start, end),
+        cmocka_unit_test_setup_teardown(test_failed_job_leaves_the_stage_serving, start, end),
+        cmocka_unit_test_setup_teardown(test_beats_come_while_idle_and_while_working, start, end),
+        cmocka_unit_test_setup_teardown(test_untrusted_process_reports_and_exits, start, end),
+        cmocka_unit_test_setup_teardown(test_term_is_an_orderly_stop, start, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
