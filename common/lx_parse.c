@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "lx_config.h"
+#include "lx_tensor.h"
 
 /* --- numbers ---------------------------------------------------------------------------------- */
 
@@ -127,9 +128,8 @@ static bool parse_bytes(const char *text, uint64_t *out)
     uint64_t whole = 0, part = 0, part_unit = 1;
     const char *p = text;
     for (; *p >= '0' && *p <= '9'; p++) {
-        if (whole > (UINT64_MAX - 9) / 10)
+        if (!lx_mul_u64(whole, 10, &whole) || !lx_add_u64(whole, (uint64_t)(*p - '0'), &whole))
             return false;
-        whole = whole * 10 + (uint64_t)(*p - '0');
     }
     if (p == text)
         return false;
@@ -145,13 +145,8 @@ static bool parse_bytes(const char *text, uint64_t *out)
     while (*p == ' ')
         p++;
     uint64_t unit = unit_bytes(p);
-    if (unit == 0 || whole > UINT64_MAX / unit)
-        return false;
     uint64_t tail = (uint64_t)((double)part / (double)part_unit * (double)unit);
-    if (whole * unit > UINT64_MAX - tail)
-        return false;
-    *out = whole * unit + tail;
-    return true;
+    return unit > 0 && lx_mul_u64(whole, unit, &whole) && lx_add_u64(whole, tail, out);
 }
 
 lx_status lx_parse_bytes(const char *text, uint64_t *bytes, lx_err *err)
