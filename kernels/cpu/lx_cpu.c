@@ -1,0 +1,97 @@
+/*
+ * lx_cpu.c - the CPU's table, threads and scratch
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "lx_cpu.h"
+
+#include <string.h>
+
+#include "lx_conv_ops.h"
+#include "lx_dnnl.h"
+#include "lx_rows.h"
+
+/* libgomp comes with oneDNN even where our own loops are serial; weak, so that an oneDNN built on
+ * another runtime still links. */
+extern void omp_set_num_threads(int n) __attribute__((weak));
+
+/* Set by the build for -fsanitize=thread: libgomp's barriers are not instrumented, so every loop
+ * that runs on a team would look like a race. */
+#ifndef LX_SERIAL
+#define LX_SERIAL 0
+#endif
+
+int lx_cpu_set_threads(int n_threads)
+{
+    int n = LX_SERIAL ? 1 : n_threads;
+    if (omp_set_num_threads)
+        omp_set_num_threads(n);
+    return n;
+}
+
+lx_status lx_cpu_take_per_thread(lx_exec *x, int64_t *n, float **out, lx_err *err)
+{
+    *n = lx_ceil_div(*n, 16) * 16;
+    uint64_t total;
+    if (*n < 0 || !lx_mul_u64((uint64_t)*n, (uint64_t)x->n_threads, &total))
+        return lx_fail(err, LX_EJOB, "scratch of %d threads: size overflows", x->n_threads);
+    return lx_arena_take_f32(x->arena, total, out, err);
+}
+
+lx_status lx_cpu_vector(lx_exec *x, const lx_weight *w, int64_t n, const float **out, lx_err *err)
+{
+    *out = NULL;
+    if (!w)
+        return LX_OK;
+    if (w->dtype == LX_DTYPE_F32) {
+        *out = w->data;
+        return LX_OK;
+    }
+    float *wide;
+    lx_status status = lx_arena_take_f32(x->arena, (uint64_t)n, &wide, err);
+    if (status != LX_OK)
+        return status;
+    if (!x->is_dry)
+        lx_rows_best()->widen(wide, w->data, w->dtype, n);
+    *out = wide;
+    return LX_OK;
+}
+
+/* Text for the log: the library's instruction set and who multiplies bytes. */
+static const char *describe(const lx_exec *x)
+{
+    static const struct {
+        const char *isa, *library, *own;
+    } table[] = {
+#define ROW(name)                                                                                  \
+    {name, "oneDNN " name ", s8 products in oneDNN", "oneDNN " name ", s8 products in lx_s8"}
+        ROW("avx512_core_amx"),
+        ROW("avx512_core_bf16"),
+        ROW("avx512_core_vnni"),
+        ROW("avx512_core"),
+        ROW("avx2_vnni"),
+        ROW("avx2"),
+        ROW("avx"),
+        ROW("sse41"),
+        ROW("generic"),
+#undef ROW
+    };
+    const char *isa = lx_dnnl_isa();
+    size_t i = 0;
+    while (i + 1 < sizeof table / sizeof *table && strcmp(table[i].isa, isa) != 0)
+        i++;
+    return x->backend->s8_in_library ? table[i].library : table[i].own;
+}
+
+#define CPU_ENTRIES                                                                                \
+    .name = "cpu", .describe = describe, .quantize_rows = lx_cpu_quantize_rows,                    \
+    .linear = lx_cpu_linear, .norm_rows = lx_cpu_norm_rows,                                        \
+    .rope_table_build = lx_cpu_rope_table_build, .qk_norm_rope = lx_cpu_qk_norm_rope,              \
+    .attention = lx_cpu_attention, .silu = lx_cpu_silu, .axpby = lx_cpu_axpby,                     \
+    .gather_rows = lx_cpu_gather_rows, .conv = &lx_conv_ops_cpu, .patch = &lx_patch_ops_cpu
+
+const lx_backend *lx_backend_cpu(void)
+{
+    static const lx_backend with_library = {CPU_ENTRIES, .s8_in_library = true};
+    static const lx_backend with_own = {CPU_ENTRIES, .s8_in_library = false};
+    return lx_dnnl_s8_is_exact() ? &with_library : &with_own;
+}

@@ -1,0 +1,72 @@
+/*
+ * lx_cpu.h - what the CPU implementations share: entries, threads, first error
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Threads   Loops are OpenMP's, on oneDNN's own team (libgomp). A compiler without OpenMP builds
+ *           them serial, and oneDNN still uses its threads where a product is called outside.
+ */
+#ifndef LX_CPU_H
+#define LX_CPU_H
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "lx_backend.h"
+
+/** Set the thread count of oneDNN and of our loops; returns what there will be. */
+int lx_cpu_set_threads(int n_threads);
+
+/** This thread's place in the team, 0 outside. */
+static inline int lx_cpu_thread(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+/** Keep the first failure of a parallel loop: code 0 is none. */
+static inline void lx_cpu_note(int *first, int code)
+{
+    if (code)
+        __atomic_store_n(first, code, __ATOMIC_RELAXED);
+}
+
+static inline int64_t lx_ceil_div(int64_t a, int64_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+static inline int64_t lx_min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/** Take floats for every thread of x; part i begins at i * n (n is rounded up to 64 bytes). */
+lx_status lx_cpu_take_per_thread(lx_exec *x, int64_t *n, float **out, lx_err *err);
+
+/** w's n elements as f32: w itself if it is F32, else widened into the arena. w NULL: *out NULL. */
+lx_status lx_cpu_vector(lx_exec *x, const lx_weight *w, int64_t n, const float **out, lx_err *err);
+
+/** One row of lx_quantize_rows; in may be the row itself if out is F32. */
+void lx_cpu_quantize_row(const float *in, lx_act *out, int64_t row);
+
+lx_status lx_cpu_quantize_rows(lx_exec *x, const float *in, lx_act *out, lx_err *err);
+lx_status lx_cpu_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
+                        float *out, int64_t out_stride, lx_err *err);
+lx_status lx_cpu_norm_rows(lx_exec *x, const float *in, const lx_norm *norm, lx_act *out,
+                           lx_err *err);
+lx_status lx_cpu_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err);
+lx_status lx_cpu_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width,
+                              int64_t row_stride, const lx_weight *gain, float eps,
+                              const lx_rope_table *table, lx_err *err);
+lx_status lx_cpu_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
+lx_status lx_cpu_silu(lx_exec *x, const float *in, int64_t n, float *out, lx_err *err);
+lx_status lx_cpu_axpby(lx_exec *x, float a, const float *in, float b, int64_t n, float *out,
+                       lx_err *err);
+lx_status lx_cpu_gather_rows(lx_exec *x, const lx_weight *weight, const int32_t *ids, int64_t n,
+                             float *out, lx_err *err);
+
+#endif

@@ -1,0 +1,101 @@
+/*
+ * rope.c - q/k norm and rotary embedding on the CPU
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Plan      One token per task: sum of squares over the full width, scale, then every head is
+ *           turned by the same row of (cos, sin), put together once per token from the three small
+ *           tables.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "lx_cpu.h"
+#include "lx_rows.h"
+
+/* 10000^(-2i / channels) is computed per position, so the product with it is the only rounding
+ * before cos and sin. */
+static void fill_axis(float *out, int64_t positions, int64_t pairs)
+{
+    for (int64_t p = 0; p < positions; p++)
+        for (int64_t i = 0; i < pairs; i++) {
+            double theta = (double)p * pow(10000.0, -(double)(2 * i) / (double)(2 * pairs));
+            out[(p * pairs + i) * 2] = (float)cos(theta);
+            out[(p * pairs + i) * 2 + 1] = (float)sin(theta);
+        }
+}
+
+static int64_t side_pairs(int64_t head_dim)
+{
+    return head_dim / 6;
+}
+
+static int64_t front_pairs(int64_t head_dim)
+{
+    return head_dim / 2 - 2 * side_pairs(head_dim);
+}
+
+static lx_status take_axis(lx_exec *x, int64_t positions, int64_t pairs, const float **out,
+                           lx_err *err)
+{
+    float *axis;
+    lx_status status =
+        lx_arena_take_f32(x->arena, (uint64_t)positions * (uint64_t)pairs * 2, &axis, err);
+    if (status != LX_OK)
+        return status;
+    if (!x->is_dry)
+        fill_axis(axis, positions, pairs);
+    *out = axis;
+    return LX_OK;
+}
+
+lx_status lx_cpu_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err)
+{
+    int64_t side = side_pairs(table->head_dim), front = front_pairs(table->head_dim);
+    lx_status status = take_axis(x, table->grid.t, front, &table->t, err);
+    if (status == LX_OK)
+        status = take_axis(x, table->grid.h, side, &table->h, err);
+    if (status == LX_OK)
+        status = take_axis(x, table->grid.w, side, &table->w, err);
+    return status;
+}
+
+/* The (cos, sin) row of token s, [head_dim/2, 2]. */
+static void token_row(const lx_rope_table *table, int64_t s, float *out)
+{
+    const lx_grid *g = &table->grid;
+    int64_t side = 2 * side_pairs(table->head_dim), front = 2 * front_pairs(table->head_dim);
+    int64_t t = s / (g->h * g->w), h = s / g->w % g->h, w = s % g->w;
+    memcpy(out, table->t + t * front, (size_t)front * sizeof *out);
+    memcpy(out + front, table->h + h * side, (size_t)side * sizeof *out);
+    memcpy(out + front + side, table->w + w * side, (size_t)side * sizeof *out);
+}
+
+lx_status lx_cpu_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width,
+                              int64_t row_stride, const lx_weight *gain, float eps,
+                              const lx_rope_table *table, lx_err *err)
+{
+    const lx_rows *rows = lx_rows_best();
+    int64_t head_dim = table ? table->head_dim : 0, per_thread = head_dim;
+    lx_row_affine affine = {0};
+    float *scratch;
+    size_t mark = lx_arena_mark(x->arena);
+    lx_status status = lx_cpu_vector(x, gain, width, &affine.weight, err);
+    if (status == LX_OK)
+        status = lx_cpu_take_per_thread(x, &per_thread, &scratch, err);
+    if (status == LX_OK && !x->is_dry) {
+#pragma omp parallel for schedule(static) num_threads(x->n_threads) if (tokens > 1)
+        for (int64_t s = 0; s < tokens; s++) {
+            float *row = q + s * row_stride, *turn = scratch + lx_cpu_thread() * per_thread;
+            lx_row_affine a = affine;
+            double square = rows->sum_squares(row, width, 0) / (double)width;
+            a.rstd = 1 / sqrt(square + (double)eps);
+            rows->affine(row, row, width, &a);
+            if (table)
+                token_row(table, s, turn);
+            for (int64_t i = 0; table && i < width; i += head_dim)
+                rows->rotate(row + i, turn, head_dim);
+        }
+    }
+    lx_arena_reset(x->arena, mark);
+    return status;
+}

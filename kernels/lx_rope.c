@@ -1,0 +1,52 @@
+/*
+ * lx_rope.c - q/k norm and rotary embedding: shapes checked, then the device's code
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "lx_rope.h"
+
+#include <inttypes.h>
+
+#include "lx_backend.h"
+
+lx_status lx_rope_table_build(lx_exec *x, lx_grid grid, int64_t head_dim, lx_rope_table *out,
+                              lx_err *err)
+{
+    if (!lx_matrix_is_sane(grid.t, grid.h) || !lx_matrix_is_sane(grid.t * grid.h, grid.w))
+        return lx_fail(err, LX_EJOB,
+                       "a grid of %" PRId64 " x %" PRId64 " x %" PRId64 " tokens is not possible",
+                       grid.t, grid.h, grid.w);
+    if (head_dim < 2 || head_dim % 2 || !lx_matrix_is_sane(head_dim, grid.t + grid.h + grid.w))
+        return lx_fail(err, LX_EJOB, "heads of %" PRId64 " channels cannot be rotated in pairs",
+                       head_dim);
+    lx_rope_table table = {.grid = grid, .head_dim = head_dim};
+    size_t mark = lx_arena_mark(x->arena);
+    lx_status status = x->backend->rope_table_build(x, &table, err);
+    if (status == LX_OK)
+        *out = table;
+    else
+        lx_arena_reset(x->arena, mark);
+    return status;
+}
+
+lx_status lx_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width, int64_t row_stride,
+                          const lx_weight *gain, float eps, const lx_rope_table *table, lx_err *err)
+{
+    if (!lx_matrix_is_sane(tokens, width) || row_stride < width ||
+        !lx_matrix_is_sane(tokens, row_stride))
+        return lx_fail(err, LX_EJOB,
+                       "q/k of %" PRId64 " tokens x %" PRId64 ", %" PRId64
+                       " floats apart, are not possible",
+                       tokens, width, row_stride);
+    if (!lx_weight_is_vector(gain, width) || !(eps >= 0))
+        return lx_fail(err, LX_EJOB, "%s: the q/k norm needs %" PRId64 " floating elements",
+                       gain->name, width);
+    if (table && width % table->head_dim)
+        return lx_fail(err, LX_EJOB, "width %" PRId64 " is no multiple of heads of %" PRId64, width,
+                       table->head_dim);
+    if (table && table->grid.t * table->grid.h * table->grid.w != tokens)
+        return lx_fail(err, LX_EJOB,
+                       "%" PRId64 " tokens do not fill a grid of %" PRId64 " x %" PRId64
+                       " x %" PRId64,
+                       tokens, table->grid.t, table->grid.h, table->grid.w);
+    return x->backend->qk_norm_rope(x, q, tokens, width, row_stride, gain, eps, table, err);
+}
