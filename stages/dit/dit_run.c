@@ -1,0 +1,266 @@
+/*
+ * dit_run.c - `lx2v-dit run`: one clip's denoising by hand, files in, files out
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "dit_model.h"
+#include "lx_bus.h"
+#include "lx_log.h"
+
+/* The flags as typed; NULL where absent. */
+typedef struct run_flags {
+    const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size;
+    bool noise_only;
+} run_flags;
+
+/* A run and what it owns. */
+typedef struct job_by_hand {
+    lx_run run;
+    int64_t text_len;
+    dit_schedule schedule;
+    lx_sampler sampler;
+    lx_rng rng;
+    uint64_t seed;
+    lx_patch_dims latent;
+    bool noise_only, is_drawn; /* is_drawn: the initial noise comes from the seed */
+    dit *model;
+    lx_arena *arena;
+    float *context, *state, *velocity; /* malloc'd */
+    int64_t n_context;
+} job_by_hand;
+
+static lx_status parse_count(const char *flag, const char *text, int64_t low, int64_t high,
+                             int64_t *out, lx_err *err)
+{
+    if (text && (!lx_parse_i64(text, out) || *out < low || *out > high))
+        return lx_fail(err, LX_ECONFIG, "--%s %.40s: expected %" PRId64 " to %" PRId64, flag, text,
+                       low, high);
+    return LX_OK;
+}
+
+/* A wrong flag is usage, not a failed job. */
+static lx_status as_usage(lx_status status, lx_err *err)
+{
+    if (status == LX_EJOB) {
+        err->status = LX_ECONFIG;
+        return LX_ECONFIG;
+    }
+    return status;
+}
+
+static lx_status parse_seed(const char *text, uint64_t *out, lx_err *err)
+{
+    int64_t seed = LX_SEED_DRAW;
+    DIT_TRY(parse_count("seed", text, LX_SEED_DRAW, INT64_MAX, &seed, err));
+    if (seed == LX_SEED_DRAW) { /* 32 bits: torch-cpu would ignore the rest */
+        uint32_t drawn;
+        if (getrandom(&drawn, sizeof drawn, 0) != (ssize_t)sizeof drawn)
+            return lx_fail(err, LX_ESTAGE, "the kernel gave no random number for a seed");
+        seed = drawn;
+    }
+    *out = (uint64_t)seed;
+    return LX_OK;
+}
+
+static lx_status parse_schedule(const run_flags *f, dit_schedule *out, lx_err *err)
+{
+    dit_schedule_default(out);
+    int32_t labels[LX_LIMIT_STEPS], n = out->n_steps;
+    double shift = out->shift;
+    for (int32_t i = 0; i < n; i++)
+        labels[i] = out->label[i];
+    if (f->steps)
+        DIT_TRY(lx_parse_steps(f->steps, labels, &n, err));
+    if (f->shift && !lx_parse_real(f->shift, &shift))
+        return lx_fail(err, LX_ECONFIG, "--shift %.40s: expected a number such as 5", f->shift);
+    DIT_TRY(as_usage(dit_schedule_make(out, labels, n, shift, err), err));
+    char notice[LX_LIMIT_TEXT];
+    dit_schedule_notice(out, notice, sizeof notice);
+    if (notice[0])
+        LX_W("%s", notice);
+    return LX_OK;
+}
+
+/* Size and frames to a latent; 832x480 and 81 where nothing is said. */
+static lx_status parse_size(const run_flags *f, lx_patch_dims *out, lx_err *err)
+{
+    lx_job job = {.width = 832, .height = 480};
+    int64_t frames = 81;
+    if (f->size)
+        DIT_TRY(lx_parse_size(f->size, &job.width, &job.height, err));
+    DIT_TRY(parse_count("frames", f->frames, 1, LX_LIMIT_FRAMES, &frames, err));
+    job.frames = (int32_t)frames;
+    DIT_TRY(as_usage(lx_job_check_size(job.width, job.height, job.frames, err), err));
+    out->channels = LX_LATENT_CHANNELS;
+    lx_job_latent_dims(&job, &out->t, &out->h, &out->w);
+    return LX_OK;
+}
+
+static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
+{
+    run_flags f = {0};
+    const lx_run_flag flags[] = {
+        {"text-len", &f.text_len, NULL, "rows that the context is padded to (512)"},
+        {"shift", &f.shift, NULL, "flow shift (5)"},
+        {"steps-list", &f.steps, NULL, "training steps, falling (1000,750,500,250)"},
+        {"sampler", &f.sampler, NULL, "euler or lcm (euler)"},
+        {"seed", &f.seed, NULL, "of the noise; absent or -1: drawn and reported"},
+        {"rng", &f.rng, NULL, "lx2v, torch-cpu, torch-cuda:132x2048, torch-cuda:rtx3060 (lx2v)"},
+        {"frames", &f.frames, NULL, "4n+1 (81); not with a latent in the input"},
+        {"size", &f.size, NULL, "WxH (832x480); not with a latent in the input"},
+        {"noise-only", NULL, &f.noise_only, "write the noise and the schedule; needs no weights"},
+    };
+    DIT_TRY(lx_run_parse(&j->run, argc, argv, flags, sizeof flags / sizeof *flags, err));
+    j->noise_only = f.noise_only;
+    j->text_len = DIT_TEXT_LEN;
+    DIT_TRY(parse_count("text-len", f.text_len, 1, DIT_TEXT_LEN_MAX, &j->text_len, err));
+    DIT_TRY(parse_schedule(&f, &j->schedule, err));
+    if (f.sampler && !lx_sampler_parse(f.sampler, &j->sampler))
+        return lx_fail(err, LX_ECONFIG, "--sampler %.40s: expected euler or lcm", f.sampler);
+    DIT_TRY(lx_rng_parse(f.rng ? f.rng : "lx2v", &j->rng, err));
+    DIT_TRY(parse_seed(f.seed, &j->seed, err));
+    if (!j->run.output)
+        return lx_fail(err, LX_ECONFIG, "--output FILE is needed");
+    if (!f.noise_only && (!j->run.weights || !j->run.input))
+        return lx_fail(err, LX_ECONFIG, "--weights FILE|DIR and --input FILE are needed");
+    j->is_drawn = f.noise_only || !lx_run_has_input(&j->run, "latent");
+    if (!j->is_drawn && (f.frames || f.size))
+        return lx_fail(err, LX_ECONFIG,
+                       "%s has a latent, which says the size: leave out --frames and --size",
+                       j->run.input);
+    return j->is_drawn ? parse_size(&f, &j->latent, err) : LX_OK;
+}
+
+static lx_shape latent_shape(const lx_patch_dims *d)
+{
+    return LX_SHAPE(d->channels, d->t, d->h, d->w);
+}
+
+static lx_status draw(job_by_hand *j, lx_err *err)
+{
+    lx_shape shape = latent_shape(&j->latent);
+    uint64_t n, bytes;
+    DIT_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &n, &bytes, err));
+    j->state = malloc((size_t)bytes);
+    if (!j->state)
+        return lx_fail(err, LX_EAGAIN, "no memory for a latent of %" PRIu64 " bytes", bytes);
+    lx_rng_normal(&j->rng, j->seed, 0, n, j->state);
+    return lx_run_add(&j->run, "noise", LX_DTYPE_F32, &shape, j->state, err);
+}
+
+static lx_status read_latent(job_by_hand *j, lx_err *err)
+{
+    lx_shape shape;
+    char text[128];
+    DIT_TRY(lx_run_read_f32(&j->run, "latent", &shape, &j->state, err));
+    j->latent = (lx_patch_dims){shape.dim[0], shape.dim[1], shape.dim[2], shape.dim[3]};
+    if (shape.n_dims != 4 || shape.dim[0] != LX_LATENT_CHANNELS || shape.dim[1] < 1 ||
+        shape.dim[2] < 2 || shape.dim[3] < 2 || shape.dim[2] % 2 || shape.dim[3] % 2)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s: latent is %s, expected [%d, T, h, w] with even h and w", j->run.input,
+                       lx_shape_text(&shape, text, sizeof text), LX_LATENT_CHANNELS);
+    return LX_OK;
+}
+
+static lx_status read_context(job_by_hand *j, lx_err *err)
+{
+    lx_shape shape;
+    char text[128];
+    int64_t cols = dit_dims(j->model)->text_dim;
+    DIT_TRY(lx_run_read_f32(&j->run, "context", &shape, &j->context, err));
+    if (shape.n_dims != 2 || shape.dim[0] < 1 || shape.dim[0] > j->text_len || shape.dim[1] != cols)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s: context is %s, expected [1 to %" PRId64 " (--text-len), %" PRId64
+                       " (of %s)]",
+                       j->run.input, lx_shape_text(&shape, text, sizeof text), j->text_len, cols,
+                       j->run.weights);
+    j->n_context = shape.dim[0];
+    return LX_OK;
+}
+
+static lx_status load(job_by_hand *j, lx_err *err)
+{
+    dit_options options = {.text_len = j->text_len};
+    uint64_t bytes;
+    DIT_TRY(dit_load(&j->model, j->run.weights, &options, &j->run.progress, err));
+    if (!dit_dims(j->model)->says_distilled)
+        LX_W("weights=%s nothing says that they are step-distilled; the undistilled base model has "
+             "the same shapes",
+             j->run.weights);
+    DIT_TRY(read_context(j, err));
+    DIT_TRY(j->is_drawn ? draw(j, err) : read_latent(j, err));
+    DIT_TRY(as_usage(dit_plan(j->model, j->run.threads, &j->latent, &j->run, &bytes, err), err));
+    if (j->run.vram_bytes && bytes > j->run.vram_bytes)
+        return lx_fail(err, LX_EAGAIN, "this clip needs %.2f GiB, --vram allows %.2f GiB",
+                       (double)bytes / 0x1p30, (double)j->run.vram_bytes / 0x1p30);
+    DIT_TRY(lx_arena_create(&j->arena, (size_t)bytes, err));
+    j->run.load_s = lx_now_s() - j->run.start_s;
+    return LX_OK;
+}
+
+static lx_status denoise(job_by_hand *j, lx_err *err)
+{
+    lx_exec x;
+    lx_shape one = latent_shape(&j->latent);
+    lx_shape all = LX_SHAPE(j->schedule.n_steps, one.dim[0], one.dim[1], one.dim[2], one.dim[3]);
+    uint64_t bytes;
+    DIT_TRY(lx_shape_bytes(&all, LX_DTYPE_F32, NULL, &bytes, err));
+    j->velocity = malloc((size_t)bytes);
+    if (!j->velocity)
+        return lx_fail(err, LX_EAGAIN, "no memory for velocities of %" PRIu64 " bytes", bytes);
+    DIT_TRY(lx_exec_open_cpu(&x, j->arena, j->run.threads, err));
+    LX_I("%s seed=%" PRIu64 " sampler=%s steps=%d", lx_exec_describe(&x), j->seed,
+         lx_sampler_name(j->sampler), (int)j->schedule.n_steps);
+    dit_request request = {.latent = j->latent,
+                           .context = j->context,
+                           .n_context = j->n_context,
+                           .schedule = &j->schedule,
+                           .sampler = j->sampler,
+                           .rng = &j->rng,
+                           .seed = j->seed,
+                           .progress = &j->run.progress,
+                           .run = &j->run,
+                           .velocity = j->velocity};
+    DIT_TRY(dit_denoise(j->model, &x, &request, j->state, err));
+    DIT_TRY(lx_run_add(&j->run, "latent", LX_DTYPE_F32, &one, j->state, err));
+    return lx_run_add(&j->run, "velocity", LX_DTYPE_F32, &all, j->velocity, err);
+}
+
+static lx_status by_hand(job_by_hand *j, int argc, char **argv, lx_err *err)
+{
+    DIT_TRY(parse(j, argc, argv, err));
+    if (j->noise_only) {
+        LX_I("seed=%" PRIu64, j->seed);
+        DIT_TRY(draw(j, err));
+    } else {
+        DIT_TRY(load(j, err));
+        DIT_TRY(denoise(j, err));
+    }
+    lx_shape steps = LX_SHAPE(j->schedule.n_steps);
+    DIT_TRY(lx_run_add(&j->run, "sigmas", LX_DTYPE_F32, &steps, j->schedule.sigma, err));
+    DIT_TRY(lx_run_add(&j->run, "timesteps", LX_DTYPE_F32, &steps, j->schedule.timestep, err));
+    return lx_run_finish(&j->run, "dit", err);
+}
+
+int dit_run(int argc, char **argv)
+{
+    lx_err err = {0};
+    job_by_hand *j = calloc(1, sizeof *j);
+    lx_status status = j ? by_hand(j, argc, argv, &err)
+                         : lx_fail(&err, LX_EAGAIN, "out of memory for the record of a run");
+    if (status != LX_OK)
+        LX_E("%s: %s", lx_status_name(status), err.message);
+    if (j) {
+        lx_run_close(&j->run);
+        dit_destroy(&j->model);
+        lx_arena_destroy(&j->arena);
+        free(j->context);
+        free(j->state);
+        free(j->velocity);
+        free(j);
+    }
+    return lx_exit_code(status);
+}

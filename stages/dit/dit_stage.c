@@ -1,0 +1,236 @@
+/*
+ * dit_stage.c - the DiT behind the launcher: one replica and its jobs
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dit_model.h"
+#include "lx_log.h"
+#include "weights/lx_model_dir.h"
+
+struct dit_stage {
+    dit *model;      /* owned */
+    lx_arena *arena; /* owned */
+    lx_exec x;
+    const lx_progress *progress; /* borrowed from the lx_stage */
+};
+
+/* The checkpoint that the config means. */
+static lx_status find_checkpoint(const lx_config *config, char *path, size_t bytes, lx_err *err)
+{
+    if (config->model.dit[0]) { /* named itself: the rest of the folder does not matter here */
+        snprintf(path, bytes, "%s", config->model.dit);
+        return LX_OK;
+    }
+    lx_model_paths *paths =
+        calloc(2, sizeof *paths); /* found and asked for: too large for a stack */
+    if (!paths)
+        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
+    lx_model_paths *asked = paths + 1;
+    snprintf(asked->text, sizeof asked->text, "%s", config->model.text);
+    snprintf(asked->vae, sizeof asked->vae, "%s", config->model.vae);
+    snprintf(asked->tokenizer, sizeof asked->tokenizer, "%s", config->model.tokenizer);
+    lx_status status = lx_model_resolve(paths, config->model.dir, asked, err);
+    if (status == LX_OK)
+        snprintf(path, bytes, "%s", paths->dit);
+    free(paths);
+    return status;
+}
+
+static lx_patch_dims largest_latent(const lx_config *config, const dit *model)
+{
+    lx_job job = {.width = config->limits.width,
+                  .height = config->limits.height,
+                  .frames = config->limits.frames};
+    lx_patch_dims d = {.channels = dit_dims(model)->in_dim};
+    lx_job_latent_dims(&job, &d.t, &d.h, &d.w);
+    return d;
+}
+
+/* One step on the smallest latent: every weight is read once and every kernel runs, so a damaged
+ * checkpoint is found before the first job. */
+static lx_status self_test(dit_stage *s, lx_err *err)
+{
+    dit_schedule schedule;
+    lx_rng rng = {.kind = LX_RNG_LX2V};
+    float *context, *latent;
+    const int32_t label = 1000;
+    size_t mark = lx_arena_mark(s->arena);
+    DIT_TRY(dit_schedule_make(&schedule, &label, 1, 5, err));
+    dit_request r = {.latent = {dit_dims(s->model)->in_dim, 1, 2, 2},
+                     .n_context = 1,
+                     .schedule = &schedule,
+                     .progress = s->progress};
+    uint64_t n = (uint64_t)r.latent.channels * 4, text = (uint64_t)dit_dims(s->model)->text_dim;
+    DIT_TRY(lx_arena_take_f32(s->arena, text, &context, err));
+    DIT_TRY(lx_arena_take_f32(s->arena, n, &latent, err));
+    lx_rng_normal(&rng, 0, 0, text, context);
+    lx_rng_normal(&rng, 0, 1, n, latent);
+    r.context = context;
+    if (dit_denoise(s->model, &s->x, &r, latent, err) != LX_OK) {
+        if (err->status == LX_EJOB) /* no job is at fault here */
+            err->status = LX_ECONFIG;
+        return lx_wrap(err, "self-test of %s", lx_weights_path(dit_weights(s->model)));
+    }
+    lx_arena_reset(s->arena, mark);
+    return LX_OK;
+}
+
+static lx_status take_memory(dit_stage *s, const lx_config *config, int n_threads, lx_err *err)
+{
+    uint64_t bytes;
+    lx_patch_dims largest = largest_latent(config, s->model);
+    DIT_TRY(dit_plan(s->model, n_threads, &largest, NULL, &bytes, err));
+    if (config->memory.ram && bytes > config->memory.ram)
+        return lx_fail(err, LX_ECONFIG,
+                       "the DiT needs %.2f GiB for a clip of %dx%d with %d frames, memory.ram is "
+                       "%.2f GiB: raise it, or lower limits.size or limits.frames",
+                       (double)bytes / 0x1p30, config->limits.width, config->limits.height,
+                       config->limits.frames, (double)config->memory.ram / 0x1p30);
+    DIT_TRY(lx_arena_create(&s->arena, (size_t)bytes, err));
+    return lx_exec_open_cpu(&s->x, s->arena, n_threads, err);
+}
+
+static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
+{
+    const lx_config *config = lx_stage_config_of(stage);
+    const lx_replica_config *replica = lx_stage_replica(stage);
+    char path[LX_LIMIT_PATH];
+    if (strcmp(replica->device, "cpu") != 0)
+        return lx_fail(err, LX_ECONFIG,
+                       "stages.dit: device %s: this build (%s) runs on the cpu only",
+                       replica->device, LX2V_BACKEND);
+    s->progress = lx_stage_progress(stage);
+    DIT_TRY(find_checkpoint(config, path, sizeof path, err));
+    DIT_TRY(dit_load(&s->model, path, NULL, s->progress, err));
+    if (!dit_dims(s->model)->says_distilled)
+        LX_W(
+            "weights=%s nothing says that they are step-distilled: with the undistilled base model "
+            "the clip will be a blur",
+            path);
+    DIT_TRY(take_memory(s, config, replica->threads, err));
+    lx_patch_dims d = largest_latent(config, s->model);
+    DIT_TRY(lx_stage_lends(
+        stage, config->links.depth,
+        (uint64_t)d.channels * (uint64_t)d.t * (uint64_t)d.h * (uint64_t)d.w * sizeof(float), err));
+    LX_I("%s blocks=%" PRId64 " dim=%" PRId64, lx_exec_describe(&s->x),
+         dit_dims(s->model)->n_blocks, dit_dims(s->model)->dim);
+    return self_test(s, err);
+}
+
+lx_status dit_stage_open(dit_stage **out, lx_stage *stage, lx_err *err)
+{
+    dit_stage *s = calloc(1, sizeof *s);
+    if (!s)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the record of a stage");
+    lx_status status = open_on(s, stage, err);
+    if (status != LX_OK) {
+        dit_stage_destroy(&s);
+        return status;
+    }
+    *out = s;
+    return LX_OK;
+}
+
+void dit_stage_destroy(dit_stage **stage)
+{
+    if (!stage || !*stage)
+        return;
+    dit_destroy(&(*stage)->model);
+    lx_arena_destroy(&(*stage)->arena);
+    free(*stage);
+    *stage = NULL;
+}
+
+const dit *dit_stage_model(const dit_stage *stage)
+{
+    return stage->model;
+}
+
+uint64_t dit_stage_arena_bytes(const dit_stage *stage)
+{
+    return lx_arena_bytes(stage->arena);
+}
+
+/* --- one job ----------------------------------------------------------------------------------- */
+
+/* Everything of the request that the job's record says. */
+static lx_status read_job(const dit_stage *s, const lx_job *job, dit_request *r, lx_rng *rng,
+                          dit_schedule *schedule, lx_err *err)
+{
+    if (lx_rng_parse(job->rng, rng, err) != LX_OK) {
+        if (err)
+            err->status = LX_EJOB; /* a wrong name in a job is the job's fault */
+        return LX_EJOB;
+    }
+    DIT_TRY(dit_schedule_make(schedule, job->steps, job->n_steps, job->shift, err));
+    DIT_TRY(lx_job_check_size(job->width, job->height, job->frames, err));
+    *r = (dit_request){.latent = {.channels = dit_dims(s->model)->in_dim},
+                       .schedule = schedule,
+                       .sampler = (lx_sampler)job->sampler,
+                       .rng = rng,
+                       .seed = (uint64_t)job->seed,
+                       .progress = s->progress};
+    lx_job_latent_dims(job, &r->latent.t, &r->latent.h, &r->latent.w);
+    return LX_OK;
+}
+
+static lx_status borrow_context(const dit_stage *s, lx_stage_job *job, dit_request *r, lx_err *err)
+{
+    lx_dtype dtype;
+    lx_shape shape;
+    char text[128];
+    float *context;
+    DIT_TRY(lx_stage_input_shape(job, &dtype, &shape, err));
+    int64_t cols = dit_dims(s->model)->text_dim, rows = shape.n_dims == 2 ? shape.dim[0] : 0;
+    if (dtype != LX_DTYPE_F32 || rows < 1 || rows > dit_text_len(s->model) || shape.dim[1] != cols)
+        return lx_fail(err, LX_EJOB,
+                       "context is %s %s, this DiT takes F32 [1 to %" PRId64 ", %" PRId64
+                       "]: text encoder and DiT are not of one model",
+                       lx_dtype_name(dtype), lx_shape_text(&shape, text, sizeof text),
+                       dit_text_len(s->model), cols);
+    uint64_t n = (uint64_t)rows * (uint64_t)cols;
+    DIT_TRY(lx_arena_take_f32(s->arena, n, &context, err));
+    DIT_TRY(lx_stage_borrow(job, context, n * sizeof *context, err));
+    r->context = context;
+    r->n_context = rows;
+    return LX_OK;
+}
+
+static lx_status work(dit_stage *s, lx_stage_job *job, lx_err *err)
+{
+    dit_request r;
+    dit_schedule schedule;
+    lx_rng rng;
+    char notice[LX_LIMIT_TEXT];
+    float *latent;
+    lx_tensor lent;
+    uint64_t n;
+    DIT_TRY(read_job(s, lx_stage_job_of(job), &r, &rng, &schedule, err));
+    lx_shape shape = LX_SHAPE(r.latent.channels, r.latent.t, r.latent.h, r.latent.w);
+    DIT_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &n, NULL, err));
+    dit_schedule_notice(&schedule, notice, sizeof notice);
+    if (notice[0]) {
+        LX_W("job=%s %s", lx_stage_job_of(job)->id, notice);
+        lx_stage_note(job, notice);
+    }
+    DIT_TRY(borrow_context(s, job, &r, err));
+    DIT_TRY(lx_arena_take_f32(s->arena, n, &latent, err));
+    lx_rng_normal(&rng, r.seed, 0, n, latent);
+    DIT_TRY(dit_denoise(s->model, &s->x, &r, latent, err));
+    DIT_TRY(lx_stage_lend(job, LX_DTYPE_F32, &shape, &lent, err));
+    memcpy(lent.data, latent, (size_t)n * sizeof *latent);
+    return lx_stage_publish(job, true, err);
+}
+
+lx_status dit_on_job(void *self, lx_stage_job *job, lx_err *err)
+{
+    dit_stage *s = self;
+    size_t mark = lx_arena_mark(s->arena);
+    lx_status status = work(s, job, err);
+    lx_arena_reset(s->arena, mark);
+    return status;
+}
