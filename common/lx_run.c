@@ -274,10 +274,11 @@ static bool has_output(const lx_run *run, const char *name)
     return false;
 }
 
-lx_status lx_run_add(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
-                     const void *data, lx_err *err)
+lx_status lx_run_reserve(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
+                         void **out, lx_err *err)
 {
-    if (!run || has_output(run, name))
+    *out = NULL;
+    if (has_output(run, name))
         return LX_OK;
     uint64_t bytes;
     lx_status status = lx_shape_bytes(shape, dtype, NULL, &bytes, err);
@@ -287,15 +288,30 @@ lx_status lx_run_add(lx_run *run, const char *name, lx_dtype dtype, const lx_sha
         strlen(name) >= sizeof run->out_names[0])
         return lx_fail(err, LX_EJOB, "output %.200s: too many outputs, or its name is too long",
                        name);
-    void *copy = malloc(bytes ? (size_t)bytes : 1);
-    if (!copy)
+    void *data = calloc(bytes ? (size_t)bytes : 1, 1);
+    if (!data)
         return lx_fail(err, LX_EAGAIN, "output %s: no memory for %" PRIu64 " bytes", name, bytes);
-    memcpy(copy, data, (size_t)bytes);
     char *kept = run->out_names[run->n_out];
     snprintf(kept, sizeof run->out_names[0], "%s", name);
     run->out[run->n_out++] =
-        (lx_named_tensor){.name = kept, .tensor = {.dtype = dtype, .shape = *shape, .data = copy}};
+        (lx_named_tensor){.name = kept, .tensor = {.dtype = dtype, .shape = *shape, .data = data}};
+    *out = data;
     return LX_OK;
+}
+
+lx_status lx_run_add(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
+                     const void *data, lx_err *err)
+{
+    void *copy;
+    uint64_t bytes;
+    if (!run)
+        return LX_OK;
+    lx_status status = lx_run_reserve(run, name, dtype, shape, &copy, err);
+    if (status == LX_OK)
+        status = lx_shape_bytes(shape, dtype, NULL, &bytes, err);
+    if (status == LX_OK && copy)
+        memcpy(copy, data, (size_t)bytes);
+    return status;
 }
 
 lx_status lx_run_dump(lx_run *run, const char *name, const float *data, int64_t rows, int64_t cols,

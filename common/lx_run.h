@@ -49,6 +49,10 @@ bool lx_run_wants(const lx_run *run, const char *name);
  *  run may be NULL: then nothing happens. */
 lx_status lx_run_add(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
                      const void *data, lx_err *err);
+/** The same without the copy: zeroed memory in the list, to be filled before lx_run_finish. *out is
+ *  NULL if there is one of that name already. */
+lx_status lx_run_reserve(lx_run *run, const char *name, lx_dtype dtype, const lx_shape *shape,
+                         void **out, lx_err *err);
 /** lx_run_add if wanted; rows of `cols` floats, `stride` apart. The usual call in model code. */
 lx_status lx_run_dump(lx_run *run, const char *name, const float *data, int64_t rows, int64_t cols,
                       int64_t stride, lx_err *err);
