@@ -17,6 +17,7 @@ struct mux_clip {
     mux_png *png;     /* owned; NULL for mp4 */
     int64_t n_frames, n_added;
     uint64_t needs;
+    int write_error; /* errno, from the video writer */
 };
 
 /* Smallest thing worth starting: container, metadata and file system blocks. */
@@ -44,8 +45,18 @@ static lx_status open_writer(mux_clip *clip, const mux_clip_options *o, lx_err *
                                .preset = o->preset,
                                .threads = o->threads,
                                .n_frames = o->n_frames,
-                               .meta = o->meta};
+                               .meta = o->meta,
+                               .write_error = &clip->write_error};
     return mux_video_open(&clip->video, clip->out.fd, &video, err);
+}
+
+/* A writer's failure, in words about space where that was the cause. */
+static lx_status explain(const mux_clip *clip, lx_status status, lx_err *err)
+{
+    int error = clip->png ? mux_png_write_error(clip->png) : clip->write_error;
+    if (status == LX_OK || !error)
+        return status;
+    return mux_out_write_failed(&clip->out, error, clip->needs, err);
 }
 
 lx_status mux_clip_begin(mux_clip **out, const mux_clip_options *o, lx_err *err)
@@ -65,21 +76,12 @@ lx_status mux_clip_begin(mux_clip **out, const mux_clip_options *o, lx_err *err)
                                    .needs = clip->needs};
     lx_status status = mux_out_begin(&clip->out, &out_options, err);
     if (status == LX_OK)
-        status = open_writer(clip, o, err);
+        status = explain(clip, open_writer(clip, o, err), err);
     if (status == LX_OK)
         *out = clip;
     else
         mux_clip_abort(&clip);
     return status;
-}
-
-/* A writer's failure, in words about space where that was the cause. */
-static lx_status explain(const mux_clip *clip, lx_status status, lx_err *err)
-{
-    int error = clip->video ? mux_video_write_error(clip->video) : mux_png_write_error(clip->png);
-    if (status == LX_OK || !error)
-        return status;
-    return mux_out_write_failed(&clip->out, error, clip->needs, err);
 }
 
 lx_status mux_clip_add(mux_clip *clip, const uint8_t *i420, lx_err *err)

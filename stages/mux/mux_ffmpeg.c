@@ -38,6 +38,12 @@ const char *mux_ffmpeg_error(int code, char *text, size_t text_bytes)
     return text;
 }
 
+static void note_error(mux_io *io, int error)
+{
+    if (!*io->error)
+        *io->error = error;
+}
+
 static int on_read(void *opaque, uint8_t *buffer, int n)
 {
     mux_io *io = opaque;
@@ -46,7 +52,7 @@ static int on_read(void *opaque, uint8_t *buffer, int n)
         got = pread(io->fd, buffer, (size_t)n, io->at);
     while (got < 0 && errno == EINTR);
     if (got < 0) {
-        io->error = io->error ? io->error : errno;
+        note_error(io, errno);
         return AVERROR(errno);
     }
     io->at += got;
@@ -62,7 +68,7 @@ static int on_write(void *opaque, mux_avio_byte *buffer, int n)
             continue;
         if (put <= 0) {
             int error = put < 0 ? errno : ENOSPC;
-            io->error = io->error ? io->error : error;
+            note_error(io, error);
             return AVERROR(error);
         }
         done += (int)put;
@@ -98,9 +104,9 @@ static int64_t on_seek(void *opaque, int64_t offset, int whence)
     return io->at = to;
 }
 
-lx_status mux_io_open(mux_io *io, int fd, int for_writing, lx_err *err)
+lx_status mux_io_open(mux_io *io, int fd, bool for_writing, int *error, lx_err *err)
 {
-    *io = (mux_io){.fd = fd};
+    *io = (mux_io){.fd = fd, .error = error};
     uint8_t *buffer = av_malloc(IO_BUFFER);
     if (buffer)
         io->avio =

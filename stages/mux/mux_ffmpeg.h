@@ -16,6 +16,8 @@
 #include <libavutil/opt.h>
 #include <libswscale/swscale.h>
 
+#include <stdbool.h>
+
 #include "lx_status.h"
 
 /* What a write callback is given: const from libavformat 61 (FFmpeg 7) on. */
@@ -28,7 +30,7 @@ typedef uint8_t mux_avio_byte;
 /* One end of a file: position and first error are ours, the descriptor is shared. */
 typedef struct mux_io {
     int fd;            /* borrowed until mux_io_close */
-    int error;         /* errno of the first read or write that failed, 0 if none */
+    int *error;        /* borrowed: gets the errno of the first read or write that fails */
     int64_t at;        /* bytes from the start */
     AVIOContext *avio; /* owned */
 } mux_io;
@@ -36,8 +38,9 @@ typedef struct mux_io {
 /** Send FFmpeg's and x264's own errors to our log as one-line warnings; silence the rest. */
 void mux_ffmpeg_setup(void);
 
-/** LX_EAGAIN if there is no memory. The mux_io must not move until it is closed. */
-lx_status mux_io_open(mux_io *io, int fd, int for_writing, lx_err *err);
+/** LX_EAGAIN if there is no memory. The mux_io must not move, and *error must stay, until it is
+ *  closed. */
+lx_status mux_io_open(mux_io *io, int fd, bool for_writing, int *error, lx_err *err);
 void mux_io_close(mux_io *io);
 
 /** FFmpeg's words for an error number, valid until the next call on this thread's text. */

@@ -29,6 +29,8 @@ typedef struct mux_video_options {
     int threads;          /* of the encoder; 0: one per core. Part of "same bytes". */
     int64_t n_frames;     /* that will come: checked at the end */
     const mux_meta *meta; /* borrowed during open */
+    int *write_error;     /* errno of the first failed write goes here; NULL: nobody asks.
+                             Borrowed until close */
 } mux_video_options;
 
 /** fd: open for reading and writing, empty; borrowed until mux_video_close.
@@ -36,14 +38,11 @@ typedef struct mux_video_options {
 lx_status mux_video_open(mux_video **out, int fd, const mux_video_options *options, lx_err *err);
 
 /** One frame: Y [height, width], U and V [height/2, width/2], packed; copied before return.
- *  A failed write is LX_EJOB; mux_video_write_error then says which. */
+ *  A failed write is LX_EJOB; options->write_error then says which. */
 lx_status mux_video_add(mux_video *video, const uint8_t *i420, lx_err *err);
 
 /** Drain, write the index, move it to the front, read back and check. */
 lx_status mux_video_finish(mux_video *video, uint64_t *file_bytes, lx_err *err);
-
-/** errno of the first write to fd that failed, 0 if none did. */
-int mux_video_write_error(const mux_video *video);
 
 /** Free; without a finish before it, the file is left unfinished for its owner to remove. */
 void mux_video_close(mux_video **video);
