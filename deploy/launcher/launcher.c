@@ -1,0 +1,371 @@
+/*
+ * launcher.c - the loop
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clients.h"
+#include "lx_bus.h"
+#include "lx_jobs.h"
+#include "lx_log.h"
+#include "lx_share.h"
+#include "replica.h"
+#include "route.h"
+#include "spawn.h"
+#include "state_dir.h"
+#include "weights/lx_model_dir.h"
+
+#define HISTORY    1000 /* ended jobs that can still be asked for */
+#define BATCH      256  /* messages of one bus before the other has its turn */
+#define SLEEP_MAX  0.25 /* s; bounds the harm of a lost edge on a ZeroMQ descriptor */
+#define FAREWELL_S 0.05 /* for last events to leave: sockets are closed without lingering */
+
+struct launcher {
+    const lx_config *config;
+    char binary_dir[LX_LIMIT_PATH];
+    char client_endpoint[LX_LIMIT_PATH + 8], stage_endpoint[LX_LIMIT_PATH + 8];
+    state_dir *dir;
+    lx_bus *client_bus, *stage_bus;
+    lx_jobs *jobs;
+    route *route;
+    replicas *replicas;
+    clients *clients;
+    service_mode mode;
+    int signal_fd;
+    int n_interrupts;
+    bool is_ready, is_leaving;
+    double now_s;
+    uint64_t n_sent; /* sends may swallow the edge of a descriptor: look again before sleeping */
+    lx_msg in;
+};
+
+/* --- route's hands ---------------------------------------------------------------------------- */
+
+static bool hand_send(void *self, lx_stage_kind kind, int replica, const lx_msg *msg)
+{
+    launcher *l = self;
+    l->n_sent++;
+    return replicas_send(l->replicas, kind, replica, msg);
+}
+
+static void hand_kill(void *self, lx_stage_kind kind, int replica, const char *why)
+{
+    replicas_kill(((launcher *)self)->replicas, kind, replica, why);
+}
+
+static bool hand_is_lent(void *self, const lx_ticket *ticket)
+{
+    (void)self;
+    int fd = shm_open(ticket->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return true;
+}
+
+static void hand_sweep(void *self, uint64_t epoch)
+{
+    lx_share_sweep(state_dir_instance(((launcher *)self)->dir), epoch);
+}
+
+static void hand_news(void *self, lx_entry *entry, bool new_state)
+{
+    launcher *l = self;
+    clients_news(l->clients, entry, new_state, l->now_s);
+}
+
+static bool send_to_client(void *self, const lx_peer *peer, const lx_msg *msg, bool *is_full)
+{
+    launcher *l = self;
+    lx_err err = {0};
+    l->n_sent++;
+    lx_status status = lx_bus_send(l->client_bus, peer, msg, &err);
+    *is_full = status == LX_EAGAIN;
+    if (status != LX_OK)
+        LX_D("client: %s", err.message);
+    return status == LX_OK;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static lx_status resolve_model(const lx_config *config, lx_err *err)
+{
+    lx_model_paths paths, given = {0};
+    snprintf(given.dit, sizeof given.dit, "%s", config->model.dit);
+    snprintf(given.text, sizeof given.text, "%s", config->model.text);
+    snprintf(given.vae, sizeof given.vae, "%s", config->model.vae);
+    snprintf(given.tokenizer, sizeof given.tokenizer, "%s", config->model.tokenizer);
+    lx_status status = lx_model_resolve(&paths, config->model.dir, &given, err);
+    if (status == LX_OK)
+        LX_I("model dit=%s text=%s vae=%s tokenizer=%s", paths.dit, paths.text, paths.vae,
+             paths.tokenizer);
+    return status;
+}
+
+lx_status launcher_check(const lx_config *config, lx_err *err)
+{
+    char binary_dir[LX_LIMIT_PATH], binary[LX_LIMIT_PATH + 32];
+    lx_status status = spawn_binary_dir(binary_dir, err);
+    for (int kind = 0; kind < LX_STAGE_COUNT && status == LX_OK; kind++) {
+        snprintf(binary, sizeof binary, "%s/lx2v-%s", binary_dir,
+                 lx_stage_kind_name((lx_stage_kind)kind));
+        if (access(binary, X_OK))
+            status = lx_fail(err, LX_ECONFIG, "%s: %s", binary, strerror(errno));
+    }
+    return status == LX_OK ? resolve_model(config, err) : status;
+}
+
+/* Blocked before any thread is made, so that libzmq's threads block them too. */
+static lx_status open_signals(launcher *l, lx_err *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return l->signal_fd < 0 ? lx_fail(err, LX_ESTAGE, "signalfd: %s", strerror(errno)) : LX_OK;
+}
+
+static lx_status open_sockets(launcher *l, lx_err *err)
+{
+    lx_status status = state_dir_open(&l->dir, l->config->state.dir, err);
+    if (status == LX_OK)
+        status = state_dir_endpoint(l->dir, "clients.sock", l->client_endpoint, err);
+    if (status == LX_OK)
+        status = state_dir_endpoint(l->dir, "stages.sock", l->stage_endpoint, err);
+    if (status == LX_OK)
+        status = lx_bus_bind(&l->client_bus, l->client_endpoint, err);
+    if (status == LX_OK)
+        status = lx_bus_bind(&l->stage_bus, l->stage_endpoint, err);
+    return status;
+}
+
+static lx_status open_tables(launcher *l, lx_err *err)
+{
+    route_options ro = {.depth = l->config->links.depth, .instance = state_dir_instance(l->dir)};
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        ro.n_replicas[kind] = l->config->stage[kind].n_replicas;
+    route_hands hands = {.send = hand_send,
+                         .kill = hand_kill,
+                         .is_lent = hand_is_lent,
+                         .sweep = hand_sweep,
+                         .news = hand_news,
+                         .self = l};
+    replicas_options po = {.config = l->config,
+                           .binary_dir = l->binary_dir,
+                           .endpoint = l->stage_endpoint,
+                           .dir = l->dir,
+                           .bus = l->stage_bus};
+    lx_status status = lx_jobs_create(&l->jobs, l->config->limits.queue, HISTORY, err);
+    if (status == LX_OK)
+        status = route_create(&l->route, l->jobs, &ro, hands, err);
+    if (status == LX_OK)
+        status = replicas_create(&l->replicas, &po, err);
+    if (status != LX_OK)
+        return status;
+    replicas_set_route(l->replicas, l->route);
+    clients_options co = {.config = l->config,
+                          .jobs = l->jobs,
+                          .route = l->route,
+                          .replicas = l->replicas,
+                          .mode = &l->mode,
+                          .send = send_to_client,
+                          .self = l};
+    return clients_create(&l->clients, &co, err);
+}
+
+static lx_status make_output_dir(const lx_config *config, lx_err *err)
+{
+    if (mkdir(config->output.dir, 0755) == 0 || errno == EEXIST)
+        return LX_OK;
+    return lx_fail(err, LX_ECONFIG, "output.dir %s: cannot be made: %s", config->output.dir,
+                   strerror(errno));
+}
+
+lx_status launcher_open(launcher **out, const lx_config *config, lx_err *err)
+{
+    launcher *l = calloc(1, sizeof *l);
+    if (!l)
+        return lx_fail(err, LX_EAGAIN, "out of memory");
+    l->config = config;
+    l->signal_fd = -1;
+    lx_status status = spawn_binary_dir(l->binary_dir, err);
+    if (status == LX_OK)
+        status = open_signals(l, err);
+    if (status == LX_OK)
+        status = make_output_dir(config, err);
+    if (status == LX_OK)
+        status = open_sockets(l, err);
+    if (status == LX_OK)
+        status = open_tables(l, err);
+    if (status != LX_OK) {
+        launcher_close(&l);
+        return status;
+    }
+    *out = l;
+    return LX_OK;
+}
+
+void launcher_close(launcher **launcher_)
+{
+    if (!launcher_ || !*launcher_)
+        return;
+    launcher *l = *launcher_;
+    clients_destroy(&l->clients);
+    replicas_destroy(&l->replicas); /* first: the names they lent are swept by the state dir */
+    route_destroy(&l->route);
+    lx_jobs_destroy(&l->jobs);
+    lx_bus_close(&l->client_bus);
+    lx_bus_close(&l->stage_bus);
+    state_dir_close(&l->dir);
+    if (l->signal_fd >= 0)
+        close(l->signal_fd);
+    free(l);
+    *launcher_ = NULL;
+}
+
+/* --- one turn --------------------------------------------------------------------------------- */
+
+static int drain_stages(launcher *l)
+{
+    lx_peer peer;
+    int n = 0;
+    while (n < BATCH && lx_bus_receive(l->stage_bus, &peer, &l->in, 0, NULL) == LX_OK) {
+        replicas_message(l->replicas, &peer, &l->in, l->now_s);
+        n++;
+    }
+    return n;
+}
+
+static int drain_clients(launcher *l)
+{
+    lx_peer peer;
+    int n = 0;
+    while (n < BATCH && lx_bus_receive(l->client_bus, &peer, &l->in, 0, NULL) == LX_OK) {
+        clients_message(l->clients, &peer, &l->in, l->now_s);
+        n++;
+    }
+    return n;
+}
+
+static void read_signals(launcher *l)
+{
+    struct signalfd_siginfo info;
+    while (read(l->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGCHLD)
+            continue;
+        l->mode.is_stopping = true;
+        if (++l->n_interrupts > 1) {
+            LX_W("asked to stop twice: stages are killed");
+            replicas_kill_all(l->replicas);
+        }
+    }
+    replicas_reap(l->replicas, l->now_s); /* signals of several deaths may be one */
+}
+
+static void leave(launcher *l)
+{
+    l->is_leaving = true;
+    int n = lx_jobs_live(l->jobs);
+    if (n > 0)
+        LX_W("stopping: %d job%s not finished and lost; submit again", n, n > 1 ? "s are" : " is");
+    else
+        LX_I("stopping");
+    route_end_all(l->route, "the launcher was stopped before the clip was finished", l->now_s);
+    replicas_stop(l->replicas, l->now_s);
+}
+
+static void say_ready(launcher *l)
+{
+    l->is_ready = true;
+    printf("ready endpoint=%s\n", l->client_endpoint);
+    fflush(stdout);
+    LX_I("ready endpoint=%s output=%s", l->client_endpoint, l->config->output.dir);
+}
+
+static void sleep_until(launcher *l, double due_s)
+{
+    double wait_s = due_s - lx_now_s();
+    if (wait_s > SLEEP_MAX)
+        wait_s = SLEEP_MAX;
+    struct pollfd fds[] = {{.fd = lx_bus_fd(l->client_bus), .events = POLLIN},
+                           {.fd = lx_bus_fd(l->stage_bus), .events = POLLIN},
+                           {.fd = l->signal_fd, .events = POLLIN}};
+    poll(fds, 3, wait_s > 0 ? (int)(wait_s * 1e3) + 1 : 0);
+}
+
+/* Messages first, then deaths, then deadlines: a message that was waiting proves that its sender
+ * lives. Returns false when there is nothing left to do. */
+static bool turn(launcher *l)
+{
+    l->now_s = lx_now_s();
+    uint64_t n_sent = l->n_sent;
+    int n = drain_stages(l) + drain_clients(l);
+    read_signals(l);
+    if (l->mode.is_stopping && !l->is_leaving)
+        leave(l);
+    if (!l->is_leaving)
+        route_pump(l->route, l->now_s);
+    double stages_due_s = n < BATCH ? replicas_tick(l->replicas, l->now_s) : l->now_s;
+    double clients_due_s = clients_tick(l->clients, l->now_s);
+    if (!l->is_ready && replicas_all_ready(l->replicas))
+        say_ready(l);
+    if (l->is_leaving && replicas_all_gone(l->replicas))
+        return false;
+    if (n == 0 && n_sent == l->n_sent)
+        sleep_until(l, stages_due_s < clients_due_s ? stages_due_s : clients_due_s);
+    return true;
+}
+
+static void print_plan(const launcher *l)
+{
+    const lx_config *c = l->config;
+    LX_I("lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ") config=%s limits=%dx%dx%d queue=%d",
+         c->path, c->limits.width, c->limits.height, c->limits.frames, c->limits.queue);
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        for (int i = 0; i < c->stage[kind].n_replicas; i++) {
+            const lx_replica_config *p = &c->stage[kind].replica[i];
+            char threads[16] = "auto";
+            if (p->threads > 0)
+                snprintf(threads, sizeof threads, "%d", p->threads);
+            LX_I("stage=%s replica=%d device=%s threads=%s",
+                 lx_stage_kind_name((lx_stage_kind)kind), i, p->device, threads);
+        }
+}
+
+lx_status launcher_run(launcher *l, lx_err *err)
+{
+    print_plan(l);
+    l->now_s = lx_now_s();
+    replicas_start(l->replicas, l->now_s);
+    const char *hopeless = NULL;
+    while (!hopeless && turn(l))
+        hopeless = l->is_leaving ? NULL : replicas_hopeless(l->replicas);
+    if (hopeless)
+        return lx_fail(err, LX_ECONFIG, "%s", hopeless);
+    double until = lx_now_s() + FAREWELL_S;
+    for (double now; (now = lx_now_s()) < until;) {
+        l->now_s = now;
+        clients_tick(l->clients, now);
+        drain_clients(l);
+        poll(NULL, 0, 10);
+    }
+    return LX_OK;
+}

@@ -1,0 +1,686 @@
+/*
+ * route.c - the state machine of a job
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "route.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lx_log.h"
+#include "route_private.h"
+#include "text.h"
+
+#define MAX_STRIKES 2 /* deaths under one job before it is buried */
+
+lx_status route_create(route **out, lx_jobs *jobs, const route_options *options, route_hands hands,
+                       lx_err *err)
+{
+    route *r = calloc(1, sizeof *r);
+    if (!r)
+        return lx_fail(err, LX_EAGAIN, "routing table: out of memory");
+    r->jobs = jobs;
+    r->hands = hands;
+    r->depth = options->depth;
+    memcpy(r->n_replicas, options->n_replicas, sizeof r->n_replicas);
+    snprintf(r->instance, sizeof r->instance, "%s", options->instance);
+    *out = r;
+    return LX_OK;
+}
+
+void route_destroy(route **r)
+{
+    if (!r || !*r)
+        return;
+    free(*r);
+    *r = NULL;
+}
+
+double route_work(lx_stage_kind kind, const lx_job *job)
+{
+    if (kind == LX_STAGE_ENCODER)
+        return 1; /* a prompt is at most 512 tokens, whatever the clip */
+    int64_t t, h, w;
+    lx_job_latent_dims(job, &t, &h, &w);
+    return (double)t * (double)h * (double)w * (kind == LX_STAGE_DIT ? job->n_steps : 1);
+}
+
+/* --- ends ------------------------------------------------------------------------------------- */
+
+/* Nobody holds it any more: the end becomes visible, its artifacts go back. */
+static void finish(route *r, lx_entry *e)
+{
+    route_drop_chunks(r, e, -1);
+    route_drop_lent(r, LX_STAGE_ENCODER, &e->context);
+    route_drop_lent(r, LX_STAGE_DIT, &e->latent);
+    e->end_s = r->now_s;
+    lx_jobs_move(r->jobs, e, e->state_next, NULL);
+    route_sweep_dead(r);
+    LX_I("job=%s state=%s seconds=%.3f retries=%" PRIu64 "%s%s%s", e->job->id,
+         lx_job_state_name(e->state), e->begin_s > 0 ? e->end_s - e->begin_s : 0.0, e->retries,
+         e->error[0] ? " error=\"" : "", e->error, e->error[0] ? "\"" : "");
+    r->hands.news(r->hands.self, e, true);
+}
+
+/* Ask the stages from `from` on that hold the job to stop; each answers with FAILED, or with DONE
+ * if it was faster. */
+static void take_back(route *r, lx_entry *e, int from)
+{
+    for (int kind = from; kind < LX_STAGE_COUNT; kind++)
+        for (int i = 0; i < r->n_replicas[kind]; i++) {
+            route_worker *w = &r->worker[kind][i];
+            if (w->entry != e || w->is_aborting)
+                continue;
+            w->is_aborting = true;
+            w->free_since_s = r->now_s;
+            r->out = (lx_msg){.kind = LX_MSG_ABORT, .attempt = w->attempt};
+            memcpy(r->out.job, e->job->id, sizeof r->out.job);
+            route_tell(r, (lx_stage_kind)kind, i, &r->out);
+        }
+    route_drop_chunks(r, e, -1);
+}
+
+static void end_job(route *r, lx_entry *e, lx_job_state state, const char *error)
+{
+    e->is_ending = true;
+    e->state_next = state;
+    text_put(e->error, sizeof e->error, error);
+    take_back(r, e, LX_STAGE_ENCODER);
+    if (e->n_holders == 0)
+        finish(r, e);
+}
+
+static void let_go(route *r, lx_stage_kind kind, int replica)
+{
+    route_worker *w = &r->worker[kind][replica];
+    lx_entry *e = w->entry;
+    w->entry = NULL;
+    w->is_aborting = false;
+    if (kind == LX_STAGE_MUX)
+        route_drop_chunks(r, NULL, replica);
+    e->n_holders--;
+    if (e->is_ending && e->n_holders == 0)
+        finish(r, e);
+}
+
+/* --- again ------------------------------------------------------------------------------------ */
+
+/* Throw the present attempt away and go on from the latest artifact that is still lent. */
+static void begin_again(route *r, lx_entry *e, const char *why)
+{
+    e->attempt++;
+    e->retries++;
+    e->has_all_chunks = false;
+    int from = LX_STAGE_ENCODER;
+    if (route_check_lent(r, &e->latent))
+        from = LX_STAGE_VAE;
+    else if (route_check_lent(r, &e->context))
+        from = LX_STAGE_DIT;
+    /* Stages before `from` have published and are about to say done; stopped now, they would take
+     * back what is needed again (test_retry_does_not_abort_the_lender). */
+    take_back(r, e, from);
+    for (int kind = from; kind < LX_STAGE_COUNT; kind++)
+        lx_entry_reset_part(e, (lx_stage_kind)kind);
+    if (from <= LX_STAGE_DIT) {
+        e->context.is_borrowed = false;
+        route_drop_lent(r, LX_STAGE_DIT, &e->latent);
+    }
+    e->latent.is_borrowed = false;
+    LX_W("job=%s attempt=%d again_from=%s why=\"%s\"", e->job->id, e->attempt,
+         lx_stage_kind_name((lx_stage_kind)from), why);
+    r->hands.news(r->hands.self, e, true);
+}
+
+/* A stage died (or ran out of something) under this job. */
+static void strike(route *r, lx_entry *e, const char *why)
+{
+    if (++e->strikes < MAX_STRIKES) {
+        begin_again(r, e, why);
+        return;
+    }
+    char text[LX_LIMIT_TEXT];
+    text_format(text, sizeof text, "given up after %d tries; the last: %s", e->strikes, why);
+    end_job(r, e, LX_JOB_FAILED, text);
+}
+
+/* The lender of something this job still needs is gone, and with it the names. No fault of the job:
+ * no strike. */
+static void check_artifacts(route *r, lx_entry *e, uint64_t epoch)
+{
+    if (e->is_ending)
+        return;
+    bool lost = false;
+    if (e->context.ticket.serial && e->context.ticket.epoch == epoch) {
+        bool needed = !e->context.is_borrowed;
+        lost = !route_check_lent(r, &e->context) && needed;
+    }
+    if (e->latent.ticket.serial && e->latent.ticket.epoch == epoch) {
+        bool needed = !e->latent.is_borrowed;
+        lost = (!route_check_lent(r, &e->latent) && needed) || lost;
+    }
+    if (e->has_all_chunks && e->part[LX_STAGE_MUX].state != LX_PART_DONE)
+        lost = !route_chunks_are_lent(r, e) || lost;
+    if (lost)
+        begin_again(r, e, "the lender of an artifact is gone");
+}
+
+/* --- processes -------------------------------------------------------------------------------- */
+
+void route_up(route *r, lx_stage_kind kind, int replica, uint64_t epoch)
+{
+    route_worker *w = &r->worker[kind][replica];
+    assert(!w->entry);
+    w->is_up = true;
+    w->epoch = epoch;
+    w->last_words[0] = 0;
+}
+
+void route_down(route *r, lx_stage_kind kind, int replica, const char *obituary, double now_s)
+{
+    route_worker *w = &r->worker[kind][replica];
+    r->now_s = now_s;
+    if (!w->is_up)
+        return;
+    w->is_up = false;
+    route_mourn(r, w->epoch);
+    lx_entry *e = w->entry;
+    /* What it published is out: that part is done, whether or not it lived to say so. */
+    bool is_struck = e && !w->is_aborting && !e->is_ending && w->attempt == e->attempt &&
+                     e->part[kind].state == LX_PART_RUNNING;
+    if (e)
+        let_go(r, kind, replica);
+    if (is_struck) {
+        char why[LX_LIMIT_TEXT];
+        text_format(why, sizeof why, "%s%s%s", obituary, w->last_words[0] ? "; it said: " : "",
+                    w->last_words);
+        strike(r, e, why);
+    }
+    for (lx_entry *x = lx_jobs_first(r->jobs, LX_LIST_RUNNING), *next; x; x = next) {
+        next = x->next;
+        check_artifacts(r, x, w->epoch);
+    }
+    route_sweep_dead(r);
+}
+
+const char *route_parked(const route *r, lx_stage_kind kind)
+{
+    for (int i = 0; i < r->n_replicas[kind]; i++)
+        if (!r->worker[kind][i].is_parked)
+            return NULL;
+    return r->worker[kind][0].obituary;
+}
+
+void route_park(route *r, lx_stage_kind kind, int replica, const char *obituary, double now_s)
+{
+    route_worker *w = &r->worker[kind][replica];
+    r->now_s = now_s;
+    w->is_parked = true;
+    text_put(w->obituary, sizeof w->obituary, obituary);
+    if (!route_parked(r, kind))
+        return;
+    char text[LX_LIMIT_TEXT];
+    text_format(text, sizeof text, "stage %s is parked: %s", lx_stage_kind_name(kind), obituary);
+    for (int list = LX_LIST_QUEUED; list <= LX_LIST_RUNNING; list++)
+        for (lx_entry *e = lx_jobs_first(r->jobs, (lx_job_list)list), *next; e; e = next) {
+            next = e->next;
+            if (!e->is_ending && e->part[kind].state != LX_PART_DONE)
+                end_job(r, e, LX_JOB_FAILED, text);
+        }
+}
+
+/* --- messages of stages ----------------------------------------------------------------------- */
+
+static void note_cost(route_worker *w, lx_stage_kind kind, const lx_entry *e, double seconds)
+{
+    double cost = seconds / route_work(kind, e->job);
+    if (seconds > 0)
+        w->cost_s = w->cost_s > 0 ? (w->cost_s + cost) / 2 : cost;
+}
+
+static void on_artifact(route *r, lx_stage_kind kind, int replica, const lx_msg *msg)
+{
+    route_worker *w = &r->worker[kind][replica];
+    lx_entry *e = w->entry;
+    const lx_ticket *ticket = &msg->u.artifact.ticket;
+    if (kind == LX_STAGE_MUX || !route_ticket_ok(r, w, ticket)) {
+        r->hands.kill(r->hands.self, kind, replica, "it sent a ticket that it cannot have made");
+        return;
+    }
+    if (!e || w->is_aborting || e->is_ending || w->attempt != e->attempt ||
+        msg->attempt != w->attempt || strcmp(msg->job, e->job->id) ||
+        e->part[kind].state != LX_PART_RUNNING) {
+        route_retire(r, kind, replica, ticket); /* too late: lent for nobody */
+        return;
+    }
+    lx_part *part = &e->part[kind];
+    part->end_s = r->now_s;
+    if (kind == LX_STAGE_VAE) {
+        route_add_chunk(r, replica, e, msg);
+        e->has_all_chunks = msg->u.artifact.is_last;
+        if (e->has_all_chunks)
+            part->state = LX_PART_DONE;
+        return;
+    }
+    part->state = LX_PART_DONE;
+    lx_lent *lent = kind == LX_STAGE_ENCODER ? &e->context : &e->latent;
+    *lent = (lx_lent){.ticket = *ticket, .replica = replica};
+    if (kind == LX_STAGE_DIT) /* the latent is safe: nobody will ask for the context again */
+        route_drop_lent(r, LX_STAGE_ENCODER, &e->context);
+    r->hands.news(r->hands.self, e, false);
+}
+
+static void on_released(route *r, lx_stage_kind kind, int replica, const lx_msg *msg)
+{
+    lx_entry *e = r->worker[kind][replica].entry;
+    uint64_t serial = msg->u.lease.serial;
+    if (kind == LX_STAGE_MUX) {
+        route_chunk_released(r, replica, serial);
+        return;
+    }
+    if (!e || kind == LX_STAGE_ENCODER)
+        return;
+    lx_lent *lent = kind == LX_STAGE_DIT ? &e->context : &e->latent;
+    if (lent->ticket.serial == serial)
+        lent->is_borrowed = true;
+}
+
+static void note_facts(lx_entry *e, lx_stage_kind kind, const lx_msg *msg)
+{
+    lx_part *part = &e->part[kind];
+    part->start_s = msg->u.done.start_s;
+    part->end_s = msg->u.done.end_s;
+    part->peak_bytes = msg->u.done.peak_bytes;
+    part->done = part->total;
+    if (kind == LX_STAGE_ENCODER) {
+        e->n_tokens = msg->u.done.n_tokens;
+        e->n_dropped = msg->u.done.n_dropped;
+    }
+    if (kind == LX_STAGE_MUX) {
+        e->n_frames = msg->u.done.n_frames;
+        e->file_bytes = msg->u.done.file_bytes;
+    }
+    if (msg->u.done.notice[0])
+        text_put(e->notice, sizeof e->notice, msg->u.done.notice);
+}
+
+static void on_done(route *r, lx_stage_kind kind, int replica, const lx_msg *msg)
+{
+    route_worker *w = &r->worker[kind][replica];
+    lx_entry *e = w->entry;
+    bool is_wanted = w->attempt == e->attempt && !w->is_aborting && !e->is_ending;
+    w->is_aborting = true; /* it has answered: end_job need not ask it to stop */
+    w->n_jobs++;
+    note_cost(w, kind, e, msg->u.done.end_s - msg->u.done.start_s);
+    if (kind == LX_STAGE_MUX) {
+        /* The file is there under its name, whatever was decided meanwhile. */
+        note_facts(e, kind, msg);
+        e->part[kind].state = LX_PART_DONE;
+        end_job(r, e, LX_JOB_DONE, "");
+    } else if (w->attempt == e->attempt && e->part[kind].state != LX_PART_WAITING) {
+        note_facts(e, kind, msg);
+        if (is_wanted && e->part[kind].state != LX_PART_DONE) {
+            char text[LX_LIMIT_TEXT];
+            text_format(text, sizeof text, "%s said done without handing on its result",
+                        lx_stage_kind_name(kind));
+            end_job(r, e, LX_JOB_FAILED, text);
+        }
+    }
+    if (!e->is_ending)
+        r->hands.news(r->hands.self, e, false);
+    let_go(r, kind, replica);
+}
+
+static void on_failed(route *r, lx_stage_kind kind, int replica, const lx_msg *msg)
+{
+    route_worker *w = &r->worker[kind][replica];
+    lx_entry *e = w->entry;
+    lx_status status = (lx_status)msg->u.failed.status;
+    if (status == LX_ESTAGE || status == LX_ECONFIG) {
+        /* It is on its way out: the death will say what becomes of the job. */
+        text_put(w->last_words, sizeof w->last_words, msg->u.failed.text);
+        return;
+    }
+    char text[LX_LIMIT_TEXT];
+    text_format(text, sizeof text, "%s: %s", lx_stage_kind_name(kind), msg->u.failed.text);
+    bool is_stale = w->is_aborting || e->is_ending || w->attempt != e->attempt;
+    let_go(r, kind, replica);
+    if (is_stale)
+        return;
+    if (status == LX_EAGAIN || status == LX_ECANCEL) /* nothing wrong with the job itself */
+        strike(r, e, text);
+    else
+        end_job(r, e, LX_JOB_FAILED, text);
+}
+
+static void on_progress(route *r, lx_stage_kind kind, int replica, const lx_msg *msg)
+{
+    route_worker *w = &r->worker[kind][replica];
+    lx_entry *e = w->entry;
+    if (w->is_aborting || e->is_ending || w->attempt != e->attempt)
+        return;
+    lx_part *part = &e->part[kind];
+    if (part->state == LX_PART_WAITING)
+        return;
+    if (msg->kind == LX_MSG_STARTED && part->start_s < 0)
+        part->start_s = msg->u.beat.at_s < r->now_s ? msg->u.beat.at_s : r->now_s;
+    if (part->done == msg->u.beat.done && part->total == msg->u.beat.total &&
+        msg->kind != LX_MSG_STARTED)
+        return;
+    part->done = msg->u.beat.done;
+    part->total = msg->u.beat.total;
+    memcpy(part->unit, msg->u.beat.unit, sizeof part->unit);
+    r->hands.news(r->hands.self, e, false);
+}
+
+void route_message(route *r, lx_stage_kind kind, int replica, const lx_msg *msg, double now_s)
+{
+    route_worker *w = &r->worker[kind][replica];
+    r->now_s = now_s;
+    if (!w->is_up)
+        return;
+    bool is_mine =
+        w->entry && w->attempt == msg->attempt && strcmp(msg->job, w->entry->job->id) == 0;
+    if (msg->kind == LX_MSG_ARTIFACT)
+        on_artifact(r, kind, replica, msg);
+    else if (msg->kind == LX_MSG_RELEASED)
+        on_released(r, kind, replica, msg);
+    else if (!is_mine)
+        return; /* of an older attempt, or no job at all */
+    else if (msg->kind == LX_MSG_DONE)
+        on_done(r, kind, replica, msg);
+    else if (msg->kind == LX_MSG_FAILED)
+        on_failed(r, kind, replica, msg);
+    else if (msg->kind == LX_MSG_STARTED || msg->kind == LX_MSG_BEAT)
+        on_progress(r, kind, replica, msg);
+}
+
+/* --- giving work ------------------------------------------------------------------------------ */
+
+static bool is_held_by_old(const route *r, const lx_entry *e)
+{
+    if (e->n_holders == 0)
+        return false;
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        for (int i = 0; i < r->n_replicas[kind]; i++) {
+            const route_worker *w = &r->worker[kind][i];
+            if (w->entry == e && (w->attempt != e->attempt || w->is_aborting))
+                return true;
+        }
+    return false;
+}
+
+/* Does the job need this stage, and is the input there? */
+static bool wants(const route *r, const lx_entry *e, lx_stage_kind kind)
+{
+    if (e->is_ending || e->part[kind].state != LX_PART_WAITING || is_held_by_old(r, e))
+        return false;
+    switch (kind) {
+    case LX_STAGE_ENCODER:
+        return true;
+    case LX_STAGE_DIT:
+        return e->context.ticket.serial != 0;
+    case LX_STAGE_VAE:
+        return e->latent.ticket.serial != 0;
+    case LX_STAGE_MUX: /* it may begin with the first chunk */
+        return e->part[LX_STAGE_VAE].state != LX_PART_WAITING;
+    case LX_STAGE_COUNT:
+        break;
+    }
+    return false;
+}
+
+/* Artifacts that wait for the next stage, and those being made: at most `depth`. A lender whose
+ * slots are all lent out waits by itself, so this only keeps work from running far ahead. */
+static bool has_credit(const route *r, lx_stage_kind kind)
+{
+    if (kind >= LX_STAGE_VAE)
+        return true; /* chunks: the VAE's own slots are the credit */
+    int n = 0;
+    for (lx_entry *e = lx_jobs_first(r->jobs, LX_LIST_RUNNING); e; e = e->next)
+        n += e->part[kind].state == LX_PART_RUNNING ||
+             (e->part[kind].state == LX_PART_DONE && e->part[kind + 1].state == LX_PART_WAITING);
+    /* Making several at once must be possible where several replicas make them. */
+    int extra = r->n_replicas[kind] - 1;
+    return n < r->depth + extra;
+}
+
+static void give(route *r, lx_stage_kind kind, int replica, lx_entry *e)
+{
+    route_worker *w = &r->worker[kind][replica];
+    w->entry = e;
+    w->attempt = e->attempt;
+    w->is_aborting = false;
+    w->given_s = w->free_since_s = r->now_s;
+    e->n_holders++;
+    lx_entry_reset_part(e, kind);
+    e->part[kind].state = LX_PART_RUNNING;
+    e->part[kind].replica = replica;
+    bool is_new = e->state == LX_JOB_QUEUED;
+    if (is_new) {
+        e->begin_s = r->now_s;
+        lx_jobs_move(r->jobs, e, LX_JOB_RUNNING, NULL);
+    }
+    r->out = (lx_msg){.kind = LX_MSG_JOB, .attempt = e->attempt};
+    memcpy(r->out.job, e->job->id, sizeof r->out.job);
+    r->out.u.work.job = *e->job;
+    if (kind == LX_STAGE_DIT)
+        r->out.u.work.ticket = e->context.ticket;
+    else if (kind == LX_STAGE_VAE)
+        r->out.u.work.ticket = e->latent.ticket;
+    LX_D("job=%s attempt=%d to=%s replica=%d", e->job->id, e->attempt, lx_stage_kind_name(kind),
+         replica);
+    route_tell(r, kind, replica, &r->out);
+    if (kind == LX_STAGE_MUX)
+        route_forward_chunks(r, e, replica);
+    r->hands.news(r->hands.self, e, is_new);
+}
+
+/* When each replica will be free, in seconds from now; -1: not up. Returns how many are idle. */
+static int free_times(const route *r, lx_stage_kind kind, double free_in_s[LX_LIMIT_REPLICAS])
+{
+    int n_idle = 0;
+    for (int i = 0; i < r->n_replicas[kind]; i++) {
+        const route_worker *w = &r->worker[kind][i];
+        free_in_s[i] = w->is_up ? 0 : -1;
+        n_idle += w->is_up && !w->entry;
+        if (w->is_up && w->entry) {
+            double whole = w->cost_s * route_work(kind, w->entry->job);
+            double left = whole - (r->now_s - w->given_s);
+            free_in_s[i] = left > whole / 4 ? left : whole / 4; /* overdue: not about to end */
+        }
+    }
+    return n_idle;
+}
+
+/* The replica that will have this job done first, busy or not; -1: none is up. An unknown one
+ * counts as fast, so that it is tried. */
+static int fastest(const route *r, lx_stage_kind kind, const lx_entry *e,
+                   const double free_in_s[LX_LIMIT_REPLICAS])
+{
+    int best = -1;
+    double best_s = 0;
+    for (int i = 0; i < r->n_replicas[kind]; i++) {
+        const route_worker *w = &r->worker[kind][i];
+        double done_s = free_in_s[i] + w->cost_s * route_work(kind, e->job);
+        bool is_better = best < 0 || done_s < best_s ||
+                         (done_s <= best_s && r->worker[kind][best].entry && !w->entry);
+        if (free_in_s[i] >= 0 && is_better) {
+            best = i;
+            best_s = done_s;
+        }
+    }
+    return best;
+}
+
+/* Give jobs of one list to this kind, oldest first, each to the replica that will be done with it
+ * first; a job for which that is a busy one waits for it. */
+static int pump_list(route *r, lx_stage_kind kind, lx_job_list list, int n_idle,
+                     double free_in_s[LX_LIMIT_REPLICAS])
+{
+    for (lx_entry *e = lx_jobs_first(r->jobs, list), *next; e && n_idle > 0; e = next) {
+        next = e->next;
+        if (!wants(r, e, kind))
+            continue;
+        if (!has_credit(r, kind))
+            return 0;
+        int i = fastest(r, kind, e, free_in_s);
+        if (free_in_s[i] <= 0 && !r->worker[kind][i].entry) {
+            give(r, kind, i, e);
+            n_idle--;
+        }
+        /* Also an unknown cost must make the replica look taken. */
+        free_in_s[i] += r->worker[kind][i].cost_s * route_work(kind, e->job) + 1e-6;
+    }
+    return n_idle;
+}
+
+void route_pump(route *r, double now_s)
+{
+    r->now_s = now_s;
+    /* Downstream first: what is nearly done makes room. */
+    for (int kind = LX_STAGE_COUNT - 1; kind >= 0; kind--) {
+        double free_in_s[LX_LIMIT_REPLICAS];
+        int n_idle = free_times(r, (lx_stage_kind)kind, free_in_s);
+        n_idle = pump_list(r, (lx_stage_kind)kind, LX_LIST_RUNNING, n_idle, free_in_s);
+        if (kind == LX_STAGE_ENCODER && !r->is_paused)
+            pump_list(r, LX_STAGE_ENCODER, LX_LIST_QUEUED, n_idle, free_in_s);
+    }
+}
+
+void route_pause(route *r, bool is_paused)
+{
+    r->is_paused = is_paused;
+}
+
+/* --- people ----------------------------------------------------------------------------------- */
+
+lx_status route_cancel(route *r, lx_entry *entry, double now_s, lx_err *err)
+{
+    r->now_s = now_s;
+    if (entry->list == LX_LIST_ENDED)
+        return lx_fail(err, LX_EJOB, "job %s is already %s", entry->job->id,
+                       lx_job_state_name(entry->state));
+    if (entry->is_ending && entry->state_next == LX_JOB_CANCELLED)
+        return LX_OK; /* asked twice is asked once */
+    if (entry->is_ending)
+        return lx_fail(err, LX_EJOB, "job %s is about to be %s", entry->job->id,
+                       lx_job_state_name(entry->state_next));
+    end_job(r, entry, LX_JOB_CANCELLED, "");
+    return LX_OK;
+}
+
+void route_end_all(route *r, const char *error, double now_s)
+{
+    r->now_s = now_s;
+    for (int list = LX_LIST_QUEUED; list <= LX_LIST_RUNNING; list++)
+        for (lx_entry *e = lx_jobs_first(r->jobs, (lx_job_list)list), *next; e; e = next) {
+            next = e->next;
+            if (!e->is_ending)
+                end_job(r, e, LX_JOB_CANCELLED, error);
+        }
+}
+
+lx_status route_retry(route *r, lx_entry *entry, double now_s, lx_err *err)
+{
+    r->now_s = now_s;
+    if (entry->state != LX_JOB_FAILED && entry->state != LX_JOB_CANCELLED)
+        return lx_fail(err, LX_EJOB, "job %s is %s; only a failed or cancelled job can be retried",
+                       entry->job->id,
+                       entry->is_ending ? "about to end" : lx_job_state_name(entry->state));
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        if (route_parked(r, (lx_stage_kind)kind))
+            return lx_fail(err, LX_ESTAGE, "stage %s is parked: %s",
+                           lx_stage_kind_name((lx_stage_kind)kind),
+                           route_parked(r, (lx_stage_kind)kind));
+    lx_status status = lx_jobs_move(r->jobs, entry, LX_JOB_QUEUED, err);
+    if (status != LX_OK)
+        return status;
+    entry->attempt++;
+    entry->retries++;
+    entry->strikes = 0;
+    entry->is_ending = entry->has_all_chunks = false;
+    entry->error[0] = entry->notice[0] = 0;
+    entry->begin_s = entry->end_s = 0;
+    entry->file_bytes = 0;
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        lx_entry_reset_part(entry, (lx_stage_kind)kind);
+    r->hands.news(r->hands.self, entry, true);
+    return LX_OK;
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+lx_entry *route_holds(const route *r, lx_stage_kind kind, int replica)
+{
+    return r->worker[kind][replica].entry;
+}
+
+uint64_t route_jobs_done(const route *r, lx_stage_kind kind, int replica)
+{
+    return r->worker[kind][replica].n_jobs;
+}
+
+bool route_may_wait(const route *r, lx_stage_kind kind, int replica)
+{
+    const route_worker *w = &r->worker[kind][replica];
+    const lx_entry *e = w->entry;
+    if (!e)
+        return true;
+    if (w->is_aborting)
+        return false; /* both kinds of waiting hear an abort at once */
+    if (kind != LX_STAGE_MUX)
+        return route_lent_by(r, kind, w) >= (kind == LX_STAGE_VAE ? 1 : r->depth);
+    for (int i = 0; i < r->n_replicas[LX_STAGE_VAE]; i++) {
+        const route_worker *vae = &r->worker[LX_STAGE_VAE][i];
+        for (int k = 0; k < vae->n_chunks; k++)
+            if (vae->chunk[k].borrower == replica)
+                return false;
+    }
+    return !e->has_all_chunks;
+}
+
+double route_free_since_s(const route *r, lx_stage_kind kind, int replica)
+{
+    return r->worker[kind][replica].free_since_s;
+}
+
+/* Of one stage's part; -1: unknown. */
+static double part_left_s(const route *r, lx_stage_kind kind, const lx_entry *e, double now_s)
+{
+    const lx_part *part = &e->part[kind];
+    if (part->state == LX_PART_DONE)
+        return 0;
+    if (part->state == LX_PART_RUNNING && part->start_s >= 0 && part->done > 0 &&
+        part->total >= part->done)
+        return (now_s - part->start_s) * (double)(part->total - part->done) / (double)part->done;
+    double cost_s = 0;
+    int n = 0;
+    for (int i = 0; i < r->n_replicas[kind]; i++)
+        if (r->worker[kind][i].cost_s > 0) {
+            cost_s += r->worker[kind][i].cost_s;
+            n++;
+        }
+    if (n == 0)
+        return -1;
+    double whole = cost_s / n * route_work(kind, e->job);
+    double spent = part->start_s >= 0 ? now_s - part->start_s : 0;
+    return whole > spent ? whole - spent : 0;
+}
+
+double route_left_s(const route *r, const lx_entry *e, double now_s)
+{
+    if (e->list != LX_LIST_RUNNING)
+        return e->list == LX_LIST_ENDED ? 0 : -1;
+    double left[LX_STAGE_COUNT];
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
+        left[kind] = part_left_s(r, (lx_stage_kind)kind, e, now_s);
+        if (left[kind] < 0)
+            return -1;
+    }
+    /* Mux encodes while the VAE decodes: the longer of the two counts. */
+    double tail = left[LX_STAGE_VAE] > left[LX_STAGE_MUX] ? left[LX_STAGE_VAE] : left[LX_STAGE_MUX];
+    return left[LX_STAGE_ENCODER] + left[LX_STAGE_DIT] + tail;
+}

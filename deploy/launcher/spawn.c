@@ -1,0 +1,161 @@
+/*
+ * spawn.c - fork, clean, exec
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * libzmq's threads live in this process: between fork and exec only async-signal-safe calls are
+ * made, and everything that needs memory is prepared before.
+ */
+#include "spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define HANDOVER_FD 3
+#define ENV_MAX     128
+
+/* What a stage may know of our environment. A name ending in '_' stands for all that begin so. */
+static const char *const passed_on[] = {
+    "PATH",         "HOME",         "LANG",          "LC_ALL",       "TMPDIR", "LD_LIBRARY_PATH",
+    "ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "OMP_",   "DNNL_",
+    "ONEDNN_",      "LX2V_"};
+
+static bool is_passed_on(const char *variable)
+{
+    size_t n = strcspn(variable, "=");
+    for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++) {
+        size_t m = strlen(passed_on[i]);
+        bool is_prefix = passed_on[i][m - 1] == '_';
+        if ((is_prefix ? n >= m : n == m) && strncmp(variable, passed_on[i], m) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Pointers into our own environment: nothing is copied. */
+static void make_environment(char *out[ENV_MAX])
+{
+    static char passive[] =
+        "OMP_WAIT_POLICY=passive"; /* idle threads must not eat another stage's */
+    int n = 0;
+    for (char **v = environ; *v && n < ENV_MAX - 2; v++)
+        if (is_passed_on(*v) && strncmp(*v, "OMP_WAIT_POLICY=", 16))
+            out[n++] = *v;
+    out[n++] = passive;
+    out[n] = NULL;
+}
+
+/* A pipe with the hand-over line already in it (it is far smaller than a pipe's buffer). */
+static lx_status make_handover(int *read_end, const spawn_request *q, lx_err *err)
+{
+    char line[LX_LIMIT_PATH + 256];
+    int n = snprintf(line, sizeof line, "endpoint=%s token=%s instance=%s epoch=%" PRIu64 "\n",
+                     q->endpoint, q->token, q->instance, q->epoch);
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC))
+        return lx_fail(err, LX_EAGAIN, "no pipe for the hand-over: %s", strerror(errno));
+    ssize_t written = write(ends[1], line, (size_t)n);
+    close(ends[1]);
+    explicit_bzero(line, sizeof line);
+    if (written != n) {
+        close(ends[0]);
+        return lx_fail(err, LX_EAGAIN, "hand-over: %s", strerror(errno));
+    }
+    *read_end = ends[0];
+    return LX_OK;
+}
+
+static void give_up_in_child(const char *binary, int error)
+{
+    static const char before[] = "E lx2v-launch cannot start ", middle[] = ": ";
+    const char *why = strerrordesc_np(error); /* no locale, no allocation */
+    ssize_t ignored = write(STDERR_FILENO, before, sizeof before - 1);
+    ignored = write(STDERR_FILENO, binary, strlen(binary));
+    ignored = write(STDERR_FILENO, middle, sizeof middle - 1);
+    ignored = write(STDERR_FILENO, why ? why : "?", why ? strlen(why) : 1);
+    ignored = write(STDERR_FILENO, "\n", 1);
+    (void)ignored;
+    _exit(error == ENOENT || error == EACCES || error == ENOEXEC ? 2 : 1);
+}
+
+static void become_stage(pid_t parent, int handover, int null, char *const argv[],
+                         char *const env[])
+{
+    setpgid(0, 0); /* Ctrl-C is for the launcher, which then stops us in order */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) /* it died before the line above */
+        _exit(1);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* a core would hold prompts and tensors */
+    int adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (adj >= 0 && write(adj, "500", 3) != 3) /* short of memory: a stage goes, not the launcher */
+        adj = -1;
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    sigaction(SIGPIPE, &plain, NULL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    if (dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
+        (handover == HANDOVER_FD ? fcntl(handover, F_SETFD, 0) : dup2(handover, HANDOVER_FD)) < 0 ||
+        close_range(HANDOVER_FD + 1, ~0U, 0))
+        _exit(1);
+    execve(argv[0], argv, env);
+    give_up_in_child(argv[0], errno);
+}
+
+lx_status spawn_stage(pid_t *pid, const spawn_request *q, lx_err *err)
+{
+    char binary[LX_LIMIT_PATH + 32], replica[16], fd[16];
+    char config[LX_LIMIT_PATH];
+    snprintf(binary, sizeof binary, "%s/lx2v-%s", q->binary_dir, lx_stage_kind_name(q->kind));
+    snprintf(config, sizeof config, "%s", q->config_path);
+    snprintf(replica, sizeof replica, "%d", q->replica);
+    snprintf(fd, sizeof fd, "%d", HANDOVER_FD);
+    if (access(binary, X_OK))
+        return lx_fail(err, LX_ECONFIG, "%s: %s; it is built and installed beside lx2v-launch",
+                       binary, strerror(errno));
+    char opt_config[] = "--config", opt_replica[] = "--replica", opt_handover[] = "--handover";
+    char *argv[] = {binary, opt_config, config, opt_replica, replica, opt_handover, fd, NULL};
+    char *env[ENV_MAX];
+    make_environment(env);
+
+    int handover = -1;
+    lx_status status = make_handover(&handover, q, err);
+    if (status != LX_OK)
+        return status;
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    pid_t parent = getpid();
+    pid_t child = null < 0 ? -1 : fork();
+    if (child == 0)
+        become_stage(parent, handover, null, argv, env);
+    int error = errno;
+    close(handover);
+    if (null >= 0)
+        close(null);
+    if (child < 0)
+        return lx_fail(err, LX_EAGAIN, "cannot start %s: %s", binary, strerror(error));
+    *pid = child;
+    return LX_OK;
+}
+
+lx_status spawn_binary_dir(char *out, lx_err *err)
+{
+    ssize_t n = readlink("/proc/self/exe", out, LX_LIMIT_PATH - 1);
+    if (n <= 0)
+        return lx_fail(err, LX_ESTAGE, "/proc/self/exe: %s", strerror(errno));
+    out[n] = 0;
+    char *slash = strrchr(out, '/');
+    if (!slash)
+        return lx_fail(err, LX_ESTAGE, "/proc/self/exe: %s is no path", out);
+    *slash = 0;
+    return LX_OK;
+}

@@ -1,0 +1,34 @@
+/*
+ * spawn.h - start one stage process
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      fork and exec of `lx2v-STAGE --config FILE --replica N --handover FD`, with everything
+ *           taken away that a child must not inherit.
+ * Promise   The child dies with the thread that called spawn_stage (call it from the main thread).
+ *           It inherits stderr and the hand-over, nothing else; stdin is empty, stdout is stderr;
+ *           the environment is an allow-list. Secrets go down the hand-over, never by argument.
+ * Tests     tests/pipeline
+ */
+#ifndef SPAWN_H
+#define SPAWN_H
+
+#include <sys/types.h>
+
+#include "lx_job.h"
+
+typedef struct spawn_request {
+    const char *binary_dir;  /* where lx2v-STAGE lies */
+    const char *config_path; /* absolute */
+    lx_stage_kind kind;
+    int replica;
+    const char *endpoint, *token, *instance; /* for the hand-over line */
+    uint64_t epoch;
+} spawn_request;
+
+/** LX_EAGAIN: no process or descriptor now; LX_ECONFIG: the binary is not there. */
+lx_status spawn_stage(pid_t *pid, const spawn_request *request, lx_err *err);
+
+/** The folder this program was started from, into out[LX_LIMIT_PATH]. */
+lx_status spawn_binary_dir(char *out, lx_err *err);
+
+#endif

@@ -1,0 +1,157 @@
+/*
+ * submit.c - defaults, limits, disk
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "submit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "state_dir.h"
+
+#define DRAWN_ID   12 /* hex digits */
+#define FILE_SPARE (1u << 20)
+
+/* --- defaults --------------------------------------------------------------------------------- */
+
+static lx_status fill_names(lx_job *job, const lx_config *c, lx_err *err)
+{
+    lx_status status = LX_OK;
+    if (!job->id[0])
+        status = state_random_hex(job->id, DRAWN_ID, err);
+    const char *extension = c->mux.format == LX_FORMAT_MP4 ? ".mp4" : "";
+    if (!job->output[0]) {
+        /* An id may begin with a dash, a file name may not. */
+        snprintf(job->output, sizeof job->output, "%s%s%s", job->id[0] == '-' ? "job" : "", job->id,
+                 extension);
+        return status;
+    }
+    size_t n = strlen(job->output), m = strlen(extension);
+    if (n >= m && strcmp(job->output + n - m, extension) == 0)
+        return status;
+    if (n + m > LX_LIMIT_NAME)
+        return lx_fail(err, LX_EJOB, "output: %zu bytes and %s are more than %d", n, extension,
+                       LX_LIMIT_NAME);
+    memcpy(job->output + n, extension, m + 1);
+    return status;
+}
+
+lx_status submit_fill(lx_job *job, const lx_config *c, lx_err *err)
+{
+    if (job->width == 0 && job->height == 0) {
+        job->width = c->defaults.width;
+        job->height = c->defaults.height;
+    }
+    if (job->frames == 0)
+        job->frames = c->defaults.frames;
+    if (job->fps == 0)
+        job->fps = c->defaults.fps;
+    if (job->seed == LX_SEED_DRAW)
+        job->seed = c->defaults.seed;
+    if (job->sampler < 0)
+        job->sampler = (int32_t)c->sampling.sampler;
+    if (job->shift == 0)
+        job->shift = c->sampling.shift;
+    if (job->n_steps == 0) {
+        job->n_steps = c->sampling.n_steps;
+        memcpy(job->steps, c->sampling.steps, sizeof job->steps);
+    }
+    if (!job->rng[0])
+        memcpy(job->rng, c->sampling.rng, sizeof job->rng);
+    return fill_names(job, c, err);
+}
+
+lx_status submit_draw_seed(lx_job *job, lx_err *err)
+{
+    uint64_t bits;
+    if (getrandom(&bits, sizeof bits, 0) != sizeof bits)
+        return lx_fail(err, LX_ESTAGE, "no random bytes for a seed: %s", strerror(errno));
+    job->seed = (int64_t)(bits >> 11);
+    return LX_OK;
+}
+
+/* --- limits ----------------------------------------------------------------------------------- */
+
+lx_status submit_check(const lx_job *job, const lx_config *c, lx_err *err)
+{
+    lx_status status = lx_job_check(job, err);
+    if (status != LX_OK)
+        return status;
+    if (job->width > c->limits.width || job->height > c->limits.height)
+        return lx_fail(err, LX_EJOB,
+                       "size: %dx%d is larger than %dx%d, for which memory is planned "
+                       "(limits.size in config.yaml)",
+                       job->width, job->height, c->limits.width, c->limits.height);
+    if (job->frames > c->limits.frames)
+        return lx_fail(err, LX_EJOB,
+                       "frames: %d are more than %d, for which memory is planned (limits.frames "
+                       "in config.yaml)",
+                       job->frames, c->limits.frames);
+    size_t prompt_bytes = strlen(job->prompt);
+    if (prompt_bytes > (size_t)c->limits.prompt_bytes)
+        return lx_fail(err, LX_EJOB, "prompt: %zu bytes, %d are accepted (limits.prompt_bytes)",
+                       prompt_bytes, c->limits.prompt_bytes);
+    return LX_OK;
+}
+
+/* What the clip may take: mp4 at worst an eighth of the raw frames (crf 17 on noise), PNG all. */
+static uint64_t file_estimate(const lx_job *job, lx_mux_format format)
+{
+    uint64_t raw = (uint64_t)job->width * (uint64_t)job->height * 3 * (uint64_t)job->frames;
+    return (format == LX_FORMAT_MP4 ? raw / 8 : raw) + FILE_SPARE;
+}
+
+lx_status submit_check_output(const lx_job *job, const lx_config *c, lx_err *err)
+{
+    struct stat st;
+    int fd = open(c->output.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return lx_fail(err, LX_ECONFIG, "output: the output directory cannot be opened: %s",
+                       strerror(errno));
+    lx_status status = LX_OK;
+    struct statvfs fs;
+    uint64_t needs = file_estimate(job, c->mux.format);
+    if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS))
+        status = lx_fail(err, LX_ECONFIG, "output: the output directory is not writable: %s",
+                         strerror(errno));
+    else if (!c->output.overwrite && fstatat(fd, job->output, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        status = lx_fail(err, LX_EJOB,
+                         "output: %s exists already; choose another name, or set output.overwrite",
+                         job->output);
+    else if (fstatvfs(fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < needs)
+        status =
+            lx_fail(err, LX_EAGAIN, "output: no space: needs %.1f MiB, has %.1f MiB",
+                    (double)needs / 0x1p20, (double)fs.f_bavail * (double)fs.f_frsize / 0x1p20);
+    close(fd);
+    return status;
+}
+
+/* --- sameness --------------------------------------------------------------------------------- */
+
+bool submit_is_same(const lx_entry *entry, const lx_job *filled)
+{
+    const lx_job *a = entry->job, *b = filled;
+    bool same_seed = filled->seed == LX_SEED_DRAW ? entry->has_drawn_seed : a->seed == b->seed;
+    return same_seed && strcmp(a->id, b->id) == 0 && strcmp(a->prompt, b->prompt) == 0 &&
+           a->width == b->width && a->height == b->height && a->frames == b->frames &&
+           a->fps == b->fps && a->sampler == b->sampler && a->shift == b->shift &&
+           a->n_steps == b->n_steps &&
+           memcmp(a->steps, b->steps, (size_t)a->n_steps * sizeof *a->steps) == 0 &&
+           strcmp(a->rng, b->rng) == 0 && strcmp(a->output, b->output) == 0;
+}
+
+void submit_field(char out[LX_LIMIT_WORD], const char *message)
+{
+    size_t n = strspn(message, "abcdefghijklmnopqrstuvwxyz_");
+    if (message[n] != ':' || n >= LX_LIMIT_WORD)
+        n = 0;
+    memcpy(out, message, n);
+    out[n] = 0;
+}
