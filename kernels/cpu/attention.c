@@ -12,7 +12,7 @@
 #include "lx_dnnl.h"
 #include "lx_rows.h"
 
-#define TILE_Q 128
+#define TILE_Q 256
 #define TILE_K 512
 
 typedef struct job {
