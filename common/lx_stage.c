@@ -23,6 +23,7 @@
 #include "lx_log.h"
 #include "lx_process.h"
 #include "lx_stage_control.h"
+#include "lx_utf8.h"
 
 #define HANDOVER_BYTES 512
 #define WAIT_S         1 /* a lost wake-up costs at most this; there is none known */
@@ -196,6 +197,7 @@ void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_byt
                     uint64_t arena_bytes)
 {
     lx_msg msg = {.kind = LX_MSG_READY};
+    stage->is_ready = true;
     msg.u.ready.load_s = lx_now_s() - stage->opened_s;
     msg.u.ready.weight_bytes = weight_bytes;
     msg.u.ready.arena_bytes = arena_bytes;
@@ -342,7 +344,6 @@ lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape
             status = lx_share_begin(stage->desk, dtype, shape, out, err);
         if (status != LX_EAGAIN)
             break;
-        stage->moved++; /* waiting for a reader is not hanging */
         wait_news_locked(stage);
     }
     pthread_mutex_unlock(&stage->lock);
@@ -377,7 +378,7 @@ void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes)
 
 void lx_stage_note(lx_stage_job *job, const char *notice)
 {
-    snprintf(job->notice, sizeof job->notice, "%s", notice);
+    lx_utf8_copy(job->notice, sizeof job->notice, notice);
 }
 
 /* --- the loop -------------------------------------------------------------------------------- */
@@ -429,7 +430,7 @@ static void report(lx_stage_job *job, lx_status status, const lx_err *err)
              (msg.u.done.end_s - job->start_s) * 1e3);
     } else {
         msg.u.failed.status = (int32_t)status;
-        snprintf(msg.u.failed.text, sizeof msg.u.failed.text, "%s", err->message);
+        lx_utf8_copy(msg.u.failed.text, sizeof msg.u.failed.text, err->message);
         LX_I("job=%s attempt=%d %s why=\"%s\"", msg.job, msg.attempt, lx_status_name(status),
              err->message);
     }
@@ -463,6 +464,15 @@ lx_status lx_stage_run(lx_stage *stage, lx_job_fn on_job, void *model, lx_err *e
     return LX_OK;
 }
 
+/* Why it cannot even start: the launcher's obituary quotes it. */
+static void post_last_words(lx_stage *stage, const lx_err *err)
+{
+    lx_msg msg = {.kind = LX_MSG_FAILED};
+    msg.u.failed.status = (int32_t)err->status;
+    lx_utf8_copy(msg.u.failed.text, sizeof msg.u.failed.text, err->message);
+    stage_post(stage, &msg);
+}
+
 void lx_stage_close(lx_stage **stage, const lx_err *err)
 {
     if (err && err->status != LX_OK)
@@ -470,6 +480,8 @@ void lx_stage_close(lx_stage **stage, const lx_err *err)
     if (!stage || !*stage)
         return;
     lx_stage *s = *stage;
+    if (s->has_control && !s->is_ready && err && err->status != LX_OK)
+        post_last_words(s, err);
     if (s->has_control)
         stage_control_join(s);
     lx_bus_close(&s->bus);

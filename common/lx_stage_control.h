@@ -26,6 +26,7 @@ struct lx_stage {
     char endpoint[256], token[33], instance[33];
     uint64_t epoch;
     double opened_s;
+    bool is_ready;
     lx_config config;
     lx_progress progress;
     int slow_ms;

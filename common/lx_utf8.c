@@ -4,6 +4,8 @@
  */
 #include "lx_utf8.h"
 
+#include <string.h>
+
 /* Length of the well-formed sequence at p, of at most n bytes; 0 if there is none. */
 static size_t sequence(const unsigned char *p, size_t n)
 {
@@ -52,4 +54,23 @@ size_t lx_utf8_cut(const char *text, size_t n, size_t limit)
     while (k > 0 && ((unsigned char)text[k] & 0xc0) == 0x80)
         k--;
     return k;
+}
+
+void lx_utf8_copy(char *out, size_t out_bytes, const char *text)
+{
+    size_t used = 0, n = strlen(text);
+    while (n) {
+        size_t length = sequence((const unsigned char *)text, n);
+        size_t step = length ? length : 1;
+        if (used + step >= out_bytes)
+            break;
+        if (length)
+            memcpy(out + used, text, length);
+        else
+            out[used] = '?';
+        used += step;
+        text += step;
+        n -= step;
+    }
+    out[used] = 0;
 }

@@ -16,4 +16,8 @@ size_t lx_utf8_bad(const char *text, size_t n);
 /** Largest k <= limit such that the first k bytes of valid text end at a character. */
 size_t lx_utf8_cut(const char *text, size_t n, size_t limit);
 
+/** Copy text of any origin as valid UTF-8: bad bytes become '?', what does not fit is cut at a
+ *  character. out_bytes >= 1; out is always terminated. */
+void lx_utf8_copy(char *out, size_t out_bytes, const char *text);
+
 #endif

@@ -61,6 +61,11 @@ static void test_utf8_is_checked_by_the_standards_table(void **state)
     assert_int_equal(lx_utf8_bad("ab\xff", 3), 2);
     assert_int_equal(lx_utf8_cut("a\xe7\x8c\xab", 4, 3), 1);
     assert_int_equal(lx_utf8_cut("a\xe7\x8c\xab", 4, 4), 4);
+    char text[4];
+    lx_utf8_copy(text, sizeof text, "\xff\xe7\x8c\xab");
+    assert_string_equal(text, "?"); /* the character does not fit */
+    lx_utf8_copy(text, sizeof text, "a\xe7\x8c");
+    assert_string_equal(text, "a??");
 }
 
 int main(void)
