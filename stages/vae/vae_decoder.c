@@ -5,10 +5,10 @@
 #include "vae_decoder.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "lx_patch.h"
 #include "vae_model.h"
 
 /* --- loading --------------------------------------------------------------------------------- */
@@ -327,16 +327,15 @@ lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, con
     return status;
 }
 
-lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err)
+lx_status vae_latent_check(lx_exec *x, const float *latent, const vae_clip *clip, lx_err *err)
 {
-    int64_t pixels = clip->height * clip->width, frame = clip->frames * pixels;
-    for (int64_t i = 0; i < LX_LATENT_CHANNELS * frame; i++)
-        if (!isfinite(latent[i]))
-            return lx_fail(err, LX_EJOB,
-                           "latent is not finite: %g at channel %" PRId64 ", frame %" PRId64
-                           ", row %" PRId64 ", column %" PRId64
-                           "; it was made so by the stage before",
-                           (double)latent[i], i / frame, i % frame / pixels,
-                           i % pixels / clip->width, i % clip->width);
-    return LX_OK;
+    int64_t pixels = clip->height * clip->width, frame = clip->frames * pixels, bad;
+    lx_status status = lx_find_nonfinite(x, latent, LX_LATENT_CHANNELS * frame, &bad, err);
+    if (status != LX_OK || bad < 0)
+        return status;
+    return lx_fail(err, LX_EJOB,
+                   "latent is not finite: %g at channel %" PRId64 ", frame %" PRId64
+                   ", row %" PRId64 ", column %" PRId64 "; it was made so by the stage before",
+                   (double)latent[bad], bad / frame, bad % frame / pixels,
+                   bad % pixels / clip->width, bad % clip->width);
 }

@@ -79,6 +79,6 @@ lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, con
                      const vae_sink *sink, const lx_progress *progress, lx_err *err);
 
 /** LX_EJOB names the first value that is not finite, and where it is. */
-lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err);
+lx_status vae_latent_check(lx_exec *x, const float *latent, const vae_clip *clip, lx_err *err);
 
 #endif

@@ -1,0 +1,125 @@
+/*
+ * vae.c - a loaded decoder with its memory
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "vae.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lx_log.h"
+#include "lx_patch.h"
+
+struct vae {
+    vae_decoder *decoder; /* owned */
+    lx_arena *arena;      /* owned */
+    lx_exec x;
+    vae_clip largest;
+    char weights_id[LX_LIMIT_WORD];
+    uint64_t weight_bytes;
+};
+
+static lx_status look_at_frames(void *self, const vae_frames *frames, lx_err *err)
+{
+    const lx_image *in = frames->place.in;
+    int64_t bad;
+    VAE_TRY(lx_find_nonfinite(self, in->data, in->frames * in->height * in->width * in->channels,
+                              &bad, err));
+    return bad < 0 ? LX_OK
+                   : lx_fail(err, LX_ECONFIG,
+                             "the decoder makes frames that are not finite from a latent of zeros");
+}
+
+/* Two latents of two by two: every weight is read once, every kernel runs. */
+static lx_status self_test(vae *model, lx_err *err)
+{
+    static const float zeros[LX_LATENT_CHANNELS * 2 * 2 * 2] = {0};
+    const vae_clip *l = &model->largest;
+    vae_clip tiny = {.frames = l->frames < 2 ? l->frames : 2,
+                     .height = l->height < 2 ? l->height : 2,
+                     .width = l->width < 2 ? l->width : 2,
+                     .chunk = 1};
+    vae_sink sink = {.frames = look_at_frames, .self = &model->x};
+    return vae_decode(model->decoder, &model->x, &tiny, zeros, &sink, NULL, err);
+}
+
+static lx_status load(vae *model, const lx_weights *weights, const vae_options *o, lx_err *err)
+{
+    vae_plan plan;
+    VAE_TRY(vae_plan_memory(weights, o, &plan, err));
+    VAE_TRY(lx_arena_create(&model->arena, (size_t)plan.total_bytes, err));
+    VAE_TRY(lx_exec_open_cpu(&model->x, model->arena, o->threads, err));
+    VAE_TRY(vae_decoder_load(&model->decoder, &model->x, weights, err));
+    model->largest = o->largest;
+    model->largest.tile_h = plan.tile_h;
+    model->largest.tile_w = plan.tile_w;
+    model->weight_bytes = plan.weight_bytes;
+    snprintf(model->weights_id, sizeof model->weights_id, "%s", lx_weights_id(weights));
+    if (self_test(model, err) != LX_OK)
+        return lx_wrap(err, "self-test of %s", lx_weights_path(weights));
+    return LX_OK;
+}
+
+lx_status vae_open(vae **out, const vae_options *options, lx_err *err)
+{
+    lx_weights_options reading = {.progress = options->progress, .wants = lx_catalog_vae_wants};
+    lx_weights *weights = NULL;
+    if (strcmp(options->device, "cpu") != 0)
+        return lx_fail(err, LX_ECONFIG, "device %s: this build (%s) decodes on the cpu only",
+                       options->device, LX2V_BACKEND);
+    vae *model = calloc(1, sizeof *model);
+    if (!model)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the decoder's record");
+    lx_status status = lx_weights_open(&weights, options->weights, &reading, err);
+    if (status == LX_OK)
+        status = load(model, weights, options, err);
+    lx_weights_close(&weights); /* packed by now */
+    if (status != LX_OK)
+        vae_destroy(&model);
+    else
+        *out = model;
+    return status;
+}
+
+void vae_destroy(vae **model)
+{
+    if (!model || !*model)
+        return;
+    vae_decoder_destroy(&(*model)->decoder);
+    lx_arena_destroy(&(*model)->arena);
+    free(*model);
+    *model = NULL;
+}
+
+vae_decoder *vae_decoder_of(vae *model)
+{
+    return model->decoder;
+}
+
+lx_exec *vae_exec(vae *model)
+{
+    return &model->x;
+}
+
+const vae_clip *vae_largest(const vae *model)
+{
+    return &model->largest;
+}
+
+const char *vae_weights_id(const vae *model)
+{
+    return model->weights_id;
+}
+
+uint64_t vae_weight_bytes(const vae *model)
+{
+    return model->weight_bytes;
+}
+
+uint64_t vae_arena_bytes(const vae *model)
+{
+    return lx_arena_bytes(model->arena);
+}

@@ -1,0 +1,107 @@
+/*
+ * vae.h - the video decoder as a stage: latent -> frames
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Borrows the latent F32 [16, T, h, w], normalised as the DiT's sampler leaves it, and
+ *           lends frames chunk by chunk as they are decoded: U8 [n, 8h * 3/2, 8w], I420 in BT.709
+ *           limited range, n = 4 * vae.chunk (3 fewer in the first chunk, fewer in the last), in
+ *           all F = 4(T-1)+1.
+ * Promise   float32 throughout; chunk size, tiling and thread count change results by at most 1e-6,
+ *           the same settings give the same bits. A latent that is not finite fails the job and
+ *           says where. Cancel is heard every few frames.
+ * Memory    One arena, planned by a dry run for the largest clip that the limits allow. Where that
+ *           is more than the budget, frames are cut into tiles that overlap by 7 latents (exact,
+ *           vae.md 3.3); then each tile is decoded for the whole clip and frames are lent at the
+ *           end, from one I420 copy of the clip: keeping the state of all tiles at once would take
+ *           more than no tiles at all.
+ * Source    vae.md 1, 2, 3, 7.4
+ * Tests     tests/stages/test_vae_*.c
+ *
+ * Treacherous details, and the test that guards each
+ *   - a clip's first frame bypasses time_conv and is not in its history   test_vae_cases
+ *   - time_conv's first half of outputs is the even frame                 test_vae_cases
+ *   - history starts with zeros for each clip, also after an aborted one  test_vae_stream
+ *   - channel norm clamps the norm, it adds nothing to a mean square      kernels/test_conv
+ *   - the shortcut takes the raw input, before norm and SiLU              test_vae_cases
+ *   - conv2 follows denormalisation, its bias is not in conv1's padding   test_vae_cases
+ *   - conv1 at top level belongs to the encoder and is ignored            test_vae_golden
+ *   - attention has one head as wide as the layer, per frame, no mask     test_vae_golden
+ *   - from upsamples.3 on a pixel sees 6.25 latents: the halo is 7        test_vae_stream
+ *   - chroma of a tile's first column needs the column before it          kernels/test_colour
+ *   - clamping comes after everything                                     test_vae_golden
+ */
+#ifndef VAE_H
+#define VAE_H
+
+#include "lx_stage.h"
+#include "vae_decoder.h"
+
+typedef struct vae vae; /* a loaded decoder, its arena and exec; opaque */
+
+typedef struct vae_options {
+    const char *weights; /* file */
+    const char *device;  /* "cpu" */
+    int threads;         /* 0: one per core */
+    vae_clip largest;    /* what memory is planned for; tile 0 x 0: chosen if the budget demands */
+    bool turns;          /* also plan for `largest` with height and width exchanged */
+    bool lends;          /* memory for a job's latent, and for I420 of a clip when tiling */
+    uint64_t budget;     /* bytes; 0: half of the machine's memory, less the weights */
+    bool budget_has_weights;     /* the budget is for everything, else for all but weights */
+    const lx_progress *progress; /* of loading; may be NULL */
+} vae_options;
+
+/**
+ * Open a checkpoint, plan memory, take it, pack the weights, and decode a tiny clip as a self-test.
+ *
+ * @retval LX_ECONFIG  file, device or checkpoint, and what is wrong with it
+ * @retval LX_EAGAIN   does not fit: needed and available
+ */
+lx_status vae_open(vae **out, const vae_options *options, lx_err *err);
+void vae_destroy(vae **model);
+
+vae_decoder *vae_decoder_of(vae *model);
+lx_exec *vae_exec(vae *model);
+const vae_clip *vae_largest(const vae *model); /* with the tile that was chosen */
+const char *vae_weights_id(const vae *model);
+uint64_t vae_weight_bytes(const vae *model);
+uint64_t vae_arena_bytes(const vae *model);
+
+/** What a job needs beside the decoder: its latent and, tiled, the clip in I420 (else NULL). */
+lx_status vae_job_memory(lx_exec *x, const vae_clip *clip, float **latent, uint8_t **i420,
+                         lx_err *err);
+
+/* --- the stage ------------------------------------------------------------------------------- */
+
+typedef struct vae_stage vae_stage; /* one replica behind the launcher */
+
+lx_status vae_stage_open(vae_stage **out, lx_stage *stage, lx_err *err);
+void vae_stage_destroy(vae_stage **stage);
+const vae *vae_stage_model(const vae_stage *stage);
+
+/** The job handler; self is the vae_stage. */
+lx_status vae_on_job(void *self, lx_stage_job *job, lx_err *err);
+
+/** `lx2v-vae run`: argv after "run"; returns the exit code. */
+int vae_run(int argc, char **argv);
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+typedef struct vae_plan {
+    uint64_t weight_bytes, total_bytes; /* of the arena */
+    int64_t tile_h, tile_w;
+} vae_plan;
+
+/** Dry-run the largest clip; where it needs a tile, find the largest that fits.
+ *  @retval LX_EAGAIN  nothing fits: needed and available */
+lx_status vae_plan_memory(const lx_weights *weights, const vae_options *options, vae_plan *out,
+                          lx_err *err);
+
+/* Shared by this folder: pass a failure on. */
+#define VAE_TRY(call)                                                                              \
+    do {                                                                                           \
+        lx_status try_status = (call);                                                             \
+        if (try_status != LX_OK)                                                                   \
+            return try_status;                                                                     \
+    } while (0)
+
+#endif

@@ -1,0 +1,215 @@
+/*
+ * vae_stage.c - the decoder behind the launcher: one replica and its jobs
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lx_log.h"
+#include "vae.h"
+#include "weights/lx_model_dir.h"
+
+struct vae_stage {
+    vae *model;                  /* owned */
+    const lx_progress *progress; /* borrowed from the lx_stage */
+};
+
+/* The checkpoint that the config means. */
+static lx_status find_checkpoint(const lx_config *config, char *path, size_t bytes, lx_err *err)
+{
+    if (config->model.vae[0]) { /* named itself: the rest of the folder does not matter here */
+        snprintf(path, bytes, "%s", config->model.vae);
+        return LX_OK;
+    }
+    lx_model_paths *paths = calloc(2, sizeof *paths); /* too large for a stack */
+    if (!paths)
+        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
+    lx_model_paths *asked = paths + 1;
+    snprintf(asked->dit, sizeof asked->dit, "%s", config->model.dit);
+    snprintf(asked->text, sizeof asked->text, "%s", config->model.text);
+    snprintf(asked->tokenizer, sizeof asked->tokenizer, "%s", config->model.tokenizer);
+    lx_status status = lx_model_resolve(paths, config->model.dir, asked, err);
+    if (status == LX_OK)
+        snprintf(path, bytes, "%s", paths->vae);
+    free(paths);
+    return status;
+}
+
+static vae_clip largest_clip(const lx_config *config)
+{
+    lx_job job = {.width = config->limits.width,
+                  .height = config->limits.height,
+                  .frames = config->limits.frames};
+    vae_clip clip = {
+        .chunk = config->vae.chunk, .tile_h = config->vae.tile_h, .tile_w = config->vae.tile_w};
+    lx_job_latent_dims(&job, &clip.frames, &clip.height, &clip.width);
+    return clip;
+}
+
+/* Bytes of the largest chunk: 4 frames per latent, no more than there are. */
+static uint64_t slot_bytes(const vae_clip *clip)
+{
+    int64_t frames = vae_frame_count(clip->frames), chunk = clip->chunk * LX_VAE_STRIDE_TIME;
+    int64_t pixels = clip->height * clip->width * LX_VAE_STRIDE * LX_VAE_STRIDE;
+    return (uint64_t)(chunk < frames ? chunk : frames) * (uint64_t)pixels * 3 / 2;
+}
+
+static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
+{
+    const lx_config *config = lx_stage_config_of(stage);
+    char path[LX_LIMIT_PATH];
+    s->progress = lx_stage_progress(stage);
+    VAE_TRY(find_checkpoint(config, path, sizeof path, err));
+    vae_options options = {.weights = path,
+                           .device = lx_stage_replica(stage)->device,
+                           .threads = lx_stage_replica(stage)->threads,
+                           .largest = largest_clip(config),
+                           .turns = true,
+                           .lends = true,
+                           .budget = config->memory.ram,
+                           .progress = s->progress};
+    if (vae_open(&s->model, &options, err) != LX_OK) {
+        if (err && err->status == LX_EAGAIN) /* trying again would not help: a person must act */
+            err->status = LX_ECONFIG;
+        return lx_wrap(err, "stages.vae (memory.ram, vae.tile, limits.size and limits.frames in "
+                            "config.yaml say how much it may need)");
+    }
+    const vae_clip *clip = vae_largest(s->model);
+    VAE_TRY(lx_stage_lends(stage, config->links.depth, slot_bytes(clip), err));
+    LX_I("%s width=%" PRId64 " chunk=%" PRId64 " tile=%" PRId64 "x%" PRId64,
+         lx_exec_describe(vae_exec(s->model)), vae_decoder_dims(vae_decoder_of(s->model))->width[0],
+         clip->chunk, clip->tile_h, clip->tile_w);
+    return LX_OK;
+}
+
+lx_status vae_stage_open(vae_stage **out, lx_stage *stage, lx_err *err)
+{
+    vae_stage *s = calloc(1, sizeof *s);
+    if (!s)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the record of a stage");
+    lx_status status = open_on(s, stage, err);
+    if (status != LX_OK) {
+        vae_stage_destroy(&s);
+        return status;
+    }
+    *out = s;
+    return LX_OK;
+}
+
+void vae_stage_destroy(vae_stage **stage)
+{
+    if (!stage || !*stage)
+        return;
+    vae_destroy(&(*stage)->model);
+    free(*stage);
+    *stage = NULL;
+}
+
+const vae *vae_stage_model(const vae_stage *stage)
+{
+    return stage->model;
+}
+
+/* --- one job --------------------------------------------------------------------------------- */
+
+typedef struct lending {
+    lx_stage_job *job;
+    lx_exec *x;
+    uint8_t *i420;  /* the clip, when tiles make it; else NULL */
+    lx_tensor slot; /* the chunk being filled */
+    int64_t n_lent; /* frames handed on so far */
+} lending;
+
+static lx_status lend_chunk(lending *l, const lx_colour_args *clip, int64_t frames, lx_err *err)
+{
+    lx_shape shape = LX_SHAPE(frames, clip->out_height * 3 / 2, clip->out_width);
+    return lx_stage_lend(l->job, LX_DTYPE_U8, &shape, &l->slot, err);
+}
+
+static lx_status publish_chunk(lending *l, int64_t frames, int64_t of, lx_err *err)
+{
+    l->n_lent += frames;
+    return lx_stage_publish(l->job, l->n_lent == of, err);
+}
+
+/* Whole frames go straight into the slot, tiles into the clip. */
+static lx_status take_frames(void *self, const vae_frames *frames, lx_err *err)
+{
+    lending *l = self;
+    lx_colour_args args = frames->place;
+    if (l->i420 && (args.height < args.out_height || args.width < args.out_width))
+        return lx_colour_i420(l->x, &args, l->i420, err);
+    int64_t of = args.out_frames, end = frames->chunk_first + frames->chunk_frames;
+    bool ends_chunk = args.out_frame + args.in->frames == end;
+    if (args.out_frame == frames->chunk_first)
+        VAE_TRY(lend_chunk(l, &args, frames->chunk_frames, err));
+    args.out_frame -= frames->chunk_first;
+    args.out_frames = frames->chunk_frames;
+    VAE_TRY(lx_colour_i420(l->x, &args, l->slot.data, err));
+    return ends_chunk ? publish_chunk(l, frames->chunk_frames, of, err) : LX_OK;
+}
+
+/* The clip that tiles made, in the same chunks as without tiles. */
+static lx_status lend_clip(lending *l, const vae_clip *clip, lx_err *err)
+{
+    int64_t of = vae_frame_count(clip->frames);
+    lx_colour_args size = {.out_height = clip->height * LX_VAE_STRIDE,
+                           .out_width = clip->width * LX_VAE_STRIDE};
+    size_t frame = (size_t)(size.out_height * size.out_width * 3 / 2);
+    for (int64_t t = 0; t < clip->frames && l->n_lent < of; t += clip->chunk) {
+        int64_t until = t + clip->chunk < clip->frames ? t + clip->chunk : clip->frames;
+        int64_t frames = vae_frame_count(until) - l->n_lent;
+        VAE_TRY(lend_chunk(l, &size, frames, err));
+        memcpy(l->slot.data, l->i420 + (size_t)l->n_lent * frame, (size_t)frames * frame);
+        VAE_TRY(publish_chunk(l, frames, of, err));
+    }
+    return LX_OK;
+}
+
+static lx_status read_clip(const vae_stage *s, lx_stage_job *job, vae_clip *clip, lx_err *err)
+{
+    const lx_job *params = lx_stage_job_of(job);
+    lx_dtype dtype;
+    lx_shape shape;
+    char text[128];
+    *clip = *vae_largest(s->model);
+    VAE_TRY(lx_job_check_size(params->width, params->height, params->frames, err));
+    lx_job_latent_dims(params, &clip->frames, &clip->height, &clip->width);
+    VAE_TRY(lx_stage_input_shape(job, &dtype, &shape, err));
+    lx_shape want = LX_SHAPE(LX_LATENT_CHANNELS, clip->frames, clip->height, clip->width);
+    if (dtype != LX_DTYPE_F32 || !lx_shape_equal(&shape, &want))
+        return lx_fail(err, LX_EJOB,
+                       "latent is %s %s, a clip of %" PRId32 "x%" PRId32 " with %" PRId32
+                       " frames has F32 [%d, %" PRId64 ", %" PRId64 ", %" PRId64 "]",
+                       lx_dtype_name(dtype), lx_shape_text(&shape, text, sizeof text),
+                       params->width, params->height, params->frames, LX_LATENT_CHANNELS,
+                       clip->frames, clip->height, clip->width);
+    return LX_OK;
+}
+
+static lx_status work(vae_stage *s, lx_stage_job *job, lx_err *err)
+{
+    vae_clip clip;
+    float *latent;
+    lending l = {.job = job, .x = vae_exec(s->model)};
+    vae_sink sink = {.frames = take_frames, .self = &l};
+    VAE_TRY(read_clip(s, job, &clip, err));
+    VAE_TRY(vae_job_memory(l.x, &clip, &latent, &l.i420, err));
+    uint64_t n = (uint64_t)(LX_LATENT_CHANNELS * clip.frames * clip.height * clip.width);
+    VAE_TRY(lx_stage_borrow(job, latent, n * sizeof *latent, err));
+    VAE_TRY(vae_latent_check(l.x, latent, &clip, err));
+    VAE_TRY(vae_decode(vae_decoder_of(s->model), l.x, &clip, latent, &sink, s->progress, err));
+    return l.n_lent == 0 ? lend_clip(&l, &clip, err) : LX_OK;
+}
+
+lx_status vae_on_job(void *self, lx_stage_job *job, lx_err *err)
+{
+    vae_stage *s = self;
+    lx_arena *arena = vae_exec(s->model)->arena;
+    size_t mark = lx_arena_mark(arena);
+    lx_status status = work(s, job, err);
+    lx_arena_reset(arena, mark);
+    return status;
+}
