@@ -5,24 +5,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
+#include "lx_utf8.h"
 #include "tokenizer_build.h"
 
 #define FIRST_ROOM 1024
-
-static bool is_utf8(const char *bytes, size_t length)
-{
-    for (size_t i = 0; i < length;) {
-        utf8proc_int32_t point;
-        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)bytes + i,
-                                              (utf8proc_ssize_t)(length - i), &point);
-        if (n <= 0)
-            return false;
-        i += (size_t)n;
-    }
-    return true;
-}
 
 static bool grow(piece_index *index, size_t length)
 {
@@ -51,7 +38,7 @@ lx_status piece_index_add(piece_index *index, const char *bytes, size_t length, 
     if (length == 0 || length > TOKENIZER_PIECE_BYTES)
         return lx_fail(err, LX_ECONFIG, "piece %d has %zu bytes: 1 to %d are possible", id, length,
                        TOKENIZER_PIECE_BYTES);
-    if (!is_utf8(bytes, length))
+    if (lx_utf8_bad(bytes, length) < length)
         return lx_fail(err, LX_ECONFIG, "piece %d is not UTF-8", id);
     if (!isfinite(score) || fabs(score) > TOKENIZER_SCORE)
         return lx_fail(err, LX_ECONFIG, "piece %d has score %g: must be finite and within +-%g", id,

@@ -15,8 +15,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <utf8proc.h>
 
+#include "lx_utf8.h"
 #include "tokenizer_build.h"
 
 #define SPACE       "\xE2\x96\x81" /* U+2581, the mark that begins a word */
@@ -319,14 +319,9 @@ static lx_status check_text(const encoder_tokenizer *t, const char *text, size_t
     if (bytes > t->max_bytes)
         return lx_fail(err, LX_EJOB, "text of %zu bytes: at most %zu were planned for", bytes,
                        t->max_bytes);
-    for (size_t i = 0; i < bytes;) {
-        utf8proc_int32_t point;
-        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text + i,
-                                              (utf8proc_ssize_t)(bytes - i), &point);
-        if (n <= 0)
-            return lx_fail(err, LX_EJOB, "text is not UTF-8 at byte %zu of %zu", i, bytes);
-        i += (size_t)n;
-    }
+    size_t bad = lx_utf8_bad(text, bytes);
+    if (bad < bytes)
+        return lx_fail(err, LX_EJOB, "text is not UTF-8 at byte %zu of %zu", bad, bytes);
     return LX_OK;
 }
 

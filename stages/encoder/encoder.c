@@ -1,0 +1,203 @@
+/*
+ * encoder.c - cleaner, tokenizer, model and cache as one
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "encoder.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cache.h"
+
+struct encoder {
+    umt5 *model;                  /* owned */
+    encoder_cleaner *cleaner;     /* owned; NULL without a tokenizer, as the next */
+    encoder_tokenizer *tokenizer; /* owned */
+    lx_arena *arena;              /* owned */
+    lx_exec x;
+    encoder_cache cache;
+    float *context; /* [max_tokens, dim], of the arena */
+    int32_t ids[ENCODER_TEXT_LEN];
+    int64_t max_tokens;
+    const lx_progress *progress; /* borrowed */
+    lx_run *run;                 /* borrowed */
+};
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static lx_status open_tokenizer(encoder *e, const encoder_options *o, lx_err *err)
+{
+    if (!o->tokenizer)
+        return LX_OK;
+    lx_status status = encoder_cleaner_create(&e->cleaner, LX_LIMIT_PROMPT, err);
+    if (status != LX_OK)
+        return status;
+    /* Cleaning may lengthen a prompt: by no more than three bytes for one. */
+    status = encoder_tokenizer_open(&e->tokenizer, o->tokenizer, 4 * LX_LIMIT_PROMPT, err);
+    if (status != LX_OK)
+        return status;
+    int64_t rows = umt5_dims(e->model)->vocab, last = encoder_tokenizer_max_id(e->tokenizer);
+    if (last >= rows)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s has ids up to %" PRId64 ", the embedding table of %s has %" PRId64
+                       " rows: they do not belong together",
+                       o->tokenizer, last, o->weights, rows);
+    return LX_OK;
+}
+
+/* What stays for the whole life: the context that is made, and the kept ones. */
+static lx_status take_standing(encoder *e, lx_arena *arena, int cache_entries, lx_err *err)
+{
+    const int64_t dim = umt5_dims(e->model)->dim;
+    lx_status status = encoder_cache_open(&e->cache, arena, cache_entries, e->max_tokens, dim, err);
+    if (status == LX_OK)
+        status =
+            lx_arena_take_f32(arena, (uint64_t)e->max_tokens * (uint64_t)dim, &e->context, err);
+    return status;
+}
+
+/* Everything once, dry: the highest mark is the plan. */
+static lx_status plan(encoder *e, const encoder_options *o, uint64_t *bytes, lx_err *err)
+{
+    lx_arena *dry = NULL;
+    lx_exec x;
+    const umt5_request request = {.n = e->max_tokens, .run = o->run};
+    lx_status status = lx_arena_create_dry(&dry, err);
+    if (status == LX_OK)
+        status = take_standing(e, dry, o->cache_entries, err);
+    if (status == LX_OK)
+        status = lx_exec_open_cpu(&x, dry, o->n_threads, err);
+    if (status == LX_OK)
+        status = umt5_encode(e->model, &x, &request, e->context, err);
+    if (status == LX_OK)
+        *bytes = lx_arena_peak(dry);
+    lx_arena_destroy(&dry);
+    return status;
+}
+
+static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
+{
+    uint64_t bytes = 0;
+    lx_status status = plan(e, o, &bytes, err);
+    if (status == LX_OK && o->max_bytes && bytes > o->max_bytes)
+        status = lx_fail(err, LX_EAGAIN,
+                         "the encoder needs %.1f MiB beside its weights for %" PRId64
+                         " tokens and %d kept contexts, %.1f MiB are allowed",
+                         (double)bytes / 0x1p20, e->max_tokens, o->cache_entries,
+                         (double)o->max_bytes / 0x1p20);
+    if (status == LX_OK)
+        status = lx_arena_create(&e->arena, (size_t)bytes, err);
+    if (status == LX_OK)
+        status = take_standing(e, e->arena, o->cache_entries, err);
+    if (status == LX_OK)
+        status = lx_exec_open_cpu(&e->x, e->arena, o->n_threads, err);
+    return status;
+}
+
+lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
+{
+    encoder *e = calloc(1, sizeof *e);
+    if (!e)
+        return lx_fail(err, LX_EAGAIN, "no memory for the encoder's record");
+    e->max_tokens = o->max_tokens ? o->max_tokens : ENCODER_TEXT_LEN;
+    e->progress = o->progress;
+    e->run = o->run;
+    lx_status status = umt5_open(&e->model, o->weights, o->progress, err);
+    if (status == LX_OK)
+        status = open_tokenizer(e, o, err);
+    if (status == LX_OK)
+        status = take_memory(e, o, err);
+    if (status != LX_OK) {
+        encoder_close(&e);
+        return status;
+    }
+    *out = e;
+    return LX_OK;
+}
+
+void encoder_close(encoder **model)
+{
+    if (!model || !*model)
+        return;
+    encoder *e = *model;
+    umt5_close(&e->model);
+    encoder_cleaner_destroy(&e->cleaner);
+    encoder_tokenizer_close(&e->tokenizer);
+    lx_arena_destroy(&e->arena);
+    free(e);
+    *model = NULL;
+}
+
+/* --- one prompt ------------------------------------------------------------------------------- */
+
+lx_status encoder_tokens(encoder *e, const char *prompt, size_t bytes, encoder_prompt *out,
+                         lx_err *err)
+{
+    encoder_text text;
+    if (!e->tokenizer)
+        return lx_fail(err, LX_ECONFIG, "this encoder was opened without a tokenizer");
+    lx_status status = encoder_clean(e->cleaner, prompt, bytes, &text, err);
+    if (status != LX_OK)
+        return status;
+    *out = (encoder_prompt){.ids = e->ids, .looks_garbled = text.looks_garbled};
+    return encoder_tokenize(e->tokenizer, text.text, text.bytes, e->ids, ENCODER_TEXT_LEN,
+                            &out->counts, err);
+}
+
+lx_status encoder_encode(encoder *e, const int32_t *ids, int64_t n, encoder_context *out,
+                         lx_err *err)
+{
+    const char *weights_id = lx_weights_id(umt5_weights(e->model));
+    const float *rows = n > 0 ? encoder_cache_get(&e->cache, weights_id, ids, n) : NULL;
+    *out = (encoder_context){
+        .rows = rows, .n = n, .dim = umt5_dims(e->model)->dim, .was_cached = rows != NULL};
+    if (rows)
+        return LX_OK;
+    if (n > e->max_tokens)
+        return lx_fail(err, LX_EJOB, "%" PRId64 " token ids: at most %" PRId64 " were planned for",
+                       n, e->max_tokens);
+    const umt5_request request = {.ids = ids, .n = n, .progress = e->progress, .run = e->run};
+    lx_status status = umt5_encode(e->model, &e->x, &request, e->context, err);
+    if (status != LX_OK)
+        return status;
+    encoder_cache_put(&e->cache, weights_id, ids, n, e->context);
+    out->rows = e->context;
+    return LX_OK;
+}
+
+void encoder_notice(const encoder_prompt *prompt, char *text, size_t bytes)
+{
+    text[0] = 0;
+    int n = 0;
+    if (prompt->counts.n_dropped)
+        n = snprintf(text, bytes, "the prompt has %d tokens, %d fit: the last %d were dropped",
+                     prompt->counts.n + prompt->counts.n_dropped, prompt->counts.n,
+                     prompt->counts.n_dropped);
+    if (prompt->looks_garbled && n >= 0 && (size_t)n < bytes)
+        snprintf(
+            text + n, bytes - (size_t)n,
+            "%sthe prompt looks as if UTF-8 had been read as Latin-1 (like \"\xC3\x83\xC2\xA9\" "
+            "for \"\xC3\xA9\"); it is used as it is",
+            n ? "; " : "");
+}
+
+const umt5 *encoder_model(const encoder *model)
+{
+    return model->model;
+}
+
+uint64_t encoder_arena_bytes(const encoder *model)
+{
+    return lx_arena_bytes(model->arena);
+}
+
+uint64_t encoder_arena_peak(const encoder *model)
+{
+    return lx_arena_peak(model->arena);
+}
+
+const char *encoder_describe(const encoder *model)
+{
+    return lx_exec_describe(&model->x);
+}

@@ -1,0 +1,100 @@
+/*
+ * encoder.h - the text encoder: prompt -> context
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Cleans a prompt, turns it into at most 512 token ids and those into the context that the
+ *           DiT reads: F32 [n, dim], one row per id, end-of-text included, no padding rows (the DiT
+ *           knows that the rest up to 512 are zeros).
+ * Promise   Same ids as the reference; f32 arithmetic (W8A8 where the checkpoint is quantized); same
+ *           settings, same bits. All memory is planned by a dry run for 512 tokens and taken at
+ *           open; jobs allocate nothing. A prompt seen before comes from the cache.
+ * Source    text-encoder.md
+ * Threads   One encoder, one thread; the kernels use more inside.
+ * Tests     tests/stages/test_encoder_*.c
+ *
+ * Treacherous details, and the test that guards each
+ *   - Chinese commas reach the tokenizer as ASCII: cleaning is part of the model
+ *                                                  test_encoder_clean
+ *   - "&amp;amp;lt;" loses three levels of escaping; '<' stops only the first
+ *                                                  test_encoder_clean
+ *   - ties ("xxx", "----") need sums in double, per word; the first to arrive wins
+ *                                                  test_encoder_tokenizer
+ *   - unknown characters are id 3, one per run and word; no byte pieces
+ *                                                  test_encoder_tokenizer
+ *   - literal "</s>" in a prompt really is token 1 test_encoder_tokenizer
+ *   - <extra_id_k> ids fall as k grows             test_encoder_tokenizer
+ *   - q k^T is not scaled by 1/sqrt(64)            test_encoder_umt5 (golden)
+ *   - every layer has its own bias table; keys after the query use the upper half of its buckets
+ *                                                  test_encoder_umt5 (golden, buckets)
+ *   - GELU (tanh form) is on gate.0, not on fc1    test_encoder_umt5 (golden)
+ *   - a row of the context does not depend on padding: only real tokens are run
+ *                                                  test_encoder_umt5 (golden)
+ */
+#ifndef ENCODER_H
+#define ENCODER_H
+
+#include "clean.h"
+#include "lx_stage.h"
+#include "tokenizer.h"
+#include "umt5.h"
+
+#define ENCODER_TEXT_LEN     512  /* tokens the DiT was trained with */
+#define ENCODER_TEXT_LEN_MAX 4096 /* of ids given by hand */
+
+typedef struct encoder encoder;
+
+typedef struct encoder_options {
+    const char *weights;   /* file or folder */
+    const char *tokenizer; /* file or folder; NULL: ids only */
+    int64_t max_tokens;    /* memory is planned for so many; 0: ENCODER_TEXT_LEN */
+    int cache_entries;
+    int n_threads;               /* 0: one per core */
+    const lx_progress *progress; /* unit "byte" while loading, "layer" while encoding; or NULL */
+    lx_run *run;                 /* dumps; NULL: none */
+    uint64_t max_bytes;          /* refuse to take more than this beside the weights; 0: no limit */
+} encoder_options;
+
+/** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
+ *  encoder_close. LX_ECONFIG, LX_EAGAIN with figures. */
+lx_status encoder_open(encoder **out, const encoder_options *options, lx_err *err);
+void encoder_close(encoder **model);
+
+typedef struct encoder_prompt {
+    const int32_t *ids; /* borrowed until the next encoder_tokens */
+    encoder_token_counts counts;
+    bool looks_garbled;
+} encoder_prompt;
+
+/** Clean and tokenize. LX_EJOB: not UTF-8, or too long. */
+lx_status encoder_tokens(encoder *model, const char *prompt, size_t bytes, encoder_prompt *out,
+                         lx_err *err);
+
+typedef struct encoder_context {
+    const float *rows; /* [n, dim], borrowed until the next encoder_encode */
+    int64_t n, dim;
+    bool was_cached;
+} encoder_context;
+
+/** Encode ids, or find them in the cache. LX_EJOB, LX_ECANCEL. */
+lx_status encoder_encode(encoder *model, const int32_t *ids, int64_t n, encoder_context *out,
+                         lx_err *err);
+
+/** One line about what was dropped or looks wrong in a prompt; "" if all is well. */
+void encoder_notice(const encoder_prompt *prompt, char *text, size_t bytes);
+
+const umt5 *encoder_model(const encoder *model);
+uint64_t encoder_arena_bytes(const encoder *model); /* planned and taken */
+uint64_t encoder_arena_peak(const encoder *model);  /* used so far */
+const char *encoder_describe(const encoder *model); /* which arithmetic runs */
+
+/* --- as a stage ------------------------------------------------------------------------------- */
+
+/** Load what the config names, make the lending desk, run once on a single token. */
+lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err);
+/** The lx_job_fn; self is the encoder. */
+lx_status encoder_on_job(void *self, lx_stage_job *job, lx_err *err);
+
+/** `lx2v-encoder run ...`; argv after "run". Returns the exit code. */
+int encoder_run(int argc, char **argv);
+
+#endif

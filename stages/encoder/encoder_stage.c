@@ -1,0 +1,123 @@
+/*
+ * encoder_stage.c - the encoder behind the launcher: one replica and its jobs
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "encoder.h"
+#include "lx_log.h"
+#include "weights/lx_model_dir.h"
+
+/* Fill found->text and found->tokenizer with what the config means. */
+static lx_status find_files(const lx_config *config, lx_model_paths *found, lx_err *err)
+{
+    snprintf(found->text, sizeof found->text, "%s", config->model.text);
+    snprintf(found->tokenizer, sizeof found->tokenizer, "%s", config->model.tokenizer);
+    if (found->text[0] && found->tokenizer[0])
+        return LX_OK; /* named both: the rest of the folder does not matter here */
+    lx_model_paths *asked = malloc(sizeof *asked); /* too large for a stack */
+    if (!asked)
+        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
+    *asked = *found;
+    snprintf(asked->dit, sizeof asked->dit, "%s", config->model.dit);
+    snprintf(asked->vae, sizeof asked->vae, "%s", config->model.vae);
+    lx_status status = lx_model_resolve(found, config->model.dir, asked, err);
+    free(asked);
+    return status;
+}
+
+/* One token: every weight is read once and every kernel runs, so a damaged checkpoint is found
+ * before the first job. */
+static lx_status self_test(encoder *e, lx_err *err)
+{
+    encoder_prompt prompt;
+    encoder_context context;
+    lx_status status = encoder_tokens(e, "", 0, &prompt, err);
+    if (status == LX_OK)
+        status = encoder_encode(e, prompt.ids, prompt.counts.n, &context, err);
+    if (status == LX_EJOB) /* no job is at fault here */
+        err->status = status = LX_ECONFIG;
+    return status == LX_OK ? LX_OK : lx_wrap(err, "self-test");
+}
+
+static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths *paths,
+                            lx_err *err)
+{
+    const lx_config *config = lx_stage_config_of(stage);
+    encoder_options options = {.weights = paths->text,
+                               .tokenizer = paths->tokenizer,
+                               .cache_entries = config->encoder.cache_entries,
+                               .n_threads = lx_stage_replica(stage)->threads,
+                               .progress = lx_stage_progress(stage)};
+    encoder *e = NULL;
+    lx_status status = encoder_open(&e, &options, err);
+    if (status != LX_OK)
+        return status;
+    uint64_t bytes = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(encoder_model(e))->dim * sizeof(float);
+    status = lx_stage_lends(stage, config->links.depth, bytes, err);
+    if (status == LX_OK)
+        status = self_test(e, err);
+    if (status != LX_OK) {
+        encoder_close(&e);
+        return status;
+    }
+    const lx_t5_dims *d = umt5_dims(encoder_model(e));
+    LX_I("%s layers=%" PRId64 " dim=%" PRId64 " vocab=%" PRId64 " cache_entries=%d",
+         encoder_describe(e), d->n_layers, d->dim, d->vocab, options.cache_entries);
+    *out = e;
+    return LX_OK;
+}
+
+lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err)
+{
+    const lx_config *config = lx_stage_config_of(stage);
+    const char *device = lx_stage_replica(stage)->device;
+    if (strcmp(device, "cpu") != 0)
+        return lx_fail(err, LX_ECONFIG,
+                       "stages.encoder: device %s: this build (%s) runs on the cpu only", device,
+                       LX2V_BACKEND);
+    lx_model_paths *paths = calloc(1, sizeof *paths);
+    if (!paths)
+        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
+    lx_status status = find_files(config, paths, err);
+    if (status == LX_OK)
+        status = open_model(out, stage, paths, err);
+    free(paths);
+    return status;
+}
+
+/* --- one job ---------------------------------------------------------------------------------- */
+
+lx_status encoder_on_job(void *self, lx_stage_job *job, lx_err *err)
+{
+    encoder *e = self;
+    const lx_job *params = lx_stage_job_of(job);
+    const size_t bytes = strlen(params->prompt);
+    encoder_prompt prompt;
+    encoder_context context;
+    char notice[LX_LIMIT_TEXT];
+    lx_status status = encoder_tokens(e, params->prompt, bytes, &prompt, err);
+    if (status != LX_OK)
+        return status;
+    lx_stage_note_tokens(job, prompt.counts.n, prompt.counts.n_dropped);
+    encoder_notice(&prompt, notice, sizeof notice);
+    if (notice[0]) {
+        LX_W("job=%s %s", params->id, notice);
+        lx_stage_note(job, notice);
+    }
+    status = encoder_encode(e, prompt.ids, prompt.counts.n, &context, err);
+    if (status != LX_OK)
+        return status;
+    LX_I("job=%s prompt_bytes=%zu tokens=%d cached=%d", params->id, bytes, prompt.counts.n,
+         context.was_cached);
+    lx_tensor lent;
+    lx_shape shape = LX_SHAPE(context.n, context.dim);
+    status = lx_stage_lend(job, LX_DTYPE_F32, &shape, &lent, err);
+    if (status != LX_OK)
+        return status;
+    memcpy(lent.data, context.rows, (size_t)context.n * (size_t)context.dim * sizeof(float));
+    return lx_stage_publish(job, true, err);
+}

@@ -1,0 +1,51 @@
+/*
+ * umt5.h - the UMT5 encoder: token ids to one row of context each
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Written once as a sequence of calls into kernels/. Only the real tokens are run: without
+ *           padding there is no mask, and the kept rows are the same (text-encoder.md 2.4).
+ * Promise   f32 residual, norms, scores and softmax; linears as the checkpoint stores them (float,
+ *           or W8A8 in int8 or fp8). Dimensions come from the tensors. No allocation while encoding:
+ *           everything is taken from the exec's arena; a dry one measures it.
+ * Source    text-encoder.md 2; Wan2.1 wan/modules/t5.py
+ * Threads   One thread at a time; the exec brings its own.
+ * Tests     tests/stages/test_encoder_umt5.c
+ */
+#ifndef ENCODER_UMT5_H
+#define ENCODER_UMT5_H
+
+#include "lx_exec.h"
+#include "lx_run.h"
+#include "weights/lx_catalog.h"
+
+typedef struct umt5 umt5;
+
+/** Read a checkpoint and check that it is a UMT5 encoder. progress: unit "byte", may be NULL. */
+lx_status umt5_open(umt5 **out, const char *path, const lx_progress *progress, lx_err *err);
+void umt5_close(umt5 **model);
+
+const lx_t5_dims *umt5_dims(const umt5 *model);
+const lx_weights *umt5_weights(const umt5 *model); /* borrowed until umt5_close */
+
+typedef struct umt5_request {
+    const int32_t *ids;          /* [n], each below dims.vocab */
+    int64_t n;                   /* 1 or more */
+    const lx_progress *progress; /* unit "layer"; may be NULL */
+    lx_run *run; /* dumps: token_embedding, blocks.N.attn.q ..., norm; may be NULL */
+} umt5_request;
+
+/**
+ * Encode.
+ *
+ * @param context  [n, dim] f32, written
+ *
+ * @retval LX_EJOB     an id beyond the table, no memory in the arena, or a result that is not finite
+ * @retval LX_ECANCEL  progress said so, between two layers
+ */
+lx_status umt5_encode(const umt5 *model, lx_exec *x, const umt5_request *request, float *context,
+                      lx_err *err);
+
+/** Bucket of a key `offset` tokens after the query (before it: negative); n_buckets 32 in UMT5. */
+int umt5_bucket(int64_t offset, int64_t n_buckets);
+
+#endif
