@@ -13,21 +13,22 @@
 
 #include <cmocka.h>
 
+#include "encoder_helpers.h"
 #include "encoder_strings.h"
 #include "tokenizer.h"
 
-#define GOLDEN    LX2V_SOURCE_DIR "/tests/golden/tokenizer"
-#define MAX_BYTES 16384
-#define MAX_IDS   512
-#define BLOCK     100
-#define N_STRINGS 100000
+#define VOCABULARY GOLDEN "/tokenizer"
+#define MAX_BYTES  16384
+#define MAX_IDS    512
+#define BLOCK      100
+#define N_STRINGS  100000
 
 static encoder_tokenizer *open_golden(const char *file)
 {
     encoder_tokenizer *t = NULL;
     lx_err err = {0};
     char path[4096];
-    snprintf(path, sizeof path, "%s%s", GOLDEN, file);
+    snprintf(path, sizeof path, "%s%s", VOCABULARY, file);
     if (encoder_tokenizer_open(&t, path, MAX_BYTES, &err) != LX_OK)
         fail_msg("%s", err.message);
     return t;
@@ -38,7 +39,7 @@ static encoder_tokenizer *open_golden(const char *file)
 static void compare_with_golden(const char *file)
 {
     static uint64_t expected[N_STRINGS / BLOCK][2];
-    FILE *f = fopen(GOLDEN "/ids.fnv", "rb");
+    FILE *f = fopen(VOCABULARY "/ids.fnv", "rb");
     assert_non_null(f);
     assert_int_equal(fread(expected, sizeof expected, 1, f), 1);
     fclose(f);
@@ -81,36 +82,11 @@ static void test_fuzzed_strings_from_spiece_model(void **state)
 
 /* --- a vocabulary small enough to follow by hand ---------------------------------------------- */
 
-#define ADDED                                                                                      \
-    "{\"id\":1,\"content\":\"</s>\",\"normalized\":false},"                                        \
-    "{\"id\":3,\"content\":\"<unk>\",\"normalized\":false}"
-#define VOCAB                                                                                      \
-    "[\"<pad>\",0],[\"</s>\",0],[\"<s>\",0],[\"<unk>\",0],[\"\xE2\x96\x81\",-2],"                  \
-    "[\"a\",-3],[\"b\",-3],[\"ab\",-6],[\"x\",-2],[\"xx\",-3]"
-#define NORMALIZER "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" \"}"
-#define PRE                                                                                        \
-    "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"always\"}"
-#define POST                                                                                       \
-    "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}},"                  \
-    "{\"SpecialToken\":{\"id\":\"</s>\"}}],\"special_tokens\":{\"</s>\":{\"ids\":[1]}}}"
-#define TYPE "\"type\":\"Unigram\",\"unk_id\":3,"
-
-static const char *json_of(const char *added, const char *vocab, const char *normalizer,
-                           const char *pre, const char *post, const char *model)
-{
-    static char text[8192];
-    snprintf(text, sizeof text,
-             "{\"added_tokens\":[%s],\"normalizer\":%s,\"pre_tokenizer\":%s,\"post_processor\":%s,"
-             "\"model\":{%s\"vocab\":[%s]}}",
-             added, normalizer, pre, post, model, vocab);
-    return text;
-}
-
 static encoder_tokenizer *open_small(void)
 {
     encoder_tokenizer *t = NULL;
     lx_err err = {0};
-    const char *json = json_of(ADDED, VOCAB, NORMALIZER, PRE, POST, TYPE);
+    const char *json = json_small();
     if (encoder_tokenizer_parse(&t, json, strlen(json), "small", MAX_BYTES, &err) != LX_OK)
         fail_msg("%s", err.message);
     return t;
@@ -212,30 +188,43 @@ static void test_json_of_other_models_is_refused(void **state)
         const char *json = json_of(__VA_ARGS__);                                                   \
         refuse(json, strlen(json), reason);                                                        \
     } while (0)
-    REFUSE("normalizer is \"Precompiled\"", ADDED, VOCAB, "{\"type\":\"Precompiled\"}", PRE, POST,
-           TYPE);
-    REFUSE("normalizer is \"null\"", ADDED, VOCAB, "null", PRE, POST, TYPE);
-    REFUSE("pre_tokenizer is \"ByteLevel\"", ADDED, VOCAB, NORMALIZER, "{\"type\":\"ByteLevel\"}",
-           POST, TYPE);
-    REFUSE("pre_tokenizer", ADDED, VOCAB, NORMALIZER,
+    REFUSE("normalizer is \"Precompiled\"", JSON_ADDED, JSON_VOCAB, "{\"type\":\"Precompiled\"}",
+           JSON_PRE, JSON_POST, JSON_TYPE);
+    REFUSE("normalizer is \"null\"", JSON_ADDED, JSON_VOCAB, "null", JSON_PRE, JSON_POST,
+           JSON_TYPE);
+    REFUSE("pre_tokenizer is \"ByteLevel\"", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER,
+           "{\"type\":\"ByteLevel\"}", JSON_POST, JSON_TYPE);
+    REFUSE("pre_tokenizer", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER,
            "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"first\"}",
-           POST, TYPE);
-    REFUSE("post_processor is \"null\"", ADDED, VOCAB, NORMALIZER, PRE, "null", TYPE);
-    REFUSE("model is \"BPE\"", ADDED, VOCAB, NORMALIZER, PRE, POST, "\"type\":\"BPE\",");
-    REFUSE("byte_fallback", ADDED, VOCAB, NORMALIZER, PRE, POST, TYPE "\"byte_fallback\":true,");
-    REFUSE("unk_id", ADDED, VOCAB, NORMALIZER, PRE, POST, "\"type\":\"Unigram\",\"unk_id\":99,");
-    REFUSE("unk_id", ADDED, VOCAB, NORMALIZER, PRE, POST, "\"type\":\"Unigram\",\"unk_id\":null,");
-    REFUSE("model.vocab", ADDED, "", NORMALIZER, PRE, POST, TYPE);
-    REFUSE("is there twice", ADDED, VOCAB ",[\"ab\",-1]", NORMALIZER, PRE, POST, TYPE);
-    REFUSE("score", ADDED, VOCAB ",[\"q\",-1e300]", NORMALIZER, PRE, POST, TYPE);
-    REFUSE("[piece, score]", ADDED, VOCAB ",[\"q\"]", NORMALIZER, PRE, POST, TYPE);
-    REFUSE("0 bytes", ADDED, VOCAB ",[\"\",-1]", NORMALIZER, PRE, POST, TYPE);
-    REFUSE("says otherwise", "{\"id\":2,\"content\":\"</s>\"}", VOCAB, NORMALIZER, PRE, POST, TYPE);
-    REFUSE("says otherwise", "{\"id\":5,\"content\":\"new\"}", VOCAB, NORMALIZER, PRE, POST, TYPE);
-    REFUSE("lstrip", "{\"id\":1,\"content\":\"</s>\",\"lstrip\":true}", VOCAB, NORMALIZER, PRE,
-           POST, TYPE);
-    REFUSE("`id`", "{\"id\":99999999999,\"content\":\"new\"}", VOCAB, NORMALIZER, PRE, POST, TYPE);
-    REFUSE("line", "{", VOCAB, NORMALIZER, PRE, POST, TYPE);
+           JSON_POST, JSON_TYPE);
+    REFUSE("post_processor is \"null\"", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER, JSON_PRE, "null",
+           JSON_TYPE);
+    REFUSE("model is \"BPE\"", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER, JSON_PRE, JSON_POST,
+           "\"type\":\"BPE\",");
+    REFUSE("byte_fallback", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER, JSON_PRE, JSON_POST,
+           JSON_TYPE "\"byte_fallback\":true,");
+    REFUSE("unk_id", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER, JSON_PRE, JSON_POST,
+           "\"type\":\"Unigram\",\"unk_id\":99,");
+    REFUSE("unk_id", JSON_ADDED, JSON_VOCAB, JSON_NORMALIZER, JSON_PRE, JSON_POST,
+           "\"type\":\"Unigram\",\"unk_id\":null,");
+    REFUSE("model.vocab", JSON_ADDED, "", JSON_NORMALIZER, JSON_PRE, JSON_POST, JSON_TYPE);
+    REFUSE("is there twice", JSON_ADDED, JSON_VOCAB ",[\"ab\",-1]", JSON_NORMALIZER, JSON_PRE,
+           JSON_POST, JSON_TYPE);
+    REFUSE("score", JSON_ADDED, JSON_VOCAB ",[\"q\",-1e300]", JSON_NORMALIZER, JSON_PRE, JSON_POST,
+           JSON_TYPE);
+    REFUSE("[piece, score]", JSON_ADDED, JSON_VOCAB ",[\"q\"]", JSON_NORMALIZER, JSON_PRE,
+           JSON_POST, JSON_TYPE);
+    REFUSE("0 bytes", JSON_ADDED, JSON_VOCAB ",[\"\",-1]", JSON_NORMALIZER, JSON_PRE, JSON_POST,
+           JSON_TYPE);
+    REFUSE("says otherwise", "{\"id\":2,\"content\":\"</s>\"}", JSON_VOCAB, JSON_NORMALIZER,
+           JSON_PRE, JSON_POST, JSON_TYPE);
+    REFUSE("says otherwise", "{\"id\":5,\"content\":\"new\"}", JSON_VOCAB, JSON_NORMALIZER,
+           JSON_PRE, JSON_POST, JSON_TYPE);
+    REFUSE("lstrip", "{\"id\":1,\"content\":\"</s>\",\"lstrip\":true}", JSON_VOCAB, JSON_NORMALIZER,
+           JSON_PRE, JSON_POST, JSON_TYPE);
+    REFUSE("`id`", "{\"id\":99999999999,\"content\":\"new\"}", JSON_VOCAB, JSON_NORMALIZER,
+           JSON_PRE, JSON_POST, JSON_TYPE);
+    REFUSE("line", "{", JSON_VOCAB, JSON_NORMALIZER, JSON_PRE, JSON_POST, JSON_TYPE);
 #undef REFUSE
     static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n";
     refuse(pointer, sizeof pointer - 1, "git lfs pull");
