@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "lx_tensor.h"
 #include "mux_png.h"
@@ -16,7 +17,6 @@ struct mux_clip {
     mux_video *video; /* owned; NULL for PNG */
     mux_png *png;     /* owned; NULL for mp4 */
     int64_t n_frames, n_added;
-    uint64_t needs;
     int write_error; /* errno, from the video writer */
 };
 
@@ -56,7 +56,14 @@ static lx_status explain(const mux_clip *clip, lx_status status, lx_err *err)
     int error = clip->png ? mux_png_write_error(clip->png) : clip->write_error;
     if (status == LX_OK || !error)
         return status;
-    return mux_out_write_failed(&clip->out, error, clip->needs, err);
+    struct stat st;
+    uint64_t written = clip->png                       ? mux_png_bytes(clip->png)
+                       : fstat(clip->out.fd, &st) == 0 ? (uint64_t)st.st_size
+                                                       : 0;
+    /* What is there now, stretched to all frames: better than the estimate it disproved. */
+    uint64_t frames = (uint64_t)(clip->n_added ? clip->n_added : 1);
+    uint64_t needs = (written / frames + 1) * (uint64_t)clip->n_frames;
+    return mux_out_write_failed(&clip->out, error, written, needs, err);
 }
 
 lx_status mux_clip_begin(mux_clip **out, const mux_clip_options *o, lx_err *err)
@@ -65,15 +72,14 @@ lx_status mux_clip_begin(mux_clip **out, const mux_clip_options *o, lx_err *err)
     if (!clip)
         return lx_fail(err, LX_EAGAIN, "no memory for a clip");
     clip->n_frames = o->n_frames;
-    clip->needs = mux_clip_needs(o->format, o->width, o->height, o->n_frames);
-    mux_out_options out_options = {.kind =
-                                       o->format == LX_FORMAT_PNG ? MUX_OUT_FOLDER : MUX_OUT_FILE,
-                                   .dir = o->dir,
-                                   .name = o->name,
-                                   .job = o->job,
-                                   .overwrite = o->overwrite,
-                                   .any_name = o->any_name,
-                                   .needs = clip->needs};
+    mux_out_options out_options = {
+        .kind = o->format == LX_FORMAT_PNG ? MUX_OUT_FOLDER : MUX_OUT_FILE,
+        .dir = o->dir,
+        .name = o->name,
+        .job = o->job,
+        .overwrite = o->overwrite,
+        .any_name = o->any_name,
+        .needs = mux_clip_needs(o->format, o->width, o->height, o->n_frames)};
     lx_status status = mux_out_begin(&clip->out, &out_options, err);
     if (status == LX_OK)
         status = explain(clip, open_writer(clip, o, err), err);

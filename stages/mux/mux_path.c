@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -195,11 +196,18 @@ static lx_status no_space(uint64_t needs, uint64_t has, lx_err *err)
                    (double)needs / 0x1p20, (double)has / 0x1p20);
 }
 
-lx_status mux_out_write_failed(const mux_out *out, int error, uint64_t needs, lx_err *err)
+lx_status mux_out_write_failed(const mux_out *out, int error, uint64_t written, uint64_t needs,
+                               lx_err *err)
 {
-    if (error == ENOSPC || error == EDQUOT || error == EFBIG)
-        return no_space(needs, free_bytes(out->dir_fd), err);
-    return lx_fail(err, LX_EJOB, "writing %s: %s", out->name, strerror(error));
+    struct rlimit limit = {0};
+    uint64_t has;
+    if (error == EFBIG && getrlimit(RLIMIT_FSIZE, &limit) == 0)
+        has = limit.rlim_cur;
+    else if (error == ENOSPC || error == EDQUOT)
+        has = written + free_bytes(out->dir_fd); /* the part goes, and gives back its bytes */
+    else
+        return lx_fail(err, LX_EJOB, "writing %s: %s", out->name, strerror(error));
+    return no_space(needs > has ? needs : has + 1, has, err);
 }
 
 /* Is the final name free, or something that we may replace? */
@@ -252,7 +260,7 @@ static lx_status open_part(mux_out *out, lx_err *err)
         rc = create_part(out);
     }
     if (rc || flock(out->fd, LOCK_EX | LOCK_NB))
-        return mux_out_write_failed(out, errno, 0, err);
+        return mux_out_write_failed(out, errno, 0, 0, err);
     return LX_OK;
 }
 
@@ -330,7 +338,7 @@ lx_status mux_out_commit(mux_out *out, lx_err *err)
 {
     lx_status status = check_target(out, err); /* it may have been made since begin */
     if (status == LX_OK && fsync(out->fd))
-        status = mux_out_write_failed(out, errno, 0, err);
+        status = mux_out_write_failed(out, errno, 0, 0, err);
     if (status == LX_OK) {
         int error = out->overwrite ? rename_over(out) : rename_new(out);
         if (error == EEXIST)

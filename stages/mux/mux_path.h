@@ -66,7 +66,9 @@ lx_status mux_out_commit(mux_out *out, lx_err *err);
 /** Remove the part and close; harmless after a commit, a failed begin, or on {0} with fds -1. */
 void mux_out_discard(mux_out *out);
 
-/** Explain a failed write: for ENOSPC, EDQUOT and EFBIG "no space: needs X, has Y". LX_EJOB. */
-lx_status mux_out_write_failed(const mux_out *out, int error, uint64_t needs, lx_err *err);
+/** Explain a failed write: for ENOSPC, EDQUOT and EFBIG "no space: needs X, has Y". LX_EJOB.
+ *  written: bytes of the part so far; needs: what the whole artifact would take. */
+lx_status mux_out_write_failed(const mux_out *out, int error, uint64_t written, uint64_t needs,
+                               lx_err *err);
 
 #endif

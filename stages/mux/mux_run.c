@@ -184,6 +184,6 @@ int mux_run(int argc, char **argv)
     }
     lx_run_close(&run);
     if (status != LX_OK)
-        LX_E("error=%s %s", lx_status_name(status), err.message);
+        LX_E("%s: %s", lx_status_name(status), err.message);
     return lx_exit_code(status);
 }
