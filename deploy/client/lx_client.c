@@ -19,6 +19,7 @@
 
 #define TICK_MS      100
 #define KEPT_EVENTS  64   /* that come while an answer is awaited */
+#define SLICE_S      1.0  /* of a wait; after each: is the launcher alive at all? */
 #define QUIET_S      5.0  /* silence after which a watcher asks whether anybody is there */
 #define GONE_S       10.0 /* how long a launcher may be away before a watch gives up */
 #define SOCKET_NAME  "clients.sock"
@@ -122,6 +123,8 @@ static lx_status refused(const lx_msg *msg, lx_err *err)
     lx_status status = (lx_status)msg->u.failed.status;
     if (status <= LX_OK || status > LX_ECANCEL)
         status = LX_EJOB;
+    if (status == LX_EJOB && strcmp(msg->u.failed.field, "job") == 0)
+        status = LX_ECONFIG; /* no such job: somebody mistyped its id */
     const char *field = msg->u.failed.field, *text = msg->u.failed.text;
     bool named = *field && strncmp(text, field, strlen(field)) != 0;
     if (status == LX_EAGAIN && msg->u.failed.retry_after_ms > 0)
@@ -135,22 +138,23 @@ static lx_status next_answer(lx_client *c, double deadline, lx_err *err)
 {
     for (;;) {
         double left_s = deadline - lx_now_s();
-        int timeout_ms = isinf(left_s)   ? -1
-                         : left_s <= 0   ? 0
-                         : left_s > 3600 ? 3600000
-                                         : (int)(left_s * 1e3) + 1;
+        int timeout_ms = left_s <= 0        ? 0
+                         : left_s > SLICE_S ? (int)(SLICE_S * 1e3)
+                                            : (int)(left_s * 1e3) + 1;
         lx_err why = {0};
         lx_status status = lx_bus_receive(c->bus, NULL, &c->in, timeout_ms, &why);
-        if (status == LX_EAGAIN && left_s <= 0)
-            return lx_fail(err, LX_ETIMEOUT, "the launcher at %s gives no answer", c->endpoint);
-        if (status == LX_EAGAIN)
-            continue;
-        if (status != LX_OK)
+        if (status == LX_EAGAIN) {
+            if (probe(c->endpoint, &why) != LX_OK)
+                return lx_fail(err, LX_ESTAGE, "the launcher at %s has gone", c->endpoint);
+            if (left_s <= 0)
+                return lx_fail(err, LX_ETIMEOUT, "the launcher at %s gives no answer", c->endpoint);
+        } else if (status != LX_OK) {
             return lx_fail(err, status, "%s", why.message);
-        if (c->in.kind == LX_MSG_EVENT)
+        } else if (c->in.kind == LX_MSG_EVENT) {
             keep_event(c);
-        else if (c->in.req == c->req)
+        } else if (c->in.req == c->req) {
             return c->in.kind == LX_MSG_REFUSED ? refused(&c->in, err) : LX_OK;
+        }
     }
 }
 
@@ -333,17 +337,27 @@ static lx_status subscribe(lx_client *c, const char *id, lx_err *err)
 }
 
 /* After a silence: is the launcher there? One that came back has forgotten who was watching, so the
- * question is the subscription itself. */
-static lx_status still_there(lx_client *c, const char *id, lx_err *err)
+ * question is the subscription itself. *enough: the watcher wants no more. */
+static lx_status still_there(lx_client *c, const char *id, lx_client_event_fn on_event, void *self,
+                             bool *enough, lx_err *err)
 {
     double deadline = lx_now_s() + GONE_S;
     lx_err why = {0};
     while (probe(c->endpoint, &why) != LX_OK) {
         if (lx_now_s() > deadline)
             return lx_fail(err, LX_ESTAGE, "the launcher at %s has gone", c->endpoint);
+        *enough = !on_event(self, NULL);
+        if (*enough)
+            return LX_OK;
         usleep(200 * 1000);
     }
-    return subscribe(c, id, err);
+    lx_status status = subscribe(c, id, &why);
+    if (status == LX_ECONFIG)
+        return lx_fail(err, LX_ESTAGE, "the launcher at %s was started again and knows no job %s",
+                       c->endpoint, id);
+    if (status != LX_OK)
+        lx_fail(err, status, "%s", why.message);
+    return status;
 }
 
 /* Hand over what came while answers were awaited; false: the watcher has seen enough. */
@@ -366,7 +380,8 @@ lx_status lx_client_watch(lx_client *c, const char *id, lx_client_event_fn on_ev
     if (status == LX_OK)
         status = subscribe(c, id, err);
     double heard_s = lx_now_s();
-    while (status == LX_OK) {
+    bool enough = false;
+    while (status == LX_OK && !enough) {
         if (!deliver_kept(c, on_event, self) || !on_event(self, NULL))
             return LX_OK;
         lx_err why = {0};
@@ -378,7 +393,7 @@ lx_status lx_client_watch(lx_client *c, const char *id, lx_client_event_fn on_ev
         } else if (status == LX_EAGAIN) {
             status = LX_OK;
             if (lx_now_s() - heard_s > QUIET_S) {
-                status = still_there(c, id, err);
+                status = still_there(c, id, on_event, self, &enough, err);
                 heard_s = lx_now_s();
             }
         } else {

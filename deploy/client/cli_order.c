@@ -1,0 +1,57 @@
+/*
+ * cli_order.c - lx2v cancel, retry, pause, resume, drain, shutdown
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdlib.h>
+
+#include "cli.h"
+
+static bool takes_ids(lx_client_order order)
+{
+    return order == LX_CLIENT_CANCEL || order == LX_CLIENT_RETRY;
+}
+
+static lx_status check_words(const cli_command *self, const cli_args *args, lx_err *err)
+{
+    if (takes_ids(self->order) && args->n_words == 0)
+        return lx_fail(err, LX_ECONFIG, "%s: which job? lx2v list names them", self->name);
+    if (!takes_ids(self->order) && args->n_words > 0)
+        return lx_fail(err, LX_ECONFIG, "%s: \"%.64s\" is too much; it takes no words", self->name,
+                       args->words[0]);
+    return LX_OK;
+}
+
+static lx_status give(const cli_command *self, const cli_args *args, lx_err *err)
+{
+    lx_client *client = NULL;
+    /* Drain is answered when the queue is empty: as long as that takes. */
+    double timeout_s = args->common.timeout_s > 0       ? args->common.timeout_s
+                       : self->order == LX_CLIENT_DRAIN ? -1
+                                                        : 0;
+    lx_status status = cli_connect(&client, &args->common, err);
+    if (status == LX_OK && !takes_ids(self->order))
+        status = lx_client_command(client, self->order, NULL, timeout_s, err);
+    for (int i = 0; status == LX_OK && takes_ids(self->order) && i < args->n_words; i++)
+        status = lx_client_command(client, self->order, args->words[i], timeout_s, err);
+    lx_client_close(&client);
+    if (status != LX_OK)
+        return status;
+    if (args->common.json)
+        cli_json_print(json_pack("{s:b, s:s}", "ok", 1, "command", self->name));
+    else
+        cli_say("%s: ok", self->name);
+    return LX_OK;
+}
+
+lx_status cli_order(const cli_command *self, int argc, char **argv, lx_err *err)
+{
+    cli_args args = {0};
+    bool done = false;
+    lx_status status = cli_begin(self, &args, argc, argv, NULL, 0, &done, err);
+    if (status == LX_OK && !done)
+        status = check_words(self, &args, err);
+    if (status == LX_OK && !done)
+        status = give(self, &args, err);
+    free(args.words);
+    return status;
+}
