@@ -1,0 +1,100 @@
+/*
+ * mk.h - random checkpoints of any dimensions, in the layouts that users have
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      The parts of lx2v-mkmodel. A value depends on seed, tensor name and element index only,
+ *           so every layout, thread count and chunking of one seed holds the same model.
+ * Memory    Bounded: one chunk per thread, whatever the size of the model.
+ * Tests     tests/unit/test_mkmodel.c (through the binary)
+ */
+#ifndef TESTS_MK_H
+#define TESTS_MK_H
+
+#include "lx_tensor.h"
+
+/* What a tensor's values look like. */
+typedef enum mk_kind {
+    MK_WEIGHT,     /* uniform, standard deviation 1/sqrt(fan_in) */
+    MK_QUERY,      /* MK_WEIGHT / 8: UMT5 does not scale its scores */
+    MK_GAIN,       /* 1 + small */
+    MK_BIAS,       /* small */
+    MK_TABLE,      /* relative position bias: small, but not equal */
+    MK_EMBEDDING,  /* standard deviation 1 */
+    MK_MODULATION, /* standard deviation 1/sqrt(last dimension) */
+} mk_kind;
+
+typedef struct mk_tensor {
+    char name[96];
+    lx_shape shape;
+    mk_kind kind;
+    bool is_linear; /* quantized in int8 and fp8 checkpoints */
+    int group;      /* DiT: block number, -1 for non_block */
+} mk_tensor;
+
+typedef struct mk_list {
+    mk_tensor *tensor; /* owned */
+    size_t n, room;
+} mk_list;
+
+typedef struct mk_dims {
+    int64_t dit_dim, dit_ffn, dit_blocks, freq_dim, text_dim;
+    int64_t t5_vocab, t5_dim, t5_attn, t5_ffn, t5_layers, t5_heads, t5_buckets;
+    int64_t vae_base;
+} mk_dims;
+
+/* Tensor lists in Wan naming (mk_list.c). False: no memory. */
+bool mk_list_dit(mk_list *list, const mk_dims *d);
+bool mk_list_t5(mk_list *list, const mk_dims *d);
+bool mk_list_vae(mk_list *list, const mk_dims *d);
+void mk_list_free(mk_list *list);
+
+/* Values (mk_values.c). */
+void mk_generate(const mk_tensor *t, uint64_t seed, uint64_t first, size_t n, float *out);
+
+/**
+ * One output row of a weight, as LightX2V's converter does: s = max(absmax, 1e-5) / 127 (448 for
+ * e4m3), code = round-half-even(w / s), clamped. The division by a constant is a product with its
+ * reciprocal, as PyTorch does it on a GPU. With bf16_scale the scale is rounded to bf16 before use.
+ */
+void mk_quantize_row(const float *w, size_t n, lx_dtype dtype, bool bf16_scale, void *codes,
+                     float *scale);
+
+/* How a file stores its tensors. */
+typedef struct mk_format {
+    lx_dtype linear; /* I8, F8_E4M3 or a float type */
+    lx_dtype other;  /* F32, F16 or BF16 */
+    lx_dtype scale;  /* F32 or BF16 */
+} mk_format;
+
+typedef struct mk_job {
+    uint64_t seed;
+    int threads;
+    bool zip64; /* write ZIP64 records even where they are not needed */
+} mk_job;
+
+/* Writers (mk_safetensors.c, mk_pth.c): false with errno and a line on stderr. `which` selects
+ * tensors of the list; NULL: all. */
+typedef bool (*mk_which)(const mk_tensor *t, int64_t argument);
+bool mk_write_safetensors(const char *path, const mk_list *list, mk_which which, int64_t argument,
+                          const mk_format *format, const mk_job *job);
+bool mk_write_pth(const char *path, const mk_list *list, const mk_format *format,
+                  const mk_job *job);
+
+/* One tensor of a file: where its bytes go. Writers make these and hand them to mk_fill. */
+typedef struct mk_place {
+    const mk_tensor *tensor;
+    lx_dtype dtype, scale_dtype;
+    bool is_quantized;
+    uint64_t offset, bytes, scale_offset, scale_bytes;
+    uint32_t crc, scale_crc; /* written by mk_fill if want_crc */
+} mk_place;
+
+/** Generate and write all places of a file with several threads. */
+bool mk_fill(int fd, const char *path, mk_place *place, size_t n, bool want_crc, const mk_job *job);
+
+/** tokenizer.json and spiece.model with `vocab` embedding rows (mk_tokenizer.c). */
+bool mk_write_tokenizer(const char *folder, int64_t vocab);
+
+bool mk_failed(const char *path, const char *what); /* prints and returns false */
+
+#endif
