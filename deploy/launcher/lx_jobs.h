@@ -51,6 +51,7 @@ struct lx_entry {
     bool has_drawn_seed; /* the client left it open: "the same job" then means any seed */
     int32_t attempt;     /* of the whole job; grows whenever work is thrown away */
     int strikes;         /* deaths of stages while they held this job */
+    bool is_excused;     /* one death was not counted: the stage had not begun */
     uint64_t retries;
 
     bool is_ending; /* ends as `state_next` once no stage holds it any more */

@@ -134,9 +134,15 @@ static void begin_again(route *r, lx_entry *e, const char *why)
     r->hands.news(r->hands.self, e, true);
 }
 
-/* A stage died (or ran out of something) under this job. */
-static void strike(route *r, lx_entry *e, const char *why)
+/* A stage died (or ran out of something) under this job. Once per job a death before the stage said
+ * "started" is no strike: it may have been dead already when it was given the job. */
+static void strike(route *r, lx_entry *e, bool has_started, const char *why)
 {
+    if (!has_started && !e->is_excused) {
+        e->is_excused = true;
+        begin_again(r, e, why);
+        return;
+    }
     if (++e->strikes < MAX_STRIKES) {
         begin_again(r, e, why);
         return;
@@ -187,6 +193,7 @@ void route_down(route *r, lx_stage_kind kind, int replica, const char *obituary,
     w->is_up = false;
     route_mourn(r, w->epoch);
     lx_entry *e = w->entry;
+    bool has_started = e && e->part[kind].start_s >= 0;
     /* What it published is out: that part is done, whether or not it lived to say so. */
     bool is_struck = e && !w->is_aborting && !e->is_ending && w->attempt == e->attempt &&
                      e->part[kind].state == LX_PART_RUNNING;
@@ -196,7 +203,7 @@ void route_down(route *r, lx_stage_kind kind, int replica, const char *obituary,
         char why[LX_LIMIT_TEXT];
         text_format(why, sizeof why, "%s%s%s", obituary, w->last_words[0] ? "; it said: " : "",
                     w->last_words);
-        strike(r, e, why);
+        strike(r, e, has_started, why);
     }
     for (lx_entry *x = lx_jobs_first(r->jobs, LX_LIST_RUNNING), *next; x; x = next) {
         next = x->next;
@@ -350,7 +357,7 @@ static void on_failed(route *r, lx_stage_kind kind, int replica, const lx_msg *m
     if (is_stale)
         return;
     if (status == LX_EAGAIN || status == LX_ECANCEL) /* nothing wrong with the job itself */
-        strike(r, e, text);
+        strike(r, e, true, text);
     else
         end_job(r, e, LX_JOB_FAILED, text);
 }
@@ -539,12 +546,15 @@ static int pump_list(route *r, lx_stage_kind kind, lx_job_list list, int n_idle,
 
 void route_pump(route *r, double now_s)
 {
+    /* What is nearly done makes room for what comes; mux joins what the VAE was just given. */
+    static const lx_stage_kind order[] = {LX_STAGE_VAE, LX_STAGE_MUX, LX_STAGE_DIT,
+                                          LX_STAGE_ENCODER};
     r->now_s = now_s;
-    /* Downstream first: what is nearly done makes room. */
-    for (int kind = LX_STAGE_COUNT - 1; kind >= 0; kind--) {
+    for (size_t k = 0; k < sizeof order / sizeof *order; k++) {
+        lx_stage_kind kind = order[k];
         double free_in_s[LX_LIMIT_REPLICAS];
-        int n_idle = free_times(r, (lx_stage_kind)kind, free_in_s);
-        n_idle = pump_list(r, (lx_stage_kind)kind, LX_LIST_RUNNING, n_idle, free_in_s);
+        int n_idle = free_times(r, kind, free_in_s);
+        n_idle = pump_list(r, kind, LX_LIST_RUNNING, n_idle, free_in_s);
         if (kind == LX_STAGE_ENCODER && !r->is_paused)
             pump_list(r, LX_STAGE_ENCODER, LX_LIST_QUEUED, n_idle, free_in_s);
     }
@@ -601,7 +611,7 @@ lx_status route_retry(route *r, lx_entry *entry, double now_s, lx_err *err)
     entry->attempt++;
     entry->retries++;
     entry->strikes = 0;
-    entry->is_ending = entry->has_all_chunks = false;
+    entry->is_ending = entry->is_excused = entry->has_all_chunks = false;
     entry->error[0] = entry->notice[0] = 0;
     entry->begin_s = entry->end_s = 0;
     entry->file_bytes = 0;
