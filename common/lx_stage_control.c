@@ -146,8 +146,8 @@ static void obey(lx_stage *stage, const lx_msg *msg)
 
 /* --- sending --------------------------------------------------------------------------------- */
 
-/* True while messages remain that the launcher does not take. */
-static bool send_outbox(lx_stage *stage)
+/* Until all is sent, or the launcher takes no more. */
+static void send_outbox(lx_stage *stage)
 {
     static lx_msg msg; /* this thread's only; 20 KiB */
     for (;;) {
@@ -157,11 +157,11 @@ static bool send_outbox(lx_stage *stage)
             msg = stage->outbox[stage->first_out];
         pthread_mutex_unlock(&stage->lock);
         if (empty)
-            return false;
+            return;
         lx_err why = {0};
         lx_status status = lx_bus_send(stage->bus, NULL, &msg, &why);
         if (status == LX_EAGAIN)
-            return true;
+            return;
         if (status != LX_OK)
             LX_E("cannot send %s: %s", lx_msg_kind_name(msg.kind), why.message);
         pthread_mutex_lock(&stage->lock);
@@ -216,14 +216,15 @@ static void sleep_until_woken(lx_stage *stage)
 }
 
 /* Whether the thread shall end: asked to, and all said (or a second gone by). */
-static bool is_over(lx_stage *stage, bool unsent, double *closing_s)
+static bool is_over(lx_stage *stage, double *closing_s)
 {
     pthread_mutex_lock(&stage->lock);
     if (atomic_load(&term_came) && !stage->stop) {
         stage->stop = true;
         pthread_cond_broadcast(&stage->news);
     }
-    bool closing = stage->closing;
+    /* Looked at together: what was posted before closing is sent, however fast the job was. */
+    bool closing = stage->closing, unsent = stage->n_out > 0;
     pthread_mutex_unlock(&stage->lock);
     if (!closing)
         return false;
@@ -240,10 +241,10 @@ void *stage_control_thread(void *self)
     uint64_t last_moved = 0;
     atomic_store(&term_wake_fd, stage->wake_fd);
     for (;;) {
-        bool unsent = send_outbox(stage);
+        send_outbox(stage);
         while (lx_bus_receive(stage->bus, NULL, &msg, 0, NULL) == LX_OK)
             obey(stage, &msg);
-        if (is_over(stage, unsent, &closing_s))
+        if (is_over(stage, &closing_s))
             break;
         beat_if_due(stage, &last_beat_s, &last_moved);
         sleep_until_woken(stage);
