@@ -139,7 +139,7 @@ static int tear_down(void **state)
     return failed;
 }
 
-/* --- asking ------------------------------------------------------------------------------------- */
+/* --- asking ----------------------------------------------------------------------------------- */
 
 static const heard *last(const desk *d)
 {
@@ -195,7 +195,7 @@ static int count(const desk *d, uint8_t peer, lx_msg_kind kind)
     return n;
 }
 
-/* --- submit ------------------------------------------------------------------------------------- */
+/* --- submit ----------------------------------------------------------------------------------- */
 
 static void test_submit_fills_in_the_defaults(void **state)
 {
@@ -343,7 +343,7 @@ static void test_submit_parked_stage_is_told_early(void **state)
     assert_non_null(strstr(h->text, "cannot read its weights"));
 }
 
-/* --- query -------------------------------------------------------------------------------------- */
+/* --- query ------------------------------------------------------------------------------------ */
 
 static void test_query_lists_in_order_and_ends(void **state)
 {
@@ -395,7 +395,7 @@ static void test_query_of_a_slow_reader_goes_on_later(void **state)
     assert_int_equal(count(d, 2, LX_MSG_END), 1);
 }
 
-/* --- events ------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void beat(desk *d, uint64_t done, double after_s)
 {
@@ -462,7 +462,7 @@ static void test_events_deaf_or_gone_watchers_harm_nobody(void **state)
     assert_int_equal(count(d, 2, LX_MSG_EVENT) + count(d, 3, LX_MSG_EVENT), 0); /* both let go */
 }
 
-/* --- commands ----------------------------------------------------------------------------------- */
+/* --- commands --------------------------------------------------------------------------------- */
 
 static void test_command_hello_names_the_output_folder(void **state)
 {
@@ -530,7 +530,7 @@ static void test_command_shutdown_is_answered_at_once(void **state)
     assert_int_equal(submit(d, "a")->kind, LX_MSG_REFUSED);
 }
 
-/* --- places ------------------------------------------------------------------------------------- */
+/* --- places ----------------------------------------------------------------------------------- */
 
 static void test_places_are_bounded_and_given_on(void **state)
 {

@@ -4,7 +4,7 @@
  */
 #include "world.h"
 
-/* --- the straight way --------------------------------------------------------------------------- */
+/* --- the straight way ------------------------------------------------------------------------- */
 
 static void test_route_follows_the_data(void **state)
 {
@@ -126,7 +126,7 @@ static void test_route_takes_the_replica_that_ends_first(void **state)
     world_free(w);
 }
 
-/* --- deaths ------------------------------------------------------------------------------------- */
+/* --- deaths ----------------------------------------------------------------------------------- */
 
 static void test_encoder_dead_is_encoded_again(void **state)
 {
@@ -400,7 +400,7 @@ static void test_idle_death_harms_no_job(void **state)
     world_free(w);
 }
 
-/* --- failures ----------------------------------------------------------------------------------- */
+/* --- failures --------------------------------------------------------------------------------- */
 
 static void test_failed_job_stops_its_other_stage(void **state)
 {
@@ -489,7 +489,7 @@ static void test_parked_stage_fails_those_who_need_it(void **state)
     world_free(w);
 }
 
-/* --- people ------------------------------------------------------------------------------------- */
+/* --- people ----------------------------------------------------------------------------------- */
 
 static void test_cancel_queued_ends_at_once(void **state)
 {
@@ -623,7 +623,7 @@ static void test_end_all_cancels_everything(void **state)
     world_free(w);
 }
 
-/* --- excuses ------------------------------------------------------------------------------------ */
+/* --- excuses ---------------------------------------------------------------------------------- */
 
 static void test_waiting_for_another_stage_is_no_hang(void **state)
 {

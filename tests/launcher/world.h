@@ -1,5 +1,5 @@
 /*
- * world.h - a route with nothing around it: what it sends is written down, nobody answers by himself
+ * world.h - a route with nothing around it: what it sends is written down, nobody answers
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef WORLD_H
@@ -158,7 +158,7 @@ static inline lx_entry *world_submit(world *w, const char *id)
     return e;
 }
 
-/* --- what a stage says, for the job it was last given ------------------------------------------- */
+/* --- what a stage says, for the job it was last given ----------------------------------------- */
 
 static inline lx_msg world_says(world *w, lx_stage_kind kind, int replica, lx_msg_kind what)
 {
@@ -244,7 +244,7 @@ static inline void world_denoise(world *w)
     world_done(w, D, 0, 1);
 }
 
-/* --- looking at what was sent ------------------------------------------------------------------- */
+/* --- looking at what was sent ----------------------------------------------------------------- */
 
 /* The next message of this kind to this stage since the last look, or NULL. */
 static inline const sent *world_next(world *w, lx_stage_kind to, lx_msg_kind kind)
