@@ -76,8 +76,9 @@ static void print_rest(void)
            "  encoder: {device: cpu, threads: 0}\n"
            "  dit: {device: %s, threads: 0}\n  vae: {device: %s, threads: 0}\n"
            "  mux: {device: cpu, threads: 0}\n\n"
-           "limits:             # memory is planned for the largest clip\n"
-           "  size: 832x480\n  frames: 81\n",
+           "limits:             # memory is planned for the largest clip; each side for itself\n"
+           "  size: 832x480     # 832x832 lets portrait clips in, and takes more memory\n"
+           "  frames: 81\n",
            device, device);
 }
 

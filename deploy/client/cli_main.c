@@ -81,8 +81,8 @@ static lx_status unknown_command(const char *name, lx_err *err)
             return lx_fail(err, LX_ECONFIG, "%s: not part of this version; there are: %s", name,
                            list);
     const char *near = lx_nearest(name, names, N_COMMANDS);
-    return lx_fail(err, LX_ECONFIG, "%.64s: unknown command%s%s%s; there are: %s", name,
-                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "", list);
+    return lx_fail(err, LX_ECONFIG, "%.64s: unknown command; %s%s%sthere are: %s", name,
+                   near ? "did you mean " : "", near ? near : "", near ? "? " : "", list);
 }
 
 static lx_status dispatch(int argc, char **argv, lx_err *err)

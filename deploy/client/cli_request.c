@@ -41,7 +41,9 @@ static lx_status set_size(cli_request *r, const char *text, lx_err *err)
     if (status == LX_OK) {
         r->width = width;
         r->height = height;
+        return LX_OK;
     }
+    lx_wrap(err, "size");
     return as_usage(status, err);
 }
 
