@@ -633,7 +633,7 @@ lx_status lx_msg_decode(lx_msg *msg, const void *bytes, size_t n, lx_err *err)
         return lx_fail(err, LX_EJOB, "message of %zu bytes, at most %d are allowed", n,
                        LX_LIMIT_MESSAGE);
     cursor c = {bytes, n};
-    uint64_t entries;
+    uint64_t entries = 0;
     lx_msg_kind kind = LX_MSG_NONE;
     lx_status status = decode_kind(&c, &kind, &entries, err);
     if (status != LX_OK)
