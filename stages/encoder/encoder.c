@@ -82,8 +82,8 @@ static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
     lx_status status = plan(e, o, &bytes, err);
     if (status == LX_OK && o->max_bytes && bytes > o->max_bytes)
         status = lx_fail(err, LX_EAGAIN,
-                         "the encoder needs %.1f MiB beside its weights for %" PRId64
-                         " tokens and %d kept contexts, %.1f MiB are allowed",
+                         "the encoder needs %.3g MiB beside its weights for %" PRId64
+                         " tokens and %d kept contexts, %.3g MiB are allowed",
                          (double)bytes / 0x1p20, e->max_tokens, o->cache_entries,
                          (double)o->max_bytes / 0x1p20);
     if (status == LX_OK)

@@ -2,12 +2,12 @@
  * encoder.h - the text encoder: prompt -> context
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      Cleans a prompt, turns it into at most 512 token ids and those into the context that the
- *           DiT reads: F32 [n, dim], one row per id, end-of-text included, no padding rows (the DiT
- *           knows that the rest up to 512 are zeros).
- * Promise   Same ids as the reference; f32 arithmetic (W8A8 where the checkpoint is quantized); same
- *           settings, same bits. All memory is planned by a dry run for 512 tokens and taken at
- *           open; jobs allocate nothing. A prompt seen before comes from the cache.
+ * Role      Cleans a prompt, turns it into at most 512 token ids and those into the context that
+ *           the DiT reads: F32 [n, dim], one row per id, end-of-text included, no padding rows (the
+ *           DiT knows that the rest up to 512 are zeros).
+ * Promise   Same ids as the reference; f32 arithmetic (W8A8 where the checkpoint is quantized);
+ *           same settings, same bits. All memory is planned by a dry run for 512 tokens and taken
+ *           at open; jobs allocate nothing. A prompt seen before comes from the cache.
  * Source    text-encoder.md
  * Threads   One encoder, one thread; the kernels use more inside.
  * Tests     tests/stages/test_encoder_*.c

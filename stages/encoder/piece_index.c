@@ -93,7 +93,7 @@ void piece_index_free(piece_index *index)
     *index = (piece_index){0};
 }
 
-/* First piece in [low, high) whose byte at `depth` is at least `byte`; all are longer than depth. */
+/* First piece in [low, high) whose byte at `depth` is at least `byte`; all are longer. */
 static size_t lower_bound(const piece_index *index, size_t low, size_t high, uint32_t depth,
                           unsigned byte)
 {

@@ -2,11 +2,11 @@
  * umt5.h - the UMT5 encoder: token ids to one row of context each
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      Written once as a sequence of calls into kernels/. Only the real tokens are run: without
- *           padding there is no mask, and the kept rows are the same (text-encoder.md 2.4).
- * Promise   f32 residual, norms, scores and softmax; linears as the checkpoint stores them (float,
- *           or W8A8 in int8 or fp8). Dimensions come from the tensors. No allocation while encoding:
- *           everything is taken from the exec's arena; a dry one measures it.
+ * Role      Written once as a sequence of calls into kernels/. Only the real tokens are run:
+ *           without padding there is no mask, and the kept rows are the same (text-encoder.md 2.4).
+ * Promise   f32 residual, norms, scores and softmax; linears as the checkpoint stores them
+ *           (float, or W8A8 in int8 or fp8). Dimensions come from the tensors. No allocation while
+ *           encoding: everything is taken from the exec's arena; a dry one measures it.
  * Source    text-encoder.md 2; Wan2.1 wan/modules/t5.py
  * Threads   One thread at a time; the exec brings its own.
  * Tests     tests/stages/test_encoder_umt5.c
@@ -39,7 +39,7 @@ typedef struct umt5_request {
  *
  * @param context  [n, dim] f32, written
  *
- * @retval LX_EJOB     an id beyond the table, no memory in the arena, or a result that is not finite
+ * @retval LX_EJOB     an id beyond the table, no room in the arena, or a result that is not finite
  * @retval LX_ECANCEL  progress said so, between two layers
  */
 lx_status umt5_encode(const umt5 *model, lx_exec *x, const umt5_request *request, float *context,

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""make_clean.py - record what ftfy, html.unescape and the white-space rule make of the fuzzed strings.
+"""make_clean.py - record what ftfy, html.unescape and the white-space rule make of fuzzed strings.
 
 SPDX-License-Identifier: Apache-2.0
 
 Usage: pip install ftfy==6.3.1 regex && make_clean.py tests/golden/tokenizer
 
-Writes clean.fnv: for each block of 100 strings a 64-bit FNV-1a of the texts and one of the cleaned texts. ftfy's
-guess at wrongly decoded text (fix_encoding) is off: lx2v leaves it out and only warns.
+Writes clean.fnv: for each block of 100 strings a 64-bit FNV-1a of the texts and one of the cleaned
+texts. ftfy's guess at wrongly decoded text (fix_encoding) is off: lx2v leaves it out and warns.
 """
+
 import html
 import struct
 import sys

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""make_unigram.py - train the test's Unigram vocabulary and record what HF tokenizers makes of the fuzzed strings.
+"""make_unigram.py - train the test's Unigram vocabulary, record what HF makes of fuzzed strings.
 
 SPDX-License-Identifier: Apache-2.0
 
 Usage: pip install tokenizers==0.22.2 && make_unigram.py [--train] tests/golden/tokenizer
 
---train writes tokenizer.json and spiece.model (the layout and pipeline of UMT5's: 4 specials, user-defined pieces,
-256 byte pieces, trained pieces, 300 extra ids descending). Always writes ids.fnv: for each block of 100 strings a
-64-bit FNV-1a of the texts and one of the ids, little endian.
+--train writes tokenizer.json and spiece.model (the layout and pipeline of UMT5's: 4 specials,
+user-defined pieces, 256 byte pieces, trained pieces, 300 extra ids descending). Always writes
+ids.fnv: for each block of 100 strings a 64-bit FNV-1a of the texts and one of the ids, little
+endian.
 """
+
 import argparse
 import json
 import struct
@@ -38,7 +40,12 @@ def sentences(n):
                 if rng.below(8) == 0:
                     out[-1] += ".,;!?"[rng.below(5)]
             elif kind < 30:
-                out.append("".join(chr(0x4E00 + min(rng.below(400), rng.below(400))) for _ in range(1 + rng.below(8))))
+                out.append(
+                    "".join(
+                        chr(0x4E00 + min(rng.below(400), rng.below(400)))
+                        for _ in range(1 + rng.below(8))
+                    )
+                )
             elif kind < 32:
                 out.append("".join(chr(0x3041 + rng.below(80)) for _ in range(1 + rng.below(6))))
             elif kind < 34:
@@ -59,9 +66,16 @@ def f32(x):
 def train():
     tok = Tokenizer(models.Unigram())
     tok.normalizer = normalizers.Sequence([normalizers.Replace(Regex(" {2,}"), " ")])
-    tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always", split=True)
-    trainer = trainers.UnigramTrainer(vocab_size=PIECES, special_tokens=["<unk>"], unk_token="<unk>",
-                                      max_piece_length=16, show_progress=False)
+    tok.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement="\u2581", prepend_scheme="always", split=True
+    )
+    trainer = trainers.UnigramTrainer(
+        vocab_size=PIECES,
+        special_tokens=["<unk>"],
+        unk_token="<unk>",
+        max_piece_length=16,
+        show_progress=False,
+    )
     tok.train_from_iterator(sentences(60_000), trainer)
     trained = json.loads(tok.to_str())["model"]["vocab"][1:]
     return [(p, f32(s)) for p, s in trained]
@@ -71,20 +85,48 @@ def tokenizer_json(pieces):
     vocab = pieces + [(f"<extra_id_{k}>", 0.0) for k in range(299, -1, -1)]
     ids = {p: i for i, (p, _) in enumerate(vocab)}
     special = ["<pad>", "</s>", "<s>", "<unk>"] + [f"<extra_id_{k}>" for k in range(299, -1, -1)]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     return {
-        "version": "1.0", "truncation": None, "padding": None,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
         "added_tokens": [{"id": ids[t], "content": t, **flags} for t in special],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}],
+        },
+        "pre_tokenizer": {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": "always",
+            "split": True,
+        },
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}},
-                     {"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
-            "special_tokens": {"</s>": {"id": "</s>", "ids": [ids["</s>"]], "tokens": ["</s>"]}}},
-        "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
+            "single": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "</s>", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "</s>", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 0}},
+                {"SpecialToken": {"id": "</s>", "type_id": 0}},
+            ],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [ids["</s>"]], "tokens": ["</s>"]}},
+        },
+        "decoder": {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": "always",
+            "split": True,
+        },
         "model": {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False},
     }
 
@@ -122,7 +164,9 @@ def record(folder):
         for text, encoding in zip(texts, tok.encode_batch(texts)):
             assert len(encoding.ids) <= 512
             text_hash = strings.fnv(text_hash, text.encode() + b"\0")
-            id_hash = strings.fnv(id_hash, struct.pack(f"<{len(encoding.ids) + 1}i", *encoding.ids, -1))
+            id_hash = strings.fnv(
+                id_hash, struct.pack(f"<{len(encoding.ids) + 1}i", *encoding.ids, -1)
+            )
         out += struct.pack("<QQ", text_hash, id_hash)
     (folder / "ids.fnv").write_bytes(out)
     print(STRINGS, "strings recorded with tokenizers", tokenizers.__version__)
@@ -138,11 +182,14 @@ def main():
     if args.train:
         trained = train()
         have = {p for p, _ in trained}
-        fixed = ["<pad>", "</s>", "<s>", "<unk>"] + USER_DEFINED + [f"<0x{b:02X}>" for b in range(256)]
+        fixed = (
+            ["<pad>", "</s>", "<s>", "<unk>"] + USER_DEFINED + [f"<0x{b:02X}>" for b in range(256)]
+        )
         assert not have & set(fixed)
         pieces = [(p, 0.0) for p in fixed] + trained
         (args.folder / "tokenizer.json").write_text(
-            json.dumps(tokenizer_json(pieces), ensure_ascii=False, separators=(",", ":")))
+            json.dumps(tokenizer_json(pieces), ensure_ascii=False, separators=(",", ":"))
+        )
         (args.folder / "spiece.model").write_bytes(spiece(pieces))
         print(len(trained), "trained pieces,", len(pieces), "in all")
     record(args.folder)
