@@ -8,7 +8,7 @@
 
 #include "lx_backend.h"
 
-/* s32 holds 2^17 products of at most 2^14. */
+/* s32 holds 2^17 products of at most 127 * 128: codes of activations are never -128. */
 #define K_MAX_I8 ((int64_t)1 << 17)
 
 lx_dtype lx_linear_act_dtype(const lx_weight *w)

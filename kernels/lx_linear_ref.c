@@ -31,7 +31,7 @@ void lx_quantize_rows_ref(const float *in, lx_act *out)
             } else if (out->dtype == LX_DTYPE_I8) {
                 float inv = 127.0f / absmax;
                 float q = absmax > 0 && row[k] != 0 ? rintf(row[k] * inv) : 0;
-                ((int8_t *)out->data)[i] = (int8_t)fminf(fmaxf(q, -128), 127);
+                ((int8_t *)out->data)[i] = (int8_t)fminf(fmaxf(q, -127), 127);
             } else {
                 float s = absmax / 448.0f;
                 float v = s > 0 ? fminf(fmaxf(row[k] / s, -448), 448) : 0;

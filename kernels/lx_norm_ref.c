@@ -50,7 +50,7 @@ void lx_norm_rows_ref(const float *in, const lx_norm *norm, lx_act *out)
                 ((float *)out->data)[i] = y;
             } else if (out->dtype == LX_DTYPE_I8) {
                 float q = y != 0 ? rintf(y * (127.0f / absmax)) : 0;
-                ((int8_t *)out->data)[i] = (int8_t)fminf(fmaxf(q, -128), 127);
+                ((int8_t *)out->data)[i] = (int8_t)fminf(fmaxf(q, -127), 127);
             } else {
                 float s = absmax / 448.0f;
                 ((uint8_t *)out->data)[i] = lx_f8_e4m3_from_f32(s > 0 ? y / s : 0);

@@ -3,9 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Plan      One task is TILE_Q queries of one head. It walks over the keys TILE_K at a time: scores
- *           by oneDNN into [TILE_Q, TILE_K], maximum and exponentials by rows, then weights x values
- *           added to what there is, after that has been scaled to the new maximum (online softmax).
- *           Scratch is one tile of scores and the task's outputs per thread, whatever the length.
+ *           by oneDNN into [TILE_Q, TILE_K], maximum and exponentials by rows, then weights x
+ *           values added to what there is, after that has been scaled to the new maximum (online
+ *           softmax). Scratch is one tile of scores per thread, whatever the length.
  * Order     Keys pass in order and a task is never split: same bits for any number of threads.
  */
 #include "lx_cpu.h"

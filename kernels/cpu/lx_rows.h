@@ -2,9 +2,9 @@
  * lx_rows.h - loops over one row, compiled once per instruction set
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      lx_rows_impl.h holds the loops as plain C; lx_rows_base.c, _avx2.c and _avx512.c compile
- *           it with that instruction set and the processor decides which table is used. No
- *           intrinsics: the compilers vectorise these loops.
+ * Role      lx_rows_impl.h holds the loops as plain C; lx_rows_base.c, _avx2.c and _avx512.c
+ *           compile it with that instruction set and the processor decides which table is used.
+ *           No intrinsics: the compilers vectorise these loops.
  * Promise   The same bits from every table: sums run in a fixed number of lanes that are added in
  *           a fixed order, nothing is contracted, the one fused multiply-add is written fmaf.
  * Tests     tests/kernels/test_rows.c compares the tables bit by bit
@@ -40,7 +40,7 @@ typedef struct lx_rows {
 
     /* Largest magnitude; NaN if there is a NaN. */
     float (*absmax)(const float *in, int64_t n);
-    /* rint(in * inv), clamped to int8; NaN becomes 0. */
+    /* rint(in * inv), clamped to +-127; NaN becomes 0. */
     void (*quantize_i8)(int8_t *out, const float *in, int64_t n, float inv);
     /* e4m3(in / scale), clamped to +-448. */
     void (*quantize_e4m3)(uint8_t *out, const float *in, int64_t n, float scale);

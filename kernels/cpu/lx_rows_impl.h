@@ -122,7 +122,7 @@ static void quantize_i8(int8_t *restrict out, const float *restrict in, int64_t 
         float v = in[i] * inv;
         v = v == v ? v : 0.0f; /* 0 * inf, where absmax is subnormal */
         v = v > 127.0f ? 127.0f : v;
-        v = v < -128.0f ? -128.0f : v;
+        v = v < -127.0f ? -127.0f : v;
         out[i] = (int8_t)(int32_t)(bits_of(v + MAGIC) - MAGIC_BITS);
     }
 }

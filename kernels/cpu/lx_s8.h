@@ -2,7 +2,7 @@
  * lx_s8.h - exact products of signed bytes
  * SPDX-License-Identifier: Apache-2.0
  *
- * Formula   c[i, j] = sum_k a[i, k] b[j, k] in s32, exact for k <= 2^17.
+ * Formula   c[i, j] = sum_k a[i, k] b[j, k] in s32, exact for k < 2^17 (k = 2^17 if a has no -128)
  * Why       Without VNNI or AMX oneDNN multiplies u8 x s8 with pairs added in 16 bits, which
  *           saturates. Ours widens bytes to 16 bits and adds pairs of products in 32.
  * Tests     tests/kernels/test_s8.c: every path against sums in 64 bits, extremes included

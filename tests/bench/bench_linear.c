@@ -4,8 +4,8 @@
  *
  * Usage     bench_linear [THREADS]     default: one per core
  * Prints    per case: milliseconds (best of several runs), GFLOP/s or GOP/s (2 per multiply-add),
- *           share of the peak that a large f32 product of oneDNN reaches on the same threads. For one
- *           row the bytes of weights read per second say more.
+ *           share of the peak that a large f32 product of oneDNN reaches on the same threads. For
+ *           one row the bytes of weights read per second say more.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,300 @@
+/*
+ * test_attention.c - tiled attention against the f64 definition
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "check.h"
+
+typedef struct problem {
+    lx_attention_args a;
+    float *q, *k, *v, *rel, *key_bias, *got, *want, *plain;
+    int64_t n_out;
+} problem;
+
+/* biases: 1 rel, 2 key_bias. slack: floats between rows beyond the width. */
+static problem make(int input, const int64_t dims[4], int64_t slack, int biases, float scale)
+{
+    check_rng r = {(uint64_t)(dims[0] * 31 + dims[1] * 17 + input)};
+    int64_t n_q = dims[0], n_k = dims[1], width = dims[2] * dims[3], stride = width + slack;
+    problem p = {.n_out = n_q * stride};
+    p.q = check_input(&r, input, n_q * stride);
+    p.k = check_input(&r, input, n_k * stride);
+    p.v = check_input(&r, input, n_k * stride);
+    p.rel = check_input(&r, CHECK_RANDOM, dims[2] * (n_q + n_k - 1));
+    p.key_bias = check_input(&r, CHECK_RANDOM, n_k);
+    p.key_bias[n_k - 1] = 6.1f; /* ln(512 - 66) */
+    p.got = check_floats(p.n_out);
+    p.want = check_floats(p.n_out);
+    p.plain = check_floats(p.n_out);
+    p.a = (lx_attention_args){p.q,
+                              p.k,
+                              p.v,
+                              stride,
+                              stride,
+                              stride,
+                              n_q,
+                              n_k,
+                              dims[2],
+                              dims[3],
+                              scale,
+                              biases & 1 ? p.rel : NULL,
+                              biases & 2 ? p.key_bias : NULL,
+                              p.got,
+                              stride};
+    return p;
+}
+
+static void destroy(problem *p)
+{
+    free(p->q), free(p->k), free(p->v), free(p->rel), free(p->key_bias);
+    free(p->got), free(p->want), free(p->plain);
+}
+
+/* softmax(q k^T) v in f32, one row at a time: the yardstick of the pass rule. */
+static void plain_attention(const lx_attention_args *a, float *out)
+{
+    float *s = check_floats(a->n_k);
+    for (int64_t h = 0; h < a->n_heads; h++)
+        for (int64_t i = 0; i < a->n_q; i++) {
+            float max = -HUGE_VALF, total = 0;
+            for (int64_t j = 0; j < a->n_k; j++) {
+                float dot = 0;
+                for (int64_t c = 0; c < a->head_dim; c++)
+                    dot += a->q[i * a->q_stride + h * a->head_dim + c] *
+                           a->k[j * a->k_stride + h * a->head_dim + c];
+                s[j] = dot * a->scale;
+                s[j] += a->rel ? a->rel[h * (a->n_q + a->n_k - 1) + j - i + a->n_q - 1] : 0;
+                s[j] += a->key_bias ? a->key_bias[j] : 0;
+                max = fmaxf(max, s[j]);
+            }
+            for (int64_t j = 0; j < a->n_k; j++) {
+                s[j] = expf(s[j] - max);
+                total += s[j];
+            }
+            float *o = out + i * a->out_stride + h * a->head_dim;
+            for (int64_t j = 0; j < a->n_k; j++)
+                for (int64_t c = 0; c < a->head_dim; c++)
+                    o[c] += s[j] / total * a->v[j * a->v_stride + h * a->head_dim + c];
+        }
+    free(s);
+}
+
+/* The definition in f64 with each weight computed once: lx_attention_ref is for small shapes. */
+static void wide_attention(const lx_attention_args *a, float *out)
+{
+    double *s = check_alloc(a->n_k, sizeof *s), *sum = check_alloc(a->head_dim, sizeof *sum);
+    for (int64_t h = 0; h < a->n_heads; h++)
+        for (int64_t i = 0; i < a->n_q; i++) {
+            double max = -HUGE_VAL, total = 0;
+            memset(sum, 0, (size_t)a->head_dim * sizeof *sum);
+            for (int64_t j = 0; j < a->n_k; j++) {
+                s[j] = 0;
+                for (int64_t c = 0; c < a->head_dim; c++)
+                    s[j] += (double)a->q[i * a->q_stride + h * a->head_dim + c] *
+                            (double)a->k[j * a->k_stride + h * a->head_dim + c];
+                s[j] *= (double)a->scale;
+                s[j] += a->rel ? (double)a->rel[h * (a->n_q + a->n_k - 1) + j - i + a->n_q - 1] : 0;
+                s[j] += a->key_bias ? (double)a->key_bias[j] : 0;
+                max = fmax(max, s[j]);
+            }
+            for (int64_t j = 0; j < a->n_k; j++) {
+                double e = exp(s[j] - max);
+                total += e;
+                for (int64_t c = 0; c < a->head_dim; c++)
+                    sum[c] += e * (double)a->v[j * a->v_stride + h * a->head_dim + c];
+            }
+            for (int64_t c = 0; c < a->head_dim; c++)
+                out[i * a->out_stride + h * a->head_dim + c] = (float)(sum[c] / total);
+        }
+    free(s), free(sum);
+}
+
+static void check_problem(lx_exec *x, problem *p)
+{
+    check_ok(lx_attention(x, &p->a, err));
+    assert_int_equal(lx_arena_mark(x->arena), 0);
+    wide_attention(&p->a, p->want);
+    plain_attention(&p->a, p->plain);
+    char what[96];
+    snprintf(what, sizeof what, "attention %dx%d, %d heads of %d", (int)p->a.n_q, (int)p->a.n_k,
+             (int)p->a.n_heads, (int)p->a.head_dim);
+    check_pass(what, p->got, p->plain, p->want, p->n_out);
+}
+
+static void test_attention_over_shapes(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][4] = {
+        {1, 1, 1, 1},     {1, 7, 2, 64},    {37, 37, 2, 64},   {2, 513, 1, 128},
+        {257, 3, 1, 16},  {97, 511, 2, 32}, {255, 512, 1, 24}, {256, 513, 1, 8},
+        {72, 61, 2, 128}, {31, 1025, 1, 5}, {40, 600, 1, 384}, {60, 60, 8, 64},
+    };
+    lx_exec x = check_open(2);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int biases = 0; biases < 4; biases++) {
+            if (biases & 1 && shapes[i][0] != shapes[i][1])
+                continue;
+            float scale = 1 / sqrtf((float)shapes[i][3]);
+            problem p = make(CHECK_RANDOM, shapes[i], i % 2 ? 5 : 0, biases, scale);
+            check_problem(&x, &p);
+            destroy(&p);
+        }
+    check_close(&x);
+}
+
+/* UMT5 does not scale scores: they are large, and the softmax is nearly one-hot. With planted
+ * extremes the error is that of the one score that decides, so both sides are summed over draws. */
+static void test_attention_over_inputs(void **state)
+{
+    (void)state;
+    enum { DRAWS = 8 };
+    lx_exec x = check_open(2);
+    for (int input = 0; input < CHECK_KINDS; input++)
+        for (int is_long = 0; is_long < 2; is_long++) {
+            double error = 0, allowed = 0;
+            for (int64_t draw = 0; draw < DRAWS; draw++) {
+                int64_t dims[4] = {is_long ? 11 : 61 + draw, is_long ? 1300 + draw : 61 + draw, 2,
+                                   64};
+                problem p = make(input, dims, 0, is_long ? 2 : 3, 1.0f);
+                check_ok(lx_attention(&x, &p.a, err));
+                wide_attention(&p.a, p.want);
+                plain_attention(&p.a, p.plain);
+                error += check_error(p.got, p.want, p.n_out);
+                allowed += 2 * check_error(p.plain, p.want, p.n_out) +
+                           0x1p-23 * check_largest(p.want, p.n_out);
+                destroy(&p);
+            }
+            if (!(error <= allowed))
+                fail_msg("input %d: error %.3g, allowed %.3g", input, error, allowed);
+        }
+    check_close(&x);
+}
+
+static void test_attention_definition(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {9, 9, 2, 6};
+    problem p = make(CHECK_RANDOM, dims, 1, 3, 0.7f);
+    wide_attention(&p.a, p.want);
+    lx_attention_ref(&p.a);
+    assert_true(check_error(p.got, p.want, p.n_out) <= 0x1p-23 * check_largest(p.want, p.n_out));
+    destroy(&p);
+}
+
+/* The maximum rises from tile to tile, by more than exp can take, and falls again. */
+static void test_attention_maximum_moves_between_tiles(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {5, 1600, 1, 8};
+    lx_exec x = check_open(2);
+    problem p = make(CHECK_RANDOM, dims, 0, 2, 1.0f);
+    for (int64_t j = 0; j < 1600; j++)
+        p.key_bias[j] = j < 1100 ? (float)j / 5 : 10;
+    check_problem(&x, &p);
+    for (int64_t j = 0; j < 600; j++)
+        p.key_bias[j] = -HUGE_VALF; /* a whole tile of keys that do not count */
+    check_problem(&x, &p);
+    destroy(&p);
+    check_close(&x);
+}
+
+/* n copies of a key are one key with ln n added: how the DiT folds its padded context. */
+static void test_attention_key_bias_stands_for_copies(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {11, 64, 2, 32}, folded_dims[4] = {11, 21, 2, 32};
+    lx_exec x = check_open(2);
+    problem full = make(CHECK_RANDOM, dims, 0, 0, 0.2f),
+            one = make(CHECK_RANDOM, folded_dims, 0, 2, 0.2f);
+    for (int64_t j = 21; j < 64; j++) {
+        memcpy(full.k + j * 64, full.k + 20 * 64, 64 * sizeof(float));
+        memcpy(full.v + j * 64, full.v + 20 * 64, 64 * sizeof(float));
+    }
+    memcpy(one.q, full.q, 11 * 64 * sizeof(float));
+    memcpy(one.k, full.k, 21 * 64 * sizeof(float));
+    memcpy(one.v, full.v, 21 * 64 * sizeof(float));
+    memset(one.key_bias, 0, 21 * sizeof(float));
+    one.key_bias[20] = logf(64 - 20);
+    check_ok(lx_attention(&x, &full.a, err));
+    check_ok(lx_attention(&x, &one.a, err));
+    assert_true(check_error(full.got, one.got, 11 * 64) < 1e-6);
+    destroy(&full);
+    destroy(&one);
+    check_close(&x);
+}
+
+static void test_attention_same_bits_for_any_thread_count(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {600, 700, 2, 16};
+    problem p = make(CHECK_RANDOM, dims, 3, 2, 0.3f);
+    size_t bytes = (size_t)p.n_out * sizeof(float);
+    static const int threads[] = {1, 1, 2, 3};
+    for (int t = 0; t < 4; t++) {
+        lx_exec x = check_open(threads[t]), dry = check_open_dry(threads[t]);
+        check_ok(lx_attention(&x, &p.a, err));
+        check_ok(lx_attention(&dry, &p.a, err));
+        assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
+        check_close(&x);
+        check_close(&dry);
+        if (t == 0)
+            memcpy(p.want, p.got, bytes);
+        assert_memory_equal(p.got, p.want, bytes);
+    }
+    destroy(&p);
+}
+
+/* Nothing of size queries x keys: 75,600 tokens of a 720p clip take what 1,000 take. */
+static void test_attention_scratch_does_not_grow(void **state)
+{
+    (void)state;
+    size_t peak[2];
+    for (int i = 0; i < 2; i++) {
+        lx_exec dry = check_open_dry(2);
+        float f = 0;
+        int64_t n = i ? 75600 : 1000;
+        lx_attention_args a = {&f, &f, &f, 384, 384, 384, n, n, 1, 384, 1, NULL, NULL, &f, 384};
+        check_ok(lx_attention(&dry, &a, err));
+        peak[i] = lx_arena_peak(dry.arena);
+        check_close(&dry);
+    }
+    assert_int_equal(peak[0], peak[1]);
+    assert_true(peak[0] < (size_t)2 << 20);
+}
+
+static void test_attention_refuses_what_does_not_fit(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {4, 5, 2, 8};
+    lx_exec x = check_open(1);
+    problem p = make(CHECK_RANDOM, dims, 0, 0, 1.0f);
+    lx_attention_args a = p.a;
+    a.rel = p.rel;
+    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
+    a = p.a;
+    a.n_k = 0;
+    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
+    a = p.a;
+    a.v_stride = 15;
+    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
+    a = p.a;
+    a.head_dim = INT64_MAX;
+    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
+    check_ok(lx_attention(&x, &p.a, err));
+    destroy(&p);
+    check_close(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attention_definition),
+        cmocka_unit_test(test_attention_over_shapes),
+        cmocka_unit_test(test_attention_over_inputs),
+        cmocka_unit_test(test_attention_maximum_moves_between_tiles),
+        cmocka_unit_test(test_attention_key_bias_stands_for_copies),
+        cmocka_unit_test(test_attention_same_bits_for_any_thread_count),
+        cmocka_unit_test(test_attention_scratch_does_not_grow),
+        cmocka_unit_test(test_attention_refuses_what_does_not_fit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

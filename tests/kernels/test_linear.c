@@ -1,0 +1,357 @@
+/*
+ * test_linear.c - linears against the f64 definition over shapes, dtypes and epilogues
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "check.h"
+
+/* What is multiplied; I8 and "F8_E4M3 with scale" are quantized, the rest is float. */
+typedef struct variant {
+    lx_dtype dtype;
+    bool scaled;
+} variant;
+
+static const variant variants[] = {
+    {LX_DTYPE_F32, false},     {LX_DTYPE_BF16, false},    {LX_DTYPE_F16, false},
+    {LX_DTYPE_F8_E4M3, false}, {LX_DTYPE_F8_E5M2, false}, {LX_DTYPE_F8_E4M3, true},
+    {LX_DTYPE_I8, true},
+};
+#define N_VARIANTS (sizeof variants / sizeof *variants)
+
+typedef struct problem {
+    int64_t m, n, k, stride;
+    lx_act in; /* in ordinary memory */
+    lx_weight w, bias;
+    float *mul, *gate, *out0; /* out0: what out holds before */
+    float *got, *want, *plain;
+} problem;
+
+static problem make(check_rng *r, variant v, int kind, int64_t m, int64_t n, int64_t k)
+{
+    problem p = {.m = m, .n = n, .k = k, .stride = n + 3};
+    float *w = check_input(r, CHECK_RANDOM, n * k), *x = check_input(r, kind, m * k);
+    for (int64_t i = 0; i < n * k && v.scaled; i++)
+        w[i] *= v.dtype == LX_DTYPE_I8 ? 128 : 448;
+    p.w = check_weight(w, v.dtype, n, k);
+    float *b = check_input(r, CHECK_RANDOM, n);
+    p.bias = check_vector(b, LX_DTYPE_BF16, n);
+    if (v.scaled) {
+        float *scale = check_floats(n);
+        for (int64_t i = 0; i < n; i++)
+            scale[i] = 0.01f + 0.01f * fabsf(check_uniform(r));
+        p.w.scale = scale;
+    }
+    lx_dtype dtype = lx_linear_act_dtype(&p.w);
+    p.in = (lx_act){dtype, m, k, check_alloc(m * k, lx_dtype_size(dtype)), check_floats(m)};
+    lx_quantize_rows_ref(x, &p.in);
+    p.mul = check_input(r, CHECK_RANDOM, m * n);
+    p.gate = check_input(r, CHECK_RANDOM, n);
+    p.out0 = check_input(r, CHECK_RANDOM, m * p.stride);
+    p.got = check_floats(m * p.stride);
+    p.want = check_floats(m * p.stride);
+    p.plain = check_floats(m * p.stride);
+    free(w), free(x), free(b);
+    return p;
+}
+
+static void destroy(problem *p)
+{
+    check_free_weight(&p->w);
+    check_free_weight(&p->bias);
+    free(p->in.data), free(p->in.scale);
+    free(p->mul), free(p->gate), free(p->out0), free(p->got), free(p->want), free(p->plain);
+}
+
+static float plain_activate(float y, lx_activation a)
+{
+    if (a == LX_ACTIVATION_GELU)
+        return 0.5f * y * (1 + tanhf(0.79788456f * (y + 0.044715f * y * y * y)));
+    return a == LX_ACTIVATION_SILU ? y / (1 + expf(-y)) : y;
+}
+
+/* The formula in f32, in the order it is written: the yardstick of the pass rule. */
+static void plain_linear(const problem *p, const lx_epilogue *e)
+{
+    float *xs = check_floats(p->m * p->k), *ws = check_floats(p->n * p->k);
+    lx_widen_to_f32(xs, p->in.data, p->in.dtype, (size_t)(p->m * p->k));
+    lx_widen_to_f32(ws, p->w.data, p->w.dtype, (size_t)(p->n * p->k));
+    for (int64_t m = 0; m < p->m; m++)
+        for (int64_t n = 0; n < p->n; n++) {
+            float acc = 0, b = e->bias ? check_float_at(e->bias, n) : 0;
+            for (int64_t k = 0; k < p->k; k++)
+                acc += xs[m * p->k + k] * ws[n * p->k + k];
+            float y = p->w.scale ? p->in.scale[m] * (p->w.scale[n] * acc) + b : acc + b;
+            y = plain_activate(y, e->activation);
+            y *= e->mul ? e->mul[m * p->n + n] : 1;
+            y *= e->gate ? e->gate[n] : 1;
+            float *o = &p->plain[m * p->stride + n];
+            *o = e->add_to_out ? *o + y : y;
+        }
+    free(xs), free(ws);
+}
+
+static void run(lx_exec *x, problem *p, const lx_epilogue *e)
+{
+    size_t bytes = (size_t)(p->m * p->stride) * sizeof(float), mark = lx_arena_mark(x->arena);
+    memcpy(p->got, p->out0, bytes);
+    check_ok(lx_linear(x, &p->in, &p->w, e, p->got, p->stride, err));
+    assert_int_equal(lx_arena_mark(x->arena), mark); /* all scratch given back */
+}
+
+/* I8 is exact but for the activation; the rest obeys the pass rule. */
+static void check_problem(lx_exec *x, problem *p, const lx_epilogue *e)
+{
+    int64_t all = p->m * p->stride;
+    run(x, p, e);
+    memcpy(p->want, p->out0, (size_t)all * sizeof(float));
+    lx_linear_ref(&p->in, &p->w, e, p->want, p->stride);
+    for (int64_t i = 0; i < all; i++) /* between the rows nothing is written */
+        if (i % p->stride >= p->n)
+            assert_true(p->got[i] == p->out0[i]);
+    char what[96];
+    snprintf(what, sizeof what, "%s%s %dx%dx%d", lx_dtype_name(p->w.dtype),
+             p->w.scale ? " scaled" : "", (int)p->m, (int)p->n, (int)p->k);
+    if (p->w.dtype == LX_DTYPE_I8 && !e->activation && !e->mul && !e->gate && !e->add_to_out) {
+        if (memcmp(p->got, p->want, (size_t)all * sizeof(float)) != 0)
+            fail_msg("%s: not the exact bits", what);
+        return;
+    }
+    memcpy(p->plain, p->out0, (size_t)all * sizeof(float));
+    if (p->w.dtype == LX_DTYPE_I8) { /* its own precision is exact sums: one rounding per step */
+        double floor = 8 * 0x1p-23 * check_largest(p->want, all);
+        assert_true(check_error(p->got, p->want, all) <= floor);
+        return;
+    }
+    plain_linear(p, e);
+    check_pass(what, p->got, p->plain, p->want, all);
+}
+
+static void test_linear_over_shapes(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][3] = {
+        {1, 1, 1},     {1, 64, 2049},  {2, 3, 5},     {4, 65, 2050}, {5, 7, 511},   {5, 5, 1},
+        {7, 193, 513}, {37, 131, 512}, {37, 192, 97}, {64, 191, 31}, {3, 97, 1536}, {6, 64, 1025},
+        {5, 9, 13824}, {20, 512, 64},  {513, 385, 5}, {511, 383, 3}, {512, 384, 4}, {600, 3, 40},
+    };
+    lx_exec x = check_open(2);
+    check_rng r = {1};
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            problem p =
+                make(&r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1], shapes[i][2]);
+            lx_epilogue e = {.bias = i % 2 ? &p.bias : NULL};
+            check_problem(&x, &p, &e);
+            destroy(&p);
+        }
+    check_close(&x);
+}
+
+static void test_linear_over_inputs(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(2);
+    check_rng r = {2};
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        for (int kind = 0; kind < CHECK_KINDS; kind++)
+            for (int64_t m = 3; m <= 19; m += 16) {
+                problem p = make(&r, variants[v], kind, m, 101, 601);
+                lx_epilogue e = {.bias = &p.bias};
+                check_problem(&x, &p, &e);
+                destroy(&p);
+            }
+    check_close(&x);
+}
+
+static void test_linear_over_epilogues(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(2);
+    check_rng r = {3};
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        for (int bits = 0; bits < 48; bits++)
+            for (int64_t m = 2; m <= 9; m += 7) {
+                problem p = make(&r, variants[v], CHECK_RANDOM, m, 300, 17);
+                lx_epilogue e = {.bias = bits & 1 ? &p.bias : NULL,
+                                 .mul = bits & 2 ? p.mul : NULL,
+                                 .gate = bits & 4 ? p.gate : NULL,
+                                 .add_to_out = bits & 8,
+                                 .activation = (lx_activation)(bits / 16)};
+                check_problem(&x, &p, &e);
+                destroy(&p);
+            }
+    check_close(&x);
+}
+
+static void test_linear_same_bits_for_any_thread_count(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][3] = {{1, 200, 3000}, {37, 500, 1100}, {700, 450, 90}};
+    check_rng r = {4};
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        for (size_t i = 0; i < 3; i++) {
+            problem p =
+                make(&r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1], shapes[i][2]);
+            lx_epilogue e = {.bias = &p.bias, .activation = LX_ACTIVATION_GELU, .add_to_out = true};
+            size_t bytes = (size_t)(p.m * p.stride) * sizeof(float);
+            static const int threads[] = {1, 1, 2, 3};
+            for (int t = 0; t < 4; t++) {
+                lx_exec x = check_open(threads[t]);
+                run(&x, &p, &e);
+                check_close(&x);
+                if (t == 0)
+                    memcpy(p.want, p.got, bytes);
+                assert_memory_equal(p.got, p.want, bytes);
+            }
+            destroy(&p);
+        }
+}
+
+static void test_linear_dry_run_measures_the_real_one(void **state)
+{
+    (void)state;
+    check_rng r = {5};
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        for (int64_t m = 1; m <= 601; m += 300) {
+            problem p = make(&r, variants[v], CHECK_RANDOM, m, 401, 530);
+            lx_epilogue e = {.bias = &p.bias};
+            lx_exec x = check_open(2), dry = check_open_dry(2);
+            run(&x, &p, &e);
+            run(&dry, &p, &e);
+            assert_int_equal(lx_arena_peak(dry.arena), lx_arena_peak(x.arena));
+            assert_true(lx_arena_peak(dry.arena) > 0);
+            assert_memory_equal(p.got, p.out0, (size_t)(p.m * p.stride) * sizeof(float));
+            check_close(&x);
+            check_close(&dry);
+            destroy(&p);
+        }
+}
+
+/* A bf16 matrix as large as the largest of the 14B is never widened as a whole. */
+static void test_linear_scratch_is_bounded(void **state)
+{
+    (void)state;
+    lx_exec dry = check_open_dry(2);
+    lx_weight w = {.name = "ffn", .dtype = LX_DTYPE_BF16, .shape = {2, {13824, 5120}}, .data = &w};
+    lx_act in = {LX_DTYPE_F32, 75600, 5120, &w, NULL};
+    float out;
+    check_ok(lx_linear(&dry, &in, &w, NULL, &out, 13824, err));
+    assert_true(lx_arena_peak(dry.arena) < (size_t)2 * (4 << 20));
+    check_close(&dry);
+}
+
+static void test_linear_reads_flattened_patches(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(2);
+    check_rng r = {6};
+    problem p = make(&r, (variant){LX_DTYPE_BF16, false}, CHECK_RANDOM, 30, 96, 64);
+    p.w.shape = (lx_shape){5, {96, 16, 1, 2, 2}};
+    lx_epilogue e = {.bias = &p.bias};
+    check_problem(&x, &p, &e);
+    destroy(&p);
+    check_close(&x);
+}
+
+static void test_quantize_rows_bits(void **state)
+{
+    (void)state;
+    static const int64_t cols[] = {1, 7, 31, 32, 33, 1021, 5120};
+    static const lx_dtype dtypes[] = {LX_DTYPE_F32, LX_DTYPE_I8, LX_DTYPE_F8_E4M3};
+    lx_exec x = check_open(2);
+    check_rng r = {7};
+    for (int d = 0; d < 3; d++)
+        for (int kind = 0; kind <= CHECK_KINDS; kind++)
+            for (int c = 0; c < 7; c++) {
+                int64_t m = 9, k = cols[c];
+                float *in = check_input(&r, kind % CHECK_KINDS, m * k);
+                for (int64_t i = 0; i < k; i++) {
+                    in[3 * k + i] = 0;                            /* a zero row among others */
+                    in[5 * k + i] *= 1e-41f;                      /* subnormal */
+                    in[6 * k + i] = (float)(i % 255) * 0.5f - 63; /* ties */
+                }
+                lx_act want = {dtypes[d], m, k, check_alloc(m * k, 4), check_floats(m)}, got;
+                lx_quantize_rows_ref(in, &want);
+                check_ok(lx_act_take(&x, dtypes[d], m, k, &got, err));
+                assert_true((got.scale == NULL) == (d == 0));
+                check_ok(lx_quantize_rows(&x, in, &got, err));
+                assert_memory_equal(got.data, want.data,
+                                    (size_t)(m * k) * lx_dtype_size(dtypes[d]));
+                if (d)
+                    assert_memory_equal(got.scale, want.scale, (size_t)m * sizeof(float));
+                lx_arena_reset(x.arena, 0);
+                free(in), free(want.data), free(want.scale);
+            }
+    check_close(&x);
+}
+
+#define expect_refusal(word, call)                                                                 \
+    do {                                                                                           \
+        lx_err refused = {0};                                                                      \
+        lx_err *err = &refused;                                                                    \
+        assert_int_equal((call), LX_EJOB);                                                         \
+        if (!strstr(refused.message, (word)))                                                      \
+            fail_msg("\"%s\" does not say \"%s\"", refused.message, (word));                       \
+    } while (0)
+
+static void test_linear_refuses_what_does_not_fit(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(1);
+    check_rng r = {8};
+    problem p = make(&r, (variant){LX_DTYPE_I8, true}, CHECK_RANDOM, 3, 8, 16);
+    lx_epilogue e = {.bias = &p.bias};
+    lx_act in = p.in;
+    lx_weight w = p.w;
+    in.cols = 15;
+    expect_refusal("[8, 16]", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    in = p.in;
+    in.dtype = LX_DTYPE_F32;
+    expect_refusal("takes I8", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    w.scale = NULL;
+    expect_refusal("without a scale", lx_linear(&x, &p.in, &w, &e, p.got, 8, err));
+    w = p.w;
+    w.dtype = LX_DTYPE_I32;
+    expect_refusal("I32", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    w.shape = (lx_shape){1, {128}};
+    expect_refusal("[128]", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    expect_refusal("apart", lx_linear(&x, &p.in, &p.w, &e, p.got, 7, err));
+    p.bias.shape.dim[0] = 7;
+    expect_refusal("bias", lx_linear(&x, &p.in, &p.w, &e, p.got, 8, err));
+    p.in.rows = 0;
+    expect_refusal("[0, 16]", lx_linear(&x, &p.in, &p.w, NULL, p.got, 8, err));
+    expect_refusal("not possible", lx_act_take(&x, LX_DTYPE_I8, 1, INT64_MAX, &in, err));
+    p.in.rows = 3;
+    destroy(&p);
+    check_close(&x);
+}
+
+static void test_exec_refuses_absurd_thread_counts(void **state)
+{
+    (void)state;
+    lx_exec x = {0};
+    lx_arena *arena = NULL;
+    check_ok(lx_arena_create_dry(&arena, err));
+    assert_int_equal(lx_exec_open_cpu(&x, arena, -1, NULL), LX_ECONFIG);
+    assert_int_equal(lx_exec_open_cpu(&x, arena, 100000, NULL), LX_ECONFIG);
+    assert_null(x.backend);
+    check_ok(lx_exec_open_cpu(&x, arena, 0, err));
+    assert_true(x.n_threads >= 1);
+    lx_arena_destroy(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exec_refuses_absurd_thread_counts),
+        cmocka_unit_test(test_quantize_rows_bits),
+        cmocka_unit_test(test_linear_over_shapes),
+        cmocka_unit_test(test_linear_over_inputs),
+        cmocka_unit_test(test_linear_over_epilogues),
+        cmocka_unit_test(test_linear_same_bits_for_any_thread_count),
+        cmocka_unit_test(test_linear_dry_run_measures_the_real_one),
+        cmocka_unit_test(test_linear_scratch_is_bounded),
+        cmocka_unit_test(test_linear_reads_flattened_patches),
+        cmocka_unit_test(test_linear_refuses_what_does_not_fit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
