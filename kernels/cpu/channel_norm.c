@@ -56,11 +56,13 @@ static inline __attribute__((always_inline)) void norm_pixel(const float *in, co
     if (norm != norm)
         scale = (float)norm; /* a NaN stays visible */
     if (silu) {
+#pragma omp simd
         for (int64_t c = 0; c < n; c++) {
             float v = in[c] * scale * gamma[c];
             out[c] = v / (1.0f + exp_f32(-v));
         }
     } else {
+#pragma omp simd
         for (int64_t c = 0; c < n; c++)
             out[c] = in[c] * scale * gamma[c];
     }
