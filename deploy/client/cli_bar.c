@@ -4,7 +4,7 @@
  *
  * One line per running job, at most BAR_LINES, redrawn in place with plain ANSI:
  *
- *   kx3f9a2b7c  dit      [##########--------------]  block 20/48   12.3 s, 17.0 s left
+ *   kx3f9a2b7c dit     [#######---------] step 2/4 block 20/48 12.3 s, 17.0 s left
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +15,11 @@
 #include "lx_process.h"
 #include "lx_utf8.h"
 
-#define BAR_LINES 8
-#define BAR_CELLS 24
-#define DRAW_S    0.1
-#define PLAIN_S   10.0 /* a plain line at least this often while a job moves */
+#define BAR_LINES  8
+#define MOST_CELLS 24
+#define BESIDES    64 /* columns of a line without its cells */
+#define DRAW_S     0.1
+#define PLAIN_S    10.0 /* a plain line at least this often while a job moves */
 
 typedef struct bar_line {
     lx_client_event event; /* the latest of a job that has not ended */
@@ -45,10 +46,14 @@ cli_bar *cli_bar_open(bool plain)
     return bar;
 }
 
-/* "block 20/48", "1.2 of 14.5 GiB loaded", "" */
+/* "step 2/4 block 20/48", "loading 1.2 GiB of 14.5 GiB", "". The launcher's text is shown as it
+ * is: it knows what the units are part of. */
 static void describe_units(const lx_client_event *e, char *out, size_t out_bytes)
 {
     char done[32], total[32];
+    int n = snprintf(out, out_bytes, "%.60s%s", e->text, *e->text && e->total > 0 ? " " : "");
+    out += n;
+    out_bytes -= (size_t)n;
     if (e->total == 0)
         *out = 0;
     else if (strcmp(e->unit, "byte") == 0)
@@ -79,7 +84,7 @@ static const char *what(const lx_client_event *e)
 
 static void tell_plain(bar_line *line)
 {
-    char units[96], times[96], safe[128];
+    char units[160], times[96], safe[160];
     const lx_client_event *e = &line->event;
     describe_units(e, units, sizeof units);
     describe_time(e, 0, times, sizeof times);
@@ -100,16 +105,18 @@ static int terminal_columns(void)
 
 static void draw_line(const bar_line *line, int columns)
 {
-    char cells[BAR_CELLS + 1], units[96], times[96], text[512], safe[512];
+    char cells[MOST_CELLS + 1], units[160], times[96], text[512], safe[512];
     const lx_client_event *e = &line->event;
+    int n = columns - BESIDES;
+    n = n < 4 ? 4 : n > MOST_CELLS ? MOST_CELLS : n;
     double share = e->total > 0 ? (double)e->done / (double)e->total : 0;
-    int filled = (int)((share > 1 ? 1 : share) * BAR_CELLS);
-    memset(cells, '-', BAR_CELLS);
+    int filled = (int)((share > 1 ? 1 : share) * n);
+    memset(cells, '-', (size_t)n);
     memset(cells, '#', (size_t)filled);
-    cells[BAR_CELLS] = 0;
+    cells[n] = 0;
     describe_units(e, units, sizeof units);
     describe_time(e, lx_now_s() - line->heard_s, times, sizeof times);
-    snprintf(text, sizeof text, "%-10s  %-7s [%s]  %-14s  %s", e->id, what(e), cells, units, times);
+    snprintf(text, sizeof text, "%-10s %-7s [%s] %-13s %s", e->id, what(e), cells, units, times);
     cli_safe(text, safe, sizeof safe);
     safe[lx_utf8_cut(safe, strlen(safe), (size_t)columns - 1)] = 0; /* a wrapped line stays */
     fprintf(stderr, "\r\033[2K%s\n", safe);

@@ -92,17 +92,21 @@ static lx_status print_config(const char *dir, lx_err *err)
             return lx_fail(err, LX_ECONFIG, "init: the path has control characters; rename it");
     lx_model_paths *found = calloc(1, sizeof *found), *none = calloc(1, sizeof *none);
     cli_machine *machine = malloc(sizeof *machine);
-    lx_status status = LX_OK;
-    if (!found || !none || !machine)
-        status = lx_fail(err, LX_EAGAIN, "out of memory");
-    if (status == LX_OK && lx_model_resolve(found, real, none, err) != LX_OK)
-        status = lx_wrap(err, "init: run lx2v doctor --weights \"%s\" for what to download", real);
-    if (status == LX_OK) {
-        cli_machine_look(machine);
-        print_machine(machine);
-        print_model(real, found, machine);
-        print_rest();
+    lx_status status = LX_EAGAIN;
+    if (!found || !none || !machine) {
+        lx_fail(err, status, "out of memory");
+        goto out;
     }
+    status = lx_model_resolve(found, real, none, err);
+    if (status != LX_OK) {
+        lx_wrap(err, "init: run lx2v doctor --weights \"%s\" for what to download", real);
+        goto out;
+    }
+    cli_machine_look(machine);
+    print_machine(machine);
+    print_model(real, found, machine);
+    print_rest();
+out:
     free(found);
     free(none);
     free(machine);
