@@ -88,7 +88,7 @@ lx_status dit_plan(const dit *model, int n_threads, const lx_patch_dims *latent,
 /** Timestep embedding [n]: cos(t w_i), i < n/2, then sin(t w_i); w_i = 10000^(-2i/n). */
 void dit_timestep_embedding(double t, int64_t n, float *out);
 
-/* --- as a stage -------------------------------------------------------------------------------- */
+/* --- as a stage ------------------------------------------------------------------------------ */
 
 typedef struct dit_stage dit_stage; /* model, arena and exec of one replica */
 

@@ -186,10 +186,6 @@ static lx_status load(job_by_hand *j, lx_err *err)
     dit_options options = {.text_len = j->text_len};
     uint64_t bytes;
     DIT_TRY(dit_load(&j->model, j->run.weights, &options, &j->run.progress, err));
-    if (!dit_dims(j->model)->says_distilled)
-        LX_W("weights=%s nothing says that they are step-distilled; the undistilled base model has "
-             "the same shapes",
-             j->run.weights);
     DIT_TRY(read_context(j, err));
     DIT_TRY(j->is_drawn ? draw(j, err) : read_latent(j, err));
     DIT_TRY(as_usage(dit_plan(j->model, j->run.threads, &j->latent, &j->run, &bytes, err), err));

@@ -106,11 +106,6 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
     s->progress = lx_stage_progress(stage);
     DIT_TRY(find_checkpoint(config, path, sizeof path, err));
     DIT_TRY(dit_load(&s->model, path, NULL, s->progress, err));
-    if (!dit_dims(s->model)->says_distilled)
-        LX_W(
-            "weights=%s nothing says that they are step-distilled: with the undistilled base model "
-            "the clip will be a blur",
-            path);
     DIT_TRY(take_memory(s, config, replica->threads, err));
     lx_patch_dims d = largest_latent(config, s->model);
     DIT_TRY(lx_stage_lends(
@@ -155,7 +150,7 @@ uint64_t dit_stage_arena_bytes(const dit_stage *stage)
     return lx_arena_bytes(stage->arena);
 }
 
-/* --- one job ----------------------------------------------------------------------------------- */
+/* --- one job --------------------------------------------------------------------------------- */
 
 /* Everything of the request that the job's record says. */
 static lx_status read_job(const dit_stage *s, const lx_job *job, dit_request *r, lx_rng *rng,
