@@ -12,6 +12,12 @@ pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka>=1.1.5)
 
 # msgpack-c: libmsgpack-dev (4.0, C and C++ in one, "msgpack") or libmsgpack-c-dev (6, "msgpack-c").
 pkg_search_module(MSGPACK REQUIRED IMPORTED_TARGET msgpack-c msgpackc msgpack)
+# Debian 13's msgpack-c.pc says "includedir=include", which is no place; its headers lie in the default one.
+get_target_property(lx2v_dirs PkgConfig::MSGPACK INTERFACE_INCLUDE_DIRECTORIES)
+if(lx2v_dirs)
+  list(FILTER lx2v_dirs INCLUDE REGEX "^/")
+  set_target_properties(PkgConfig::MSGPACK PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${lx2v_dirs}")
+endif()
 
 # oneDNN: libdnnl-dev 2.6 (Debian 12) or 3.x (Debian 13, Ubuntu 24.04); only kernels/cpu/lx_dnnl.c sees it.
 find_package(dnnl REQUIRED CONFIG)

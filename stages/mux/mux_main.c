@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 {
     lx_log_open("mux", LX_LOG_INFO);
     if (argc > 1 && !strcmp(argv[1], "--version")) {
-        puts("lx2v-mux " LX2V_VERSION " " LX2V_BACKEND);
+        puts("lx2v-mux " LX2V_VERSION " (" LX2V_BACKEND ")");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))
