@@ -26,10 +26,13 @@ static void print_quoted(const char *path)
 
 static void print_part(const char *name, const char *path)
 {
-    char bytes[32];
+    char text[32];
+    uint64_t bytes = cli_weights_size(path);
     printf("  %s: ", name);
     print_quoted(path);
-    printf("  # %s\n", cli_bytes(cli_size_of(path), bytes, sizeof bytes));
+    if (bytes > 0)
+        printf("  # %s", cli_bytes(bytes, text, sizeof text));
+    putchar('\n');
 }
 
 static void print_machine(const cli_machine *m)
@@ -44,7 +47,8 @@ static void print_machine(const cli_machine *m)
 
 static void print_model(const char *dir, const lx_model_paths *found, const cli_machine *m)
 {
-    uint64_t need = cli_size_of(found->dit) + cli_size_of(found->text) + cli_size_of(found->vae);
+    uint64_t need =
+        cli_weights_size(found->dit) + cli_weights_size(found->text) + cli_weights_size(found->vae);
     char needs[32], has[32];
     printf("model:\n  dir: ");
     print_quoted(dir);

@@ -5,15 +5,12 @@
 #include "cli_machine.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-#define MAX_LEVELS 4
 
 /* The kernel's list knows more than the compiler's built-ins, and whether the system saves the
  * registers. */
@@ -101,27 +98,25 @@ uint64_t cli_disk_free(const char *path)
     return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
-static uint64_t size_below(int at, const char *name, int levels)
+static bool is_safetensors(const char *name)
 {
-    struct stat st;
-    if (fstatat(at, name, &st, 0) != 0)
-        return 0;
-    if (!S_ISDIR(st.st_mode))
-        return st.st_size > 0 ? (uint64_t)st.st_size : 0;
-    int fd = levels > 0 ? openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    uint64_t bytes = 0;
-    if (!dir && fd >= 0)
-        close(fd);
-    for (struct dirent *entry; dir && (entry = readdir(dir));)
-        if (entry->d_name[0] != '.')
-            bytes += size_below(fd, entry->d_name, levels - 1);
-    if (dir)
-        closedir(dir);
-    return bytes;
+    static const char end[] = ".safetensors";
+    size_t n = strlen(name), m = sizeof end - 1;
+    return n > m && strcmp(name + n - m, end) == 0;
 }
 
-uint64_t cli_size_of(const char *path)
+uint64_t cli_weights_size(const char *path)
 {
-    return size_below(AT_FDCWD, path, MAX_LEVELS);
+    struct stat st;
+    uint64_t bytes = 0;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+    /* Encoder and VAE may lie in the same folder, as .pth: they are no part of this model. */
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (is_safetensors(entry->d_name) && fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 &&
+            st.st_size > 0)
+            bytes += (uint64_t)st.st_size;
+    closedir(dir);
+    return bytes;
 }

@@ -24,7 +24,7 @@ void cli_machine_look(cli_machine *machine);
 /** Free bytes of the file system that `path` is or will be on; 0 if unknown. */
 uint64_t cli_disk_free(const char *path);
 
-/** Bytes of a file, or of all files in and below a folder (four levels). */
-uint64_t cli_size_of(const char *path);
+/** Bytes of a file, or of the *.safetensors in a folder; 0 if there are none. */
+uint64_t cli_weights_size(const char *path);
 
 #endif

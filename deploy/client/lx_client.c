@@ -20,7 +20,7 @@
 #define TICK_MS      100
 #define KEPT_EVENTS  64   /* that come while an answer is awaited */
 #define SLICE_S      1.0  /* of a wait; after each: is the launcher alive at all? */
-#define QUIET_S      5.0  /* silence after which a watcher asks whether anybody is there */
+#define QUIET_S      3.0  /* silence after which a watcher asks whether anybody is there */
 #define GONE_S       10.0 /* how long a launcher may be away before a watch gives up */
 #define SOCKET_NAME  "clients.sock"
 #define ENDPOINT_MAX 128
