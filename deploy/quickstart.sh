@@ -85,7 +85,8 @@ build() {
         tail -n 20 "$log" >&2
         die 1 "configuring failed; its last words are above"
     fi
-    if ! cmake --build "$root/build/release" >"$log" 2>&1; then
+    if ! cmake --build "$root/build/release" --target lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux \
+        random_model >"$log" 2>&1; then
         tail -n 30 "$log" >&2
         die 1 "building failed; its last words are above"
     fi

@@ -16,6 +16,7 @@
 #include "mux_clip.h"
 #include "mux_ffmpeg.h"
 #include "mux_video.h"
+#include "weights/lx_model_dir.h"
 
 #define FRAMES_PER_LATENT 4
 
@@ -63,6 +64,22 @@ static lx_status self_test(const mux *model, lx_err *err)
     return status == LX_OK ? LX_OK : lx_wrap(err, "mux self-test");
 }
 
+/* The DiT that the dit stage loads: which of a folder's several precisions stands in its path. A
+ * model that cannot be found is that stage's trouble; its folder is still a name. */
+static void name_checkpoint(mux *model)
+{
+    const lx_config *c = model->config;
+    lx_model_paths paths, given = {0};
+    snprintf(given.dit, sizeof given.dit, "%s", c->model.dit);
+    snprintf(given.text, sizeof given.text, "%s", c->model.text);
+    snprintf(given.vae, sizeof given.vae, "%s", c->model.vae);
+    snprintf(given.tokenizer, sizeof given.tokenizer, "%s", c->model.tokenizer);
+    const char *path = c->model.dit[0] ? c->model.dit : c->model.dir;
+    if (lx_model_resolve(&paths, c->model.dir, &given, NULL) == LX_OK)
+        path = paths.dit;
+    mux_meta_checkpoint(model->checkpoint, sizeof model->checkpoint, path);
+}
+
 /* The VAE hands on at most vae.chunk latent frames, that is four times as many frames. */
 static lx_status take_memory(mux *model, lx_err *err)
 {
@@ -93,7 +110,7 @@ lx_status mux_load(mux **out, const lx_config *config, const lx_replica_config *
     model->replica = replica;
     model->progress = progress;
     mux_ffmpeg_setup();
-    mux_meta_checkpoint(model->checkpoint, sizeof model->checkpoint, config);
+    name_checkpoint(model);
     lx_status status = mux_dir_prepare(config->output.dir, model->dir, err);
     if (status == LX_OK) {
         int swept = mux_dir_sweep(model->dir);

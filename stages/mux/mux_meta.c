@@ -166,9 +166,8 @@ void mux_meta_of_file(mux_meta *out)
     add(out, "version", MUX_VERSION);
 }
 
-void mux_meta_checkpoint(char *out, size_t out_bytes, const lx_config *config)
+void mux_meta_checkpoint(char *out, size_t out_bytes, const char *path)
 {
-    const char *path = config->model.dit[0] ? config->model.dit : config->model.dir;
     size_t end = strlen(path);
     while (end > 1 && path[end - 1] == '/')
         end--;

@@ -37,9 +37,9 @@ void mux_meta_of_job(mux_meta *out, const lx_job *job, lx_mux_metadata mode,
 /** For frames that come from no job: the version alone. */
 void mux_meta_of_file(mux_meta *out);
 
-/** The checkpoint's name from where it lies: last folder or file, with its parent if that is only
- *  one of the published subfolders ("NAME/distill_int8"). Writes at most out_bytes with the 0. */
-void mux_meta_checkpoint(char *out, size_t out_bytes, const lx_config *config);
+/** The checkpoint's name from where its DiT lies: last folder or file, with its parent if that is
+ *  only one of the published subfolders ("NAME/distill_int8"). At most out_bytes with the 0. */
+void mux_meta_checkpoint(char *out, size_t out_bytes, const char *path);
 
 /** Copy text as valid UTF-8: control characters are dropped (tab and line ends become a space),
  *  broken sequences become U+FFFD, and the end is cut at a character. out_bytes >= 4. */
