@@ -1,0 +1,231 @@
+#!/usr/bin/env bash
+# run.sh - install, build and test everything
+# SPDX-License-Identifier: Apache-2.0
+#
+#   tests/run.sh           all of it: release, sanitizers, fuzzing, analysis, form
+#   tests/run.sh --quick   the release build and its tests
+#   tests/run.sh --keep    keep the build trees of sanitizers and fuzzing (gigabytes)
+#
+# Ends with one line, `N passed, N failed, N skipped`, and exit code 0 only if nothing failed. What
+# is skipped is named with its reason.
+set -euo pipefail
+
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+quick=0
+keep=0
+for argument in "$@"; do
+    case $argument in
+    --quick) quick=1 ;;
+    --keep) keep=1 ;;
+    -h | --help)
+        sed -n '2,10s/^# \{0,1\}//p' tests/run.sh
+        exit 0
+        ;;
+    *)
+        printf 'run: unknown option %s; accepted are --quick, --keep, --help\n' "$argument" >&2
+        exit 2
+        ;;
+    esac
+done
+
+jobs=$(nproc)
+passed=0
+failed=0
+skipped=0
+failures=()
+skips=()
+logs=build/logs
+fuzz_seconds=15
+
+say() { printf '\n== %s (%d s so far)\n' "$*" "$SECONDS"; }
+
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    failures+=("$1")
+    printf 'FAILED: %s\n' "$1"
+}
+skip() {
+    skipped=$((skipped + 1))
+    skips+=("$1")
+    printf 'skipped: %s\n' "$1"
+}
+
+finish() {
+    if [ ${#skips[@]} -gt 0 ]; then
+        printf '\nskipped:\n'
+        printf '  %s\n' "${skips[@]}"
+    fi
+    if [ ${#failures[@]} -gt 0 ]; then
+        printf '\nfailed:\n'
+        printf '  %s\n' "${failures[@]}"
+    fi
+    if [ "$keep" -eq 0 ]; then
+        rm -rf build/asan build/tsan build/fuzz
+    fi
+    printf '\n%d passed, %d failed, %d skipped (%d s)\n' "$passed" "$failed" "$skipped" "$SECONDS"
+    [ "$failed" -eq 0 ] || exit 1
+    exit 0
+}
+
+# build NAME [cmake options]: configure by the preset of that name and compile. Its last words are
+# shown if that fails.
+build() {
+    local name=$1 log=$logs/build-$1.log
+    shift
+    say "building $name"
+    if cmake --preset "$name" "$@" >"$log" 2>&1 && cmake --build "build/$name" -j "$jobs" >>"$log" 2>&1; then
+        pass
+        return 0
+    fi
+    grep -E -A 6 'error:|warning:|Error|FAILED' "$log" | tail -n 40 || tail -n 40 "$log"
+    fail "build $name (whole log: $log)"
+    return 1
+}
+
+# Add CTest's own count of a run to the totals, and name what was skipped or failed.
+count() { # name junit-file
+    local name=$1 junit=$2 test status
+    if [ ! -s "$junit" ]; then
+        fail "$name: ctest left no result"
+        return
+    fi
+    while read -r test status; do
+        case $status in
+        run) pass ;;
+        notrun | disabled) skip "$name: $test" ;;
+        *) fail "$name: $test" ;;
+        esac
+    done < <(sed -n 's/.*<testcase name="\([^"]*\)".* status="\([^"]*\)".*/\1 \2/p' "$junit")
+    # cmocka's skip() inside a program that passes as a whole
+    while read -r test; do
+        skip "$name: $test"
+    done < <(sed -n 's/.*\[  SKIPPED \] \(test_[A-Za-z0-9_]*\).*/\1/p' "$junit" | sort -u)
+}
+
+# run_tests NAME [ctest options]: the tests of a build tree.
+run_tests() {
+    local name=$1 junit=$PWD/$logs/$1.xml
+    shift
+    say "testing $name"
+    rm -f "$junit"
+    ctest --test-dir "build/$name" -j 2 --output-on-failure --no-tests=error --test-output-size-passed 1000000 --output-junit "$junit" "$@" 2>&1 |
+        grep -v -E '^ *Start +[0-9]+:' || true # the junit file decides, not grep
+    count "$name" "$junit"
+}
+
+# --- steps ---------------------------------------------------------------------------------------
+
+fuzz() {
+    local target name running=0 i=0
+    local -a names=() pids=()
+    say "fuzzing, $fuzz_seconds s a target"
+    mkdir -p build/fuzz/work
+    for target in build/fuzz/tests/fuzz/fuzz_*; do
+        if [ ! -x "$target" ] || [ -d "$target" ]; then
+            continue
+        fi
+        name=${target##*/}
+        rm -rf "build/fuzz/work/$name"
+        mkdir -p "build/fuzz/work/$name"
+        "$target" -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
+            -artifact_prefix="build/fuzz/work/$name." "build/fuzz/work/$name" "tests/fuzz/corpus/${name#fuzz_}" \
+            >"$logs/$name.log" 2>&1 &
+        names+=("$name")
+        pids+=($!)
+        running=$((running + 1))
+        if [ "$running" -ge "$jobs" ]; then
+            collect "${pids[$i]}" "${names[$i]}"
+            i=$((i + 1))
+            running=$((running - 1))
+        fi
+    done
+    if [ ${#names[@]} -eq 0 ]; then
+        fail "fuzzing: no targets were built"
+        return
+    fi
+    for (( ; i < ${#names[@]}; i++)); do
+        collect "${pids[$i]}" "${names[$i]}"
+    done
+}
+
+collect() { # pid name: one fuzzer's end
+    if wait "$1"; then
+        printf '%s: %s inputs\n' "$2" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$logs/$2.log")"
+        pass
+    else
+        tail -n 30 "$logs/$2.log"
+        fail "$2 (finding: build/fuzz/work/$2.*; run again with --keep)"
+    fi
+}
+
+check_form() {
+    local files long version
+    say "form: clang-format, line length, shell scripts"
+    mapfile -t files < <(git ls-files '*.c' '*.h' 2>/dev/null || true)
+    if [ ${#files[@]} -eq 0 ]; then # not a git checkout
+        mapfile -t files < <(find common deploy kernels stages tests -name '*.[ch]')
+    fi
+    # Releases of clang-format lay out some lines differently: the tree is in the form of one.
+    version=$(clang-format --version | sed -n 's/.*version \([0-9]*\).*/\1/p')
+    if [ "$version" != 14 ]; then
+        skip "clang-format: the tree is formatted by version 14, here is $version"
+    elif clang-format --dry-run -Werror "${files[@]}" >"$logs/format.log" 2>&1; then
+        pass
+    else
+        grep -E 'error' "$logs/format.log" | head -n 20
+        fail "clang-format (run: clang-format -i FILE)"
+    fi
+    long=$(LC_ALL=C.UTF-8 grep -nE '^.{101,}$' "${files[@]}" || true)
+    if [ -z "$long" ]; then
+        pass
+    else
+        printf '%s\n' "$long" | head -n 20
+        fail "lines of more than 100 columns"
+    fi
+    if shellcheck deploy/*.sh tests/*.sh tests/tools/*.sh .ci/run; then
+        pass
+    else
+        fail "shellcheck"
+    fi
+}
+
+# --- all -----------------------------------------------------------------------------------------
+
+say "packages"
+bash deploy/packages.sh --test
+mkdir -p "$logs"
+
+build release -DLX2V_WERROR=ON || finish
+run_tests release
+if compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+    [ -e kernels/cuda/CMakeLists.txt ] || skip "GPU: a card is present, but this version has no CUDA kernels"
+else
+    skip "GPU: no NVIDIA card on this machine"
+fi
+if [ "$quick" -eq 1 ]; then
+    finish
+fi
+
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+if build asan -DLX2V_WERROR=ON; then
+    run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz)$'
+fi
+if build tsan -DLX2V_WERROR=ON; then
+    run_tests tsan -L '^(unit|launcher|pipeline)$'
+fi
+
+say "building with clang, its analyser and libFuzzer"
+if cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DLX2V_FUZZ=ON \
+    -DLX2V_CUDA=OFF -DLX2V_WERROR=ON -DCMAKE_C_COMPILER_LAUNCHER="$PWD/tests/tools/analyze.sh" >"$logs/build-fuzz.log" 2>&1 &&
+    cmake --build build/fuzz -j "$jobs" >>"$logs/build-fuzz.log" 2>&1; then
+    pass
+    fuzz
+else
+    grep -E -A 12 'error:|warning:|Error' "$logs/build-fuzz.log" | head -n 60
+    fail "clang, its analyser or libFuzzer (whole log: $logs/build-fuzz.log)"
+fi
+
+check_form
+finish
