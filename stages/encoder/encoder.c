@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cache.h"
 
@@ -163,6 +164,19 @@ lx_status encoder_encode(encoder *e, const int32_t *ids, int64_t n, encoder_cont
         return status;
     encoder_cache_put(&e->cache, weights_id, ids, n, e->context);
     out->rows = e->context;
+    return LX_OK;
+}
+
+lx_status encoder_warm_up(encoder *e, lx_err *err)
+{
+    memset(e->ids, 0, sizeof e->ids); /* any ids do */
+    int64_t longest = e->max_tokens < ENCODER_TEXT_LEN ? e->max_tokens : ENCODER_TEXT_LEN;
+    for (int64_t n = longest; n >= 1; n /= 2) {
+        umt5_request request = {.ids = e->ids, .n = n, .n_layers = n > 1, .progress = e->progress};
+        lx_status status = umt5_encode(e->model, &e->x, &request, e->context, err);
+        if (status != LX_OK)
+            return status;
+    }
     return LX_OK;
 }
 

@@ -79,6 +79,12 @@ typedef struct encoder_context {
 lx_status encoder_encode(encoder *model, const int32_t *ids, int64_t n, encoder_context *out,
                          lx_err *err);
 
+/**
+ * Run once on a single token, so that a damaged checkpoint is found before the first job, and one
+ * layer on prompts of many lengths, so that libraries take now what memory they take per shape.
+ */
+lx_status encoder_warm_up(encoder *model, lx_err *err);
+
 /** One line about what was dropped or looks wrong in a prompt; "" if all is well. */
 void encoder_notice(const encoder_prompt *prompt, char *text, size_t bytes);
 

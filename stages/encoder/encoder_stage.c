@@ -29,20 +29,6 @@ static lx_status find_files(const lx_config *config, lx_model_paths *found, lx_e
     return status;
 }
 
-/* One token: every weight is read once and every kernel runs, so a damaged checkpoint is found
- * before the first job. */
-static lx_status self_test(encoder *e, lx_err *err)
-{
-    encoder_prompt prompt;
-    encoder_context context;
-    lx_status status = encoder_tokens(e, "", 0, &prompt, err);
-    if (status == LX_OK)
-        status = encoder_encode(e, prompt.ids, prompt.counts.n, &context, err);
-    if (status == LX_EJOB) /* no job is at fault here */
-        err->status = status = LX_ECONFIG;
-    return status == LX_OK ? LX_OK : lx_wrap(err, "self-test");
-}
-
 static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths *paths,
                             lx_err *err)
 {
@@ -59,7 +45,11 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
     uint64_t bytes = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(encoder_model(e))->dim * sizeof(float);
     status = lx_stage_lends(stage, config->links.depth, bytes, err);
     if (status == LX_OK)
-        status = self_test(e, err);
+        status = encoder_warm_up(e, err);
+    if (status == LX_EJOB) { /* no job is at fault here */
+        err->status = status = LX_ECONFIG;
+        lx_wrap(err, "self-test");
+    }
     if (status != LX_OK) {
         encoder_close(&e);
         return status;
@@ -79,6 +69,9 @@ lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err)
         return lx_fail(err, LX_ECONFIG,
                        "stages.encoder: device %s: this build (%s) runs on the cpu only", device,
                        LX2V_BACKEND);
+    if (config->encoder.bf16)
+        return lx_fail(err, LX_ECONFIG,
+                       "encoder.bf16: true: this version computes in float32 only; leave it out");
     lx_model_paths *paths = calloc(1, sizeof *paths);
     if (!paths)
         return lx_fail(err, LX_EAGAIN, "out of memory for paths");

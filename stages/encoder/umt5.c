@@ -319,7 +319,8 @@ static lx_status encode(const pass *p, lx_err *err)
         return lx_fail(err, LX_EJOB, "%" PRId64 " token ids: at least one is needed", r->n);
     TRY(lx_gather_rows(p->x, &p->model->embedding, r->ids, r->n, p->stream, err));
     TRY(dump(p, "token_embedding", p->stream, d->dim, err));
-    for (int64_t i = 0; i < d->n_layers; i++)
+    const int64_t n_layers = r->n_layers && r->n_layers < d->n_layers ? r->n_layers : d->n_layers;
+    for (int64_t i = 0; i < n_layers; i++)
         TRY(run_layer(p, i, err));
     return finish(p, err);
 }

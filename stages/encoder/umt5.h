@@ -30,6 +30,7 @@ const lx_weights *umt5_weights(const umt5 *model); /* borrowed until umt5_close 
 typedef struct umt5_request {
     const int32_t *ids;          /* [n], each below dims.vocab */
     int64_t n;                   /* 1 or more */
+    int64_t n_layers;            /* run only so many, to warm up; 0: all */
     const lx_progress *progress; /* unit "layer"; may be NULL */
     lx_run *run; /* dumps: token_embedding, blocks.N.attn.q ..., norm; may be NULL */
 } umt5_request;
