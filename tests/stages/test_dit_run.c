@@ -193,7 +193,7 @@ static void test_run_refuses(void **state)
         {{FILES, "--text-len", "0"}, 2},
         {{FILES, "--stepslist", "1000"}, 2},
         {{FILES, "--device", "cuda:0"}, 2},
-        {{FILES, "--vram", "1KiB"}, 3},
+        {{FILES, "--frames", "5", "--vram", "1KiB"}, 3},
         {{"--weights", f->model, "--input", f->input, "--output", f->output, "--size", "48x64"}, 2},
         {{"--weights", f->model, "--output", f->output}, 2},
         {{"--noise-only", "--frames", "5"}, 2},
