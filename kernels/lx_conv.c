@@ -49,8 +49,9 @@ static lx_status kernel_sizes(const lx_weight *weight, const lx_weight *bias, lx
     out->kh = s->dim[s->n_dims - 2];
     out->kw = s->dim[s->n_dims - 1];
     if (out->c_out <= 0 || out->c_in <= 0 || (out->kt != 1 && out->kt != 3) ||
-        (out->kh != 1 && out->kh != 3) || (out->kw != 1 && out->kw != 3))
-        return lx_fail(err, LX_ECONFIG, "%s: %s: kernels of 1 or 3 taps a side are served",
+        (out->kh != 1 && out->kh != 3) || out->kw != out->kh)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s: %s: kernels of 1 or 3 taps in time and 1x1 or 3x3 in space are served",
                        weight->name, lx_shape_text(s, text, sizeof text));
     if (!lx_weight_is_vector(bias, out->c_out))
         return lx_fail(err, LX_ECONFIG, "%s: %s, floats of [%" PRId64 "] are needed", bias->name,
@@ -68,7 +69,7 @@ lx_status lx_conv_load(lx_exec *x, const lx_weight *weight, const lx_weight *bia
     if (status == LX_OK)
         status = lx_shape_bytes(&weight->shape, weight->dtype, &elements, &bytes, err);
     if (status == LX_OK)
-        status = lx_arena_take_f32(x->arena, elements, &conv.packed, err);
+        status = lx_arena_take_f32(x->arena, x->backend->conv->packed(&conv), &conv.packed, err);
     if (status == LX_OK)
         status = lx_arena_take_f32(x->arena, (uint64_t)conv.c_out, &conv.bias, err);
     if (status != LX_OK)
@@ -89,7 +90,8 @@ static lx_status conv_check(const lx_conv *conv, const lx_image *in, bool upsamp
     int64_t scale = upsample ? 2 : 1;
     if (!all_positive(in) || !all_positive(out) || in->channels != conv->c_in ||
         out->channels != conv->c_out || in->frames != out->frames + conv->kt - 1 ||
-        out->height != scale * in->height || out->width != scale * in->width)
+        out->height != scale * in->height || out->width != scale * in->width ||
+        (upsample && conv->kh == 1))
         return lx_fail(err, LX_EJOB,
                        "convolution %" PRId64 "->%" PRId64 ", %" PRId64 " taps in time: [%" PRId64
                        ", %" PRId64 ", %" PRId64 ", %" PRId64 "] cannot become [%" PRId64
@@ -121,8 +123,7 @@ lx_status lx_conv_run(lx_exec *x, const lx_conv *conv, const lx_image *in, bool 
                          .residual = residual,
                          .out = out,
                          .n_threads = x->n_threads};
-    status =
-        lx_arena_take_f32(x->arena, ops->scratch(conv, upsample, x->n_threads), &call.scratch, err);
+    status = lx_arena_take_f32(x->arena, ops->scratch(conv, x->n_threads), &call.scratch, err);
     if (status == LX_OK && !x->is_dry)
         status = ops->run(&call, err);
     lx_arena_reset(x->arena, mark);

@@ -8,8 +8,8 @@
  *           them is a copy of two frames and never a copy of a chunk.
  * Formula   y[t,y,x,o] = b[o] + sum W[o,c,i,j,k] x[t + i, y - ph + j, x - pw + k, c], zero outside
  *           the image; then + residual[t,y,x,o] if given.
- * Numbers   f32 products and sums, order fixed by shape only, so that chunking, tiling and thread
- *           count change nothing (or at most 1e-6).
+ * Numbers   f32, order fixed by shapes and by even positions in space only: chunking, thread count
+ *           and windows cut at even places change nothing.
  * Tests     tests/kernels/test_conv.c
  */
 #ifndef LX_CONV_H
@@ -26,9 +26,9 @@ typedef struct lx_image {
     float *history[2];
 } lx_image;
 
-/* A convolution's weights, repacked once at load: [kt*kh*kw*Cin, Cout] f32, tap-major. */
+/* A convolution's weights, repacked once at load into the form that its device wants. */
 typedef struct lx_conv {
-    int64_t c_in, c_out, kt, kh, kw; /* 3x3x3, 3x1x1, 1x3x3, 1x1x1; each odd */
+    int64_t c_in, c_out, kt, kh, kw; /* 3x3x3, 3x1x1, 1x3x3, 1x1x1 */
     float *packed;                   /* borrowed from the arena of lx_conv_load */
     float *bias;                     /* [c_out] */
 } lx_conv;
@@ -42,14 +42,14 @@ lx_status lx_gain_load(lx_exec *x, const lx_weight *weight, int64_t n, float **o
 
 /**
  * in->frames = out->frames + kt - 1 (the history first); spatial zero padding (kh-1)/2, (kw-1)/2.
- * upsample: read in at half resolution through nearest x2 (out is 2H x 2W): the resamplers.
+ * upsample: read in at half resolution through nearest x2 (out is 2H x 2W): the resamplers, 3x3.
  * residual: NULL, or like out; it may be out itself. in must not overlap out.
  */
 lx_status lx_conv_run(lx_exec *x, const lx_conv *conv, const lx_image *in, bool upsample,
                       const lx_image *residual, lx_image *out, lx_err *err);
-/** The definition, in f64. */
-void lx_conv_ref(const lx_conv *conv, const lx_image *in, bool upsample, const lx_image *residual,
-                 lx_image *out);
+/** The definition, in f64, from F32 weights as a checkpoint has them. */
+void lx_conv_ref(const lx_weight *weight, const lx_weight *bias, const lx_image *in, bool upsample,
+                 const lx_image *residual, lx_image *out);
 
 /** Channel norm y = x / max(|x|_2, 1e-12) * sqrt(C) * gamma, then SiLU if asked. gamma [C].
  *  out may be in itself. Statistics in f64, one rounding per element, SiLU in f32. */

@@ -24,7 +24,8 @@ typedef struct lx_conv_call {
 } lx_conv_call;
 
 typedef struct lx_conv_ops {
-    uint64_t (*scratch)(const lx_conv *conv, bool upsample, int n_threads); /* floats */
+    uint64_t (*packed)(const lx_conv *conv);                 /* floats of conv->packed */
+    uint64_t (*scratch)(const lx_conv *conv, int n_threads); /* floats of one run */
     /* Repack from host memory; widened is room for shape elements of f32. */
     void (*pack)(const lx_weight *weight, const lx_weight *bias, lx_conv *conv, float *widened);
     void (*widen)(const lx_weight *weight, float *out);
@@ -40,12 +41,7 @@ typedef struct lx_conv_ops {
     void (*planes)(const lx_colour_args *args, float *out, int n_threads);
 } lx_conv_ops;
 
-extern const lx_conv_ops lx_conv_ops_cpu; /* kernels/cpu/conv.c, and its parts elsewhere: */
-void lx_cpu_channel_norm(const lx_image *in, const float *gamma, bool silu, lx_image *out,
-                         int n_threads);
-void lx_cpu_i420(const lx_colour_args *args, uint8_t *out, int n_threads);
-void lx_cpu_rgb8(const lx_colour_args *args, uint8_t *out, int n_threads);
-void lx_cpu_planes(const lx_colour_args *args, float *out, int n_threads);
+extern const lx_conv_ops lx_conv_ops_cpu; /* kernels/cpu/conv.c */
 
 /** Frame i of an image, its history included. */
 static inline float *lx_image_frame(const lx_image *image, int64_t i)

@@ -20,32 +20,37 @@ static const float *pixel(const lx_image *in, int64_t t, int64_t y, int64_t x, b
     return lx_image_frame(in, t) + (y * in->width + x) * in->channels;
 }
 
-static double one_sum(const lx_conv *conv, const lx_image *in, bool upsample, const int64_t at[3],
-                      int64_t o)
+/* One output: weight [o, i, kt, kh, kw], or [o, i, kh, kw] where kt is 1. */
+static double one_sum(const lx_weight *weight, const lx_image *in, bool upsample,
+                      const int64_t at[3], int64_t o)
 {
-    double sum = conv->bias[o];
-    for (int64_t i = 0; i < conv->kt; i++)
-        for (int64_t j = 0; j < conv->kh; j++)
-            for (int64_t k = 0; k < conv->kw; k++) {
-                const float *p = pixel(in, at[0] + i, at[1] - (conv->kh - 1) / 2 + j,
-                                       at[2] - (conv->kw - 1) / 2 + k, upsample);
-                int64_t tap = (i * conv->kh + j) * conv->kw + k;
-                const float *w = conv->packed + tap * conv->c_in * conv->c_out + o;
-                for (int64_t c = 0; p && c < conv->c_in; c++)
-                    sum += (double)w[c * conv->c_out] * p[c];
+    const lx_shape *s = &weight->shape;
+    int64_t kt = s->n_dims == 5 ? s->dim[2] : 1;
+    int64_t kh = s->dim[s->n_dims - 2], kw = s->dim[s->n_dims - 1], taps = kt * kh * kw;
+    const float *w = (const float *)weight->data + o * in->channels * taps;
+    double sum = 0;
+    for (int64_t i = 0; i < kt; i++)
+        for (int64_t j = 0; j < kh; j++)
+            for (int64_t k = 0; k < kw; k++) {
+                const float *p = pixel(in, at[0] + i, at[1] - (kh - 1) / 2 + j,
+                                       at[2] - (kw - 1) / 2 + k, upsample);
+                for (int64_t c = 0; p && c < in->channels; c++)
+                    sum += (double)w[c * taps + (i * kh + j) * kw + k] * p[c];
             }
     return sum;
 }
 
-void lx_conv_ref(const lx_conv *conv, const lx_image *in, bool upsample, const lx_image *residual,
-                 lx_image *out)
+void lx_conv_ref(const lx_weight *weight, const lx_weight *bias, const lx_image *in, bool upsample,
+                 const lx_image *residual, lx_image *out)
 {
+    int64_t n = weight->shape.dim[0];
     for (int64_t t = 0; t < out->frames; t++)
         for (int64_t y = 0; y < out->height; y++)
             for (int64_t x = 0; x < out->width; x++)
-                for (int64_t o = 0; o < conv->c_out; o++) {
-                    int64_t at[3] = {t, y, x}, i = (y * out->width + x) * conv->c_out + o;
-                    double sum = one_sum(conv, in, upsample, at, o);
+                for (int64_t o = 0; o < n; o++) {
+                    int64_t at[3] = {t, y, x}, i = (y * out->width + x) * n + o;
+                    double sum = one_sum(weight, in, upsample, at, o);
+                    sum += ((const float *)bias->data)[o];
                     if (residual)
                         sum += lx_image_frame(residual, t)[i];
                     lx_image_frame(out, t)[i] = (float)sum;

@@ -9,18 +9,24 @@
 #include <math.h>
 #include <string.h>
 
-#include "lx_conv_ops.h"
+#include "conv_cpu.h"
 #include "lx_cpu.h"
 
 enum { PART = 64, LANES = 16 };
 
-/* e^x to 2 ulp for x in [-87, 88], clamped outside: 2^n * e^f, |f| <= ln(2)/2, Taylor to f^7/7!.
- * ln(2) in two parts, so that x - n ln(2) is exact to f32. A NaN gives any number. */
+/* e^x to 2 ulp for |x| <= 87, clamped outside: 2^n * e^f, |f| <= ln(2)/2, Taylor to f^7/7!.
+ * ln(2) in two parts, so that x - n ln(2) is exact to f32. The clamp works on bits, where compilers
+ * see a minimum and no branch; a NaN gives some number. */
 static inline float exp_f32(float x)
 {
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    float a = x < -87.0f ? -87.0f : x;
-    a = a > 88.0f ? 88.0f : a;
+    const float round = 12582912.0f;  /* 1.5 * 2^23: adding it rounds to an integer */
+    const uint32_t most = 0x42ae0000; /* 87 */
+    uint32_t bits, magnitude;
+    float a, scale;
+    memcpy(&bits, &x, sizeof bits);
+    magnitude = bits & 0x7fffffffu;
+    bits = (magnitude < most ? magnitude : most) | (bits & 0x80000000u);
+    memcpy(&a, &bits, sizeof a);
     float shifted = a * 1.44269504f + round, n = shifted - round;
     float f = (a - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.0f / 5040;
@@ -31,10 +37,8 @@ static inline float exp_f32(float x)
     p = p * f + 0.5f;
     p = p * f + 1.0f;
     p = p * f + 1.0f;
-    uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
     bits = (bits + 127) << 23; /* the integer sits in the low bits; the rest is shifted out */
-    float scale;
     memcpy(&scale, &bits, sizeof scale);
     return p * scale;
 }

@@ -4,7 +4,7 @@
  *
  * Idea      One pair of rows per piece of work. It is less than 1 % of a decode, so it stays plain.
  */
-#include "lx_conv_ops.h"
+#include "conv_cpu.h"
 #include "lx_cpu.h"
 
 /* A value of the decoder as R, G or B in 0..1; a NaN becomes 0. */

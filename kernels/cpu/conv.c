@@ -1,90 +1,34 @@
 /*
- * conv.c - convolution on the CPU: gathered rows times packed weights, through oneDNN
+ * conv.c - convolution on the CPU: taps of single pixels, packing, and moving images
  * SPDX-License-Identifier: Apache-2.0
  *
- * Idea      A tile is TILE output pixels of one frame. Its receptive fields are gathered as rows
- *           [TILE, taps * Cin] (nothing is gathered where the taps are single pixels) and
- *           multiplied with the packed weights [taps * Cin, Cout]. The reduction goes in blocks of
- *           about BLOCK floats, so that gathered rows stay in the L2 cache. Threads share tiles;
- *           each product runs on one thread, so the order of every sum depends on shapes alone.
- * Rate      docs/performance.md has figures from tests/bench/bench_conv.c.
+ * Idea      Where a tap is one pixel (1x1x1, 3x1x1), pixels as they lie are the rows of a matrix
+ *           product [TILE, Cin] x [Cin, Cout] per tap. 3x3 in space is conv_winograd.c's. Threads
+ *           share tiles; each product runs on one thread, so the order of every sum depends on
+ *           shapes alone.
  */
 #include <string.h>
 
-#include "lx_conv_ops.h"
+#include "conv_cpu.h"
 #include "lx_cpu.h"
 #include "lx_dnnl.h"
 
-enum { TILE = 128, BLOCK = 1152 };
+enum { TILE = 128 }; /* pixels; oneDNN's best rate is reached from about 64 on */
 
-typedef struct conv_plan {
-    int64_t tap_rows;       /* kt * kh: gathered one row of kw * Cin floats at a time */
-    int64_t row_floats;     /* kw * Cin */
-    int64_t rows_per_block; /* tap rows of one product */
-    bool is_pointwise;      /* no neighbours in space: rows of the input serve as they lie */
-    int64_t gather_floats, acc_floats; /* scratch of one thread */
-} conv_plan;
-
-static conv_plan plan_of(const lx_conv *conv, bool upsample)
+static bool has_neighbours(const lx_conv *conv)
 {
-    conv_plan p = {.tap_rows = conv->kt * conv->kh,
-                   .row_floats = conv->kw * conv->c_in,
-                   .is_pointwise = conv->kh == 1 && conv->kw == 1 && !upsample};
-    p.rows_per_block = lx_min_i64(p.tap_rows, BLOCK / p.row_floats);
-    if (p.rows_per_block < 1 || p.is_pointwise)
-        p.rows_per_block = 1;
-    p.gather_floats = p.is_pointwise ? 0 : TILE * p.rows_per_block * p.row_floats;
-    p.acc_floats = lx_ceil_div(TILE * conv->c_out, 16) * 16;
-    return p;
+    return conv->kh > 1;
 }
 
-static uint64_t conv_scratch(const lx_conv *conv, bool upsample, int n_threads)
+static int64_t tile_floats(const lx_conv *conv)
 {
-    conv_plan p = plan_of(conv, upsample);
-    return (uint64_t)(p.gather_floats + p.acc_floats) * (uint64_t)n_threads;
+    return lx_ceil_div(TILE * conv->c_out, 16) * 16;
 }
 
-/* kw neighbours of column x in one source row; zeros outside. */
-static void gather_pixel(float *dst, const float *row, int64_t x, int64_t width,
-                         const lx_conv *conv, bool upsample)
+static uint64_t conv_scratch(const lx_conv *conv, int n_threads)
 {
-    int64_t c = conv->c_in, left = x - (conv->kw - 1) / 2;
-    if (!upsample && left >= 0 && left + conv->kw <= width) {
-        memcpy(dst, row + left * c, (size_t)(conv->kw * c) * sizeof *dst);
-        return;
-    }
-    for (int64_t k = 0; k < conv->kw; k++) {
-        int64_t at = left + k;
-        if (at < 0 || at >= width)
-            memset(dst + k * c, 0, (size_t)c * sizeof *dst);
-        else
-            memcpy(dst + k * c, row + (upsample ? at / 2 : at) * c, (size_t)c * sizeof *dst);
-    }
-}
-
-/* Tap rows first..first+n of pixels p0..p0+m of output frame t, [m, n * row_floats]. */
-static void gather(float *dst, const lx_conv_call *call, int64_t t, int64_t p0, int64_t m,
-                   int64_t first, int64_t n)
-{
-    const lx_conv *conv = call->conv;
-    int64_t width = call->out->width, height = call->out->height;
-    int64_t row_floats = conv->kw * conv->c_in, stride = n * row_floats;
-    for (int64_t tap = 0; tap < n; tap++) {
-        const float *frame = lx_image_frame(call->in, t + (first + tap) / conv->kh);
-        int64_t dy = (first + tap) % conv->kh - (conv->kh - 1) / 2;
-        float *to = dst + tap * row_floats;
-        for (int64_t p = p0; p < p0 + m; p++, to += stride) {
-            int64_t y = p / width + dy;
-            if (y < 0 || y >= height) {
-                memset(to, 0, (size_t)row_floats * sizeof *to);
-                continue;
-            }
-            if (call->upsample)
-                y /= 2;
-            gather_pixel(to, frame + y * call->in->width * conv->c_in, p % width, width, conv,
-                         call->upsample);
-        }
-    }
+    return has_neighbours(conv) ? lx_winograd_scratch(conv, n_threads)
+                                : (uint64_t)tile_floats(conv) * (uint64_t)n_threads;
 }
 
 /* out = acc + bias (+ residual) */
@@ -106,28 +50,22 @@ static void finish(const lx_conv_call *call, int64_t t, int64_t p0, int64_t m, c
     }
 }
 
-static int conv_tile(const lx_conv_call *call, const conv_plan *p, int64_t t, int64_t p0,
-                     float *scratch)
+/* Pixels p0.. of output frame t: one product per tap in time. */
+static int conv_tile(const lx_conv_call *call, int64_t t, int64_t p0, float *acc)
 {
     const lx_conv *conv = call->conv;
     int64_t pixels = call->out->height * call->out->width, m = lx_min_i64(TILE, pixels - p0);
-    float *acc = scratch, *rows = scratch + p->acc_floats;
-    for (int64_t first = 0; first < p->tap_rows; first += p->rows_per_block) {
-        int64_t n = lx_min_i64(p->rows_per_block, p->tap_rows - first);
-        const float *a = rows;
-        if (p->is_pointwise)
-            a = lx_image_frame(call->in, t + first) + p0 * conv->c_in;
-        else
-            gather(rows, call, t, p0, m, first, n);
+    for (int64_t tap = 0; tap < conv->kt; tap++) {
         lx_gemm g = {.m = m,
                      .n = conv->c_out,
-                     .k = n * p->row_floats,
-                     .lda = n * p->row_floats,
+                     .k = conv->c_in,
+                     .lda = conv->c_in,
                      .ldb = conv->c_out,
                      .ldc = conv->c_out,
                      .alpha = 1,
-                     .beta = first ? 1 : 0};
-        int code = lx_dnnl_sgemm(&g, a, conv->packed + first * p->row_floats * conv->c_out, acc);
+                     .beta = tap ? 1 : 0};
+        int code = lx_dnnl_sgemm(&g, lx_image_frame(call->in, t + tap) + p0 * conv->c_in,
+                                 conv->packed + tap * conv->c_in * conv->c_out, acc);
         if (code)
             return code;
     }
@@ -137,14 +75,15 @@ static int conv_tile(const lx_conv_call *call, const conv_plan *p, int64_t t, in
 
 static lx_status conv_run(const lx_conv_call *call, lx_err *err)
 {
-    conv_plan p = plan_of(call->conv, call->upsample);
+    if (has_neighbours(call->conv))
+        return lx_winograd_run(call, err);
     int64_t per_frame = lx_ceil_div(call->out->height * call->out->width, TILE);
-    int64_t n_tiles = call->out->frames * per_frame, per_thread = p.gather_floats + p.acc_floats;
+    int64_t n_tiles = call->out->frames * per_frame;
     int code = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(call->n_threads)
     for (int64_t i = 0; i < n_tiles; i++)
-        lx_cpu_note(&code, conv_tile(call, &p, i / per_frame, i % per_frame * TILE,
-                                     call->scratch + lx_cpu_thread() * per_thread));
+        lx_cpu_note(&code, conv_tile(call, i / per_frame, i % per_frame * TILE,
+                                     call->scratch + lx_cpu_thread() * tile_floats(call->conv)));
     return lx_dnnl_check(code, "convolution", err);
 }
 
@@ -158,17 +97,26 @@ static void conv_widen(const lx_weight *weight, float *out)
     lx_widen_to_f32(out, weight->data, weight->dtype, (size_t)n);
 }
 
-/* [o, c, taps] -> [taps, c, o] */
+static uint64_t conv_packed(const lx_conv *conv)
+{
+    return has_neighbours(conv) ? lx_winograd_floats(conv)
+                                : (uint64_t)(conv->kt * conv->c_in * conv->c_out);
+}
+
+/* [o, c, kt] -> [kt, c, o], or as conv_winograd.c wants it */
 static void conv_pack(const lx_weight *weight, const lx_weight *bias, lx_conv *conv, float *widened)
 {
-    int64_t taps = conv->kt * conv->kh * conv->kw, rows = conv->c_in * taps;
     conv_widen(weight, widened);
     conv_widen(bias, conv->bias);
-    for (int64_t tap = 0; tap < taps; tap++)
+    if (has_neighbours(conv)) {
+        lx_winograd_pack(widened, conv);
+        return;
+    }
+    for (int64_t t = 0; t < conv->kt; t++)
         for (int64_t c = 0; c < conv->c_in; c++)
             for (int64_t o = 0; o < conv->c_out; o++)
-                conv->packed[(tap * conv->c_in + c) * conv->c_out + o] =
-                    widened[o * rows + c * taps + tap];
+                conv->packed[(t * conv->c_in + c) * conv->c_out + o] =
+                    widened[(o * conv->c_in + c) * conv->kt + t];
 }
 
 /* --- moving images ------------------------------------------------------------------------- */
@@ -215,6 +163,7 @@ static void from_planes(const float *planes, int64_t n_frames, int64_t first, co
 }
 
 const lx_conv_ops lx_conv_ops_cpu = {
+    .packed = conv_packed,
     .scratch = conv_scratch,
     .pack = conv_pack,
     .widen = conv_widen,
