@@ -6,7 +6,7 @@
  *           carries the clip's metadata as iTXt chunks.
  * Promise   Same frames and options: same bytes. Every file is synced before the call returns.
  * Threads   One thread per mux_png.
- * Tests     tests/stages/test_mux_png.c
+ * Tests     tests/stages/test_mux_clip.c
  */
 #ifndef MUX_PNG_H
 #define MUX_PNG_H
