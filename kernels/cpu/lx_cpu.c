@@ -14,15 +14,16 @@
  * another runtime still links. */
 extern void omp_set_num_threads(int n) __attribute__((weak));
 
-/* Set by the build for -fsanitize=thread: libgomp's barriers are not instrumented, so every loop
- * that runs on a team would look like a race. */
-#ifndef LX_SERIAL
-#define LX_SERIAL 0
+/* Where our loops are serial oneDNN is too: on a team of its own it would split sums by threads. */
+#ifdef _OPENMP
+#define IS_SERIAL 0
+#else
+#define IS_SERIAL 1
 #endif
 
 int lx_cpu_set_threads(int n_threads)
 {
-    int n = LX_SERIAL ? 1 : n_threads;
+    int n = IS_SERIAL ? 1 : n_threads;
     if (omp_set_num_threads)
         omp_set_num_threads(n);
     return n;

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Threads   Loops are OpenMP's, on oneDNN's own team (libgomp). A compiler without OpenMP builds
- *           them serial, and oneDNN still uses its threads where a product is called outside.
+ *           them serial, and oneDNN is then told to use one thread.
  */
 #ifndef LX_CPU_H
 #define LX_CPU_H

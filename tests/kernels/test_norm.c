@@ -141,7 +141,7 @@ static void test_norm_quantizes_what_it_would_write(void **state)
     check_close(&x);
 }
 
-/* The definition's own fused form, on a width that its cost allows. */
+/* The definition's own fused form. */
 static void test_norm_definition_quantizes_alike(void **state)
 {
     (void)state;
