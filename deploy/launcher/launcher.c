@@ -28,7 +28,7 @@
 #include "state_dir.h"
 #include "weights/lx_model_dir.h"
 
-#define HISTORY    1000 /* ended jobs that can still be asked for */
+#define HISTORY    250  /* ended jobs that can still be asked for */
 #define BATCH      256  /* messages of one bus before the other has its turn */
 #define SLEEP_MAX  0.25 /* s; bounds the harm of a lost edge on a ZeroMQ descriptor */
 #define FAREWELL_S 0.05 /* for last events to leave: sockets are closed without lingering */

@@ -8,14 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define USUAL_QUEUE 32
+#define TOUCHED     0xff /* anything but 0, which the kernel's shared page would serve */
+
 typedef struct job_list {
     lx_entry *first, *last;
     int32_t n;
 } job_list;
 
 struct lx_jobs {
-    int32_t max_live, capacity,
-        n_used; /* n_used: entries ever handed out, they are taken in order */
+    int32_t max_live, history, capacity;
+    int32_t n_used; /* entries ever handed out; they are taken in order */
     uint64_t next_serial;
     lx_entry *entry;               /* [capacity]; untouched pages cost nothing */
     lx_job *job;                   /* [capacity] */
@@ -41,6 +44,7 @@ lx_status lx_jobs_create(lx_jobs **out, int32_t max_live, int32_t history, lx_er
     if (!jobs)
         return lx_fail(err, LX_EAGAIN, "job table: out of memory");
     jobs->max_live = max_live;
+    jobs->history = history;
     jobs->capacity = max_live + history;
     jobs->n_buckets = 16;
     while (jobs->n_buckets < 2 * (uint32_t)jobs->capacity)
@@ -54,6 +58,10 @@ lx_status lx_jobs_create(lx_jobs **out, int32_t max_live, int32_t history, lx_er
         return lx_fail(err, LX_EAGAIN, "job table: no memory for %d jobs; lower limits.queue",
                        max_live);
     }
+    /* What a service with a short queue will use is there from the start: memory stays flat. */
+    int32_t n_usual = history + (max_live < USUAL_QUEUE ? max_live : USUAL_QUEUE);
+    memset(jobs->entry, TOUCHED, (size_t)n_usual * sizeof *jobs->entry);
+    memset(jobs->job, TOUCHED, (size_t)n_usual * sizeof *jobs->job);
     *out = jobs;
     return LX_OK;
 }
@@ -147,13 +155,15 @@ lx_entry *lx_jobs_find_output(const lx_jobs *jobs, const char *name)
 
 /* --- life of an entry ------------------------------------------------------------------------- */
 
-/* A never-used entry, or the one whose job ended longest ago. */
+/* The entry whose job ended longest ago, once `history` of them are kept; else one never used. */
 static lx_entry *take_entry(lx_jobs *jobs)
 {
-    if (jobs->n_used < jobs->capacity)
-        return &jobs->entry[jobs->n_used++];
     lx_entry *e = jobs->list[LX_LIST_ENDED].first;
-    assert(e); /* capacity > max_live, and the caller checked that a live place is free */
+    if (jobs->list[LX_LIST_ENDED].n < jobs->history) {
+        /* Live and ended ones together are fewer than max_live + history = capacity. */
+        assert(jobs->n_used < jobs->capacity);
+        return &jobs->entry[jobs->n_used++];
+    }
     list_remove(jobs, e);
     order_remove(jobs, e);
     index_remove(jobs, e);

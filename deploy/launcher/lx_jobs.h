@@ -46,7 +46,7 @@ typedef enum lx_job_list {
 typedef struct lx_entry lx_entry;
 struct lx_entry {
     const lx_job *job; /* complete; borrowed from the table until the entry is reused */
-    uint64_t serial;   /* order of submission, never reused; 0: free entry */
+    uint64_t serial;   /* order of submission, never reused */
     lx_job_state state;
     bool has_drawn_seed; /* the client left it open: "the same job" then means any seed */
     int32_t attempt;     /* of the whole job; grows whenever work is thrown away */

@@ -1,0 +1,142 @@
+/*
+ * test_life.c - starting, refusing to start, being killed, leaving
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <sys/stat.h>
+
+#include "rig.h"
+
+static void test_second_launcher_is_refused(void **state)
+{
+    (void)state;
+    static char text[8192];
+    rig r;
+    rig_start(&r, (rig_options){0});
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s 2>&1", r.config), 2);
+    char pid[32];
+    snprintf(pid, sizeof pid, "pid %d", (int)r.pid);
+    assert_non_null(strstr(text, pid));
+    rig_submit(&r, "undisturbed");
+    assert_int_equal(rig_wait(&r, "undisturbed", 60), LX_CLIENT_DONE);
+    struct stat st;
+    assert_int_equal(stat(r.state, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    char path[128];
+    snprintf(path, sizeof path, "%s/clients.sock", r.state);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 077, 0); /* nobody else may connect */
+    double asked_s = rig_now_s();
+    rig_stop(&r, SIGINT);
+    assert_true(rig_now_s() - asked_s < 2); /* idle */
+    rig_remove(&r);
+}
+
+/* A zombie that nobody has reaped yet is dead: it has no command line. */
+static bool is_alive(pid_t pid)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    FILE *file = fopen(path, "r");
+    bool alive = file && getc(file) != EOF;
+    if (file)
+        fclose(file);
+    return alive;
+}
+
+static void test_killed_launcher_takes_all_with_it(void **state)
+{
+    (void)state;
+    rig r;
+    pid_t pid[4];
+    rig_start(&r, (rig_options){.slow_ms = 50});
+    rig_submit(&r, "lost");
+    rig_wait_stage(&r, "lost", DIT, 30);
+    for (int stage = ENCODER; stage <= MUX; stage++)
+        pid[stage] = rig_stage_pid(&r, stage);
+    kill(r.pid, SIGKILL);
+    assert_int_equal(rig_wait_exit(&r, 5), 128 + SIGKILL);
+    double killed_s = rig_now_s();
+    bool is_any = true;
+    while (is_any && rig_now_s() - killed_s < 5) {
+        is_any = false;
+        for (int stage = ENCODER; stage <= MUX; stage++)
+            is_any = is_any || is_alive(pid[stage]);
+        rig_sleep(0.01);
+    }
+    assert_true(rig_now_s() - killed_s < 1);
+    /* The next one finds sockets, names and the part file of the dead one, and sweeps them. */
+    char old[33];
+    memcpy(old, r.instance, sizeof old);
+    lx_client_close(&r.client);
+    rig_launch(&r, 0);
+    assert_string_not_equal(r.instance, old);
+    lx_err err = {0};
+    assert_int_equal(lx_client_open(&r.client, r.endpoint, 10, &err), LX_OK);
+    rig_submit(&r, "found");
+    assert_int_equal(rig_wait(&r, "found", 60), LX_CLIENT_DONE);
+    rig_stop(&r, SIGTERM);
+    memcpy(r.instance, old, sizeof old);
+    rig_check_ledger(&r);
+    rig_remove(&r);
+}
+
+static void test_check_says_what_is_wrong(void **state)
+{
+    (void)state;
+    static char text[8192];
+    rig r;
+    rig_make(&r, NULL);
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s --check 2>/dev/null", r.config), 0);
+    assert_string_equal(text, "ok\n");
+    FILE *file = fopen(r.config, "a");
+    fputs("sampelr: euler\n", file);
+    fclose(file);
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s --check 2>&1", r.config), 2);
+    assert_non_null(strstr(text, "sampelr"));
+    file = fopen(r.config, "w");
+    fputs("model: nowhere\n", file);
+    fclose(file);
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s 2>&1", r.config), 2);
+    assert_non_null(strstr(text, "nowhere"));
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch --chekc 2>&1"), 2);
+    assert_non_null(strstr(text, "--check"));
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch --version"), 0);
+    assert_non_null(strstr(text, "lx2v-launch "));
+    rig_remove(&r);
+}
+
+/* A stage that can never start: the launcher gives up at once and says why. */
+static void test_hopeless_stage_ends_the_launcher(void **state)
+{
+    (void)state;
+    static char text[16384];
+    char path[128];
+    rig r;
+    rig_make(&r, NULL);
+    snprintf(path, sizeof path, "%s/vae.pth", r.root);
+    FILE *file = fopen(path, "w");
+    fputs("this is no checkpoint\n", file);
+    fclose(file);
+    file = fopen(r.config, "w");
+    fprintf(file, "model: {dir: %s, vae: %s}\noutput: {dir: out}\nstate: {dir: state}\n",
+            LX2V_BUILD_DIR "/models/random", path);
+    fputs("defaults: {size: 128x64, frames: 9}\n", file);
+    fclose(file);
+    double started_s = rig_now_s();
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s 2>&1", r.config), 2);
+    assert_true(rig_now_s() - started_s < 30);
+    assert_non_null(strstr(text, path));
+    assert_null(strstr(text, "ready endpoint"));
+    rig_remove(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_second_launcher_is_refused),
+        cmocka_unit_test(test_killed_launcher_takes_all_with_it),
+        cmocka_unit_test(test_check_says_what_is_wrong),
+        cmocka_unit_test(test_hopeless_stage_ends_the_launcher),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
