@@ -115,6 +115,10 @@ static void expect(check *c, const char *name, role r, lx_shape shape)
     if (!lx_shape_equal(&w.shape, &shape))
         wrong(c, "%s has shape %s, expected %s", name, lx_shape_text(&w.shape, found, sizeof found),
               lx_shape_text(&shape, wanted, sizeof wanted));
+    for (int d = 0; d < w.shape.n_dims; d++)
+        if (!w.shape.dim[d]) /* a dimension of 0 can be consistent, but is no model */
+            wrong(c, "%s has shape %s: it is empty", name,
+                  lx_shape_text(&w.shape, found, sizeof found));
     check_dtype(c, &w, r);
     uint64_t bad = lx_weights_first_bad(c->weights, i);
     if (bad != UINT64_MAX)
@@ -193,11 +197,11 @@ static lx_quant quant_of(const check *c)
     return c->n_int8 ? LX_QUANT_INT8 : c->n_fp8 ? LX_QUANT_FP8 : LX_QUANT_NONE;
 }
 
-/* Dimension d of a tensor; 0 if it is absent or has another rank. */
-static int64_t dim_of(const lx_weights *w, const char *name, int rank, int d)
+/* Dimension d of a tensor; 0 if it is absent. A wrong rank is found when the shape is compared. */
+static int64_t dim_of(const lx_weights *w, const char *name, int d)
 {
     lx_weight found;
-    return lx_weights_find(w, name, &found) && found.shape.n_dims == rank ? found.shape.dim[d] : 0;
+    return lx_weights_find(w, name, &found) && d < found.shape.n_dims ? found.shape.dim[d] : 0;
 }
 
 /* 1 + the largest N of "blocks.N."; a hole shows as missing tensors. */
@@ -275,7 +279,7 @@ static lx_status check_dit_dims(const lx_weights *w, const lx_dit_dims *d, lx_er
                        "%s: patch_embedding takes %" PRId64
                        " channels, Wan2.1 text-to-video takes %d",
                        path, d->in_dim, LX_LATENT_CHANNELS);
-    if (d->out_dim && d->out_dim != d->in_dim)
+    if (d->in_dim && d->out_dim && d->out_dim != d->in_dim)
         return lx_fail(err, LX_ECONFIG, "%s: head.head makes %" PRId64 " channels from %" PRId64,
                        path, d->out_dim, d->in_dim);
     if (d->freq_dim % 2)
@@ -289,15 +293,15 @@ static lx_status check_dit_dims(const lx_weights *w, const lx_dit_dims *d, lx_er
 
 static void read_dit_dims(const lx_weights *w, lx_dit_dims *d)
 {
-    *d = (lx_dit_dims){.dim = dim_of(w, "patch_embedding.weight", 5, 0),
-                       .in_dim = dim_of(w, "patch_embedding.weight", 5, 1),
-                       .ffn_dim = dim_of(w, "blocks.0.ffn.0.weight", 2, 0),
-                       .freq_dim = dim_of(w, "time_embedding.0.weight", 2, 1),
-                       .text_dim = dim_of(w, "text_embedding.0.weight", 2, 1),
-                       .out_dim = dim_of(w, "head.head.weight", 2, 0) / 4,
+    *d = (lx_dit_dims){.dim = dim_of(w, "patch_embedding.weight", 0),
+                       .in_dim = dim_of(w, "patch_embedding.weight", 1),
+                       .ffn_dim = dim_of(w, "blocks.0.ffn.0.weight", 0),
+                       .freq_dim = dim_of(w, "time_embedding.0.weight", 1),
+                       .text_dim = dim_of(w, "text_embedding.0.weight", 1),
+                       .out_dim = dim_of(w, "head.head.weight", 0) / 4,
                        .n_blocks = count_blocks(w),
                        .head_dim = HEAD_DIM,
-                       .n_heads = dim_of(w, "patch_embedding.weight", 5, 0) / HEAD_DIM};
+                       .n_heads = dim_of(w, "patch_embedding.weight", 0) / HEAD_DIM};
     if (!d->n_blocks)
         d->n_blocks = 1; /* so that the list of missing tensors shows what a block has */
 }
@@ -366,12 +370,12 @@ static void expect_t5(check *c, const lx_t5_dims *d)
 static void read_t5_dims(const lx_weights *w, lx_t5_dims *d)
 {
     static const char table[] = "blocks.0.pos_embedding.embedding.weight";
-    *d = (lx_t5_dims){.vocab = dim_of(w, "token_embedding.weight", 2, 0),
-                      .dim = dim_of(w, "token_embedding.weight", 2, 1),
-                      .dim_attn = dim_of(w, "blocks.0.attn.q.weight", 2, 0),
-                      .dim_ffn = dim_of(w, "blocks.0.ffn.fc1.weight", 2, 0),
-                      .n_buckets = dim_of(w, table, 2, 0),
-                      .n_heads = dim_of(w, table, 2, 1),
+    *d = (lx_t5_dims){.vocab = dim_of(w, "token_embedding.weight", 0),
+                      .dim = dim_of(w, "token_embedding.weight", 1),
+                      .dim_attn = dim_of(w, "blocks.0.attn.q.weight", 0),
+                      .dim_ffn = dim_of(w, "blocks.0.ffn.fc1.weight", 0),
+                      .n_buckets = dim_of(w, table, 0),
+                      .n_heads = dim_of(w, table, 1),
                       .n_layers = count_blocks(w)};
     if (!d->n_layers)
         d->n_layers = 1;
@@ -479,8 +483,8 @@ static void expect_vae(check *c, const lx_vae_dims *d)
 
 lx_status lx_catalog_vae(const lx_weights *weights, lx_vae_dims *out, lx_err *err)
 {
-    lx_vae_dims d = {.z_dim = dim_of(weights, "conv2.weight", 5, 0),
-                     .width = {dim_of(weights, "decoder.conv1.weight", 5, 0)}};
+    lx_vae_dims d = {.z_dim = dim_of(weights, "conv2.weight", 0),
+                     .width = {dim_of(weights, "decoder.conv1.weight", 0)}};
     check c;
     lx_status status = lx_refuse_for_vae(weights, err);
     if (status != LX_OK)
@@ -488,11 +492,13 @@ lx_status lx_catalog_vae(const lx_weights *weights, lx_vae_dims *out, lx_err *er
     for (int s = 0; s < 4; s++) {
         char name[64];
         snprintf(name, sizeof name, "decoder.upsamples.%d.residual.2.weight", 4 * s);
-        d.width[s + 1] = dim_of(weights, name, 5, 0);
+        d.width[s + 1] = dim_of(weights, name, 0);
         if (d.width[s + 1] % 2 && s < 3)
             return lx_fail(err, LX_ECONFIG, "%s: stage %d has an odd number of channels, %" PRId64,
                            lx_weights_path(weights), s, d.width[s + 1]);
     }
+    if (!d.width[0]) /* then conv1 is missing, but no shortcut should seem to be */
+        d.width[0] = d.width[1];
     if (d.z_dim && d.z_dim != LX_LATENT_CHANNELS)
         return lx_fail(err, LX_ECONFIG, "%s: a VAE of %" PRId64 " latent channels, Wan2.1 has %d",
                        lx_weights_path(weights), d.z_dim, LX_LATENT_CHANNELS);

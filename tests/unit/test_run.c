@@ -1,0 +1,204 @@
+/*
+ * test_run.c - the flags, inputs, dumps and outputs that every `run` shares
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <sys/wait.h>
+
+#include "lx_run.h"
+#include "weights_make.h"
+
+static const char *text_len;
+static bool noise_only;
+static const lx_run_flag own[] = {
+    {.name = "text-len", .value = &text_len, .help = "tokens"},
+    {.name = "noise-only", .present = &noise_only, .help = "draw and stop"},
+};
+static lx_run run; /* large */
+
+#define PARSE(err, ...) parse((char *[]){__VA_ARGS__, NULL}, (err))
+
+static lx_status parse(char **argv, lx_err *err)
+{
+    int argc = 0;
+    while (argv[argc])
+        argc++;
+    text_len = NULL;
+    noise_only = false;
+    return lx_run_parse(&run, argc, argv, own, 2, err);
+}
+
+static void test_flags_are_read(void **state)
+{
+    (void)state;
+    lx_err err = {0};
+    assert_int_equal(PARSE(&err, "--weights", "w", "--input=in", "--output", "out", "--threads",
+                           "3", "--dump", "a.b,c", "--vram", "1.5GiB", "--json", "--text-len", "64",
+                           "--noise-only", "--device", "cpu"),
+                     LX_OK);
+    assert_string_equal(run.weights, "w");
+    assert_string_equal(run.input, "in");
+    assert_string_equal(run.output, "out");
+    assert_string_equal(run.device, "cpu");
+    assert_int_equal(run.threads, 3);
+    assert_int_equal(run.vram_bytes, 3u << 29);
+    assert_true(run.json && noise_only);
+    assert_string_equal(text_len, "64");
+    assert_true(lx_run_wants(&run, "a.b") && lx_run_wants(&run, "c") && !lx_run_wants(&run, "a"));
+    assert_false(lx_run_wants(NULL, "a"));
+    assert_int_equal(lx_run_parse(&run, 0, NULL, own, 2, &err), LX_OK);
+    assert_string_equal(run.device, "cpu");
+    assert_null(run.weights);
+}
+
+static void test_flags_are_refused(void **state)
+{
+    (void)state;
+    const struct {
+        char *argv[3];
+        const char *words;
+    } row[] = {
+        {{"--wieghts", "w"}, "unknown flag --wieghts; did you mean --weights"},
+        {{"--text-length", "w"}, "did you mean --text-len"},
+        {{"--zzzzzzzzzzzz"}, "unknown flag"},
+        {{"file"}, "unexpected argument \"file\""},
+        {{"--weights"}, "--weights needs a value"},
+        {{"--json=1"}, "takes no value"},
+        {{"--noise-only=1"}, "takes no value"},
+        {{"--threads", "0"}, "expected 1 to 1024"},
+        {{"--threads", "two"}, "expected 1 to 1024"},
+        {{"--vram", "much"}, "such as 6GiB"},
+        {{"--vram", "-1"}, "such as 6GiB"},
+        {{"--device", "cuda:0"}, "has no CUDA module"},
+        {{"--device", "gpu"}, "expected cpu or cuda:N"},
+        {{"--device", "cuda:"}, "expected cpu or cuda:N"},
+        {{"--lora", "x.safetensors"}, "not supported yet"},
+        {{"--dump", "a,,b"}, "a name must have"},
+        {{"--"}, "unexpected argument"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        lx_err err = {0};
+        lx_status status = parse((char **)(uintptr_t)row[i].argv, &err);
+        if (status != LX_ECONFIG || !strstr(err.message, row[i].words))
+            fail_msg("%s: %s, \"%s\"", row[i].argv[0], lx_status_name(status), err.message);
+    }
+}
+
+static void test_help_ends_with_success(void **state)
+{
+    (void)state;
+    int wait_status, out[2];
+    char text[4096];
+    assert_int_equal(pipe(out), 0);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        dup2(out[1], STDOUT_FILENO);
+        PARSE(NULL, "--help");
+        _exit(9);
+    }
+    close(out[1]);
+    size_t n = 0;
+    for (ssize_t got; (got = read(out[0], text + n, sizeof text - 1 - n)) > 0;)
+        n += (size_t)got;
+    text[n] = 0;
+    close(out[0]);
+    assert_int_equal(waitpid(child, &wait_status, 0), child);
+    assert_true(WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0);
+    assert_non_null(strstr(text, "--noise-only"));
+    assert_non_null(strstr(text, "--dump NAME,..."));
+}
+
+static void test_outputs_are_copied_and_written(void **state)
+{
+    (void)state;
+    scratch s = scratch_open();
+    lx_err err = {0};
+    lx_weights *w = NULL;
+    lx_weight found;
+    char out[512];
+    snprintf(out, sizeof out, "--output=%s", in(&s, "out.safetensors"));
+    assert_int_equal(PARSE(&err, out, "--dump", "q,late"), LX_OK);
+    float data[6] = {1, 2, 3, 4, 5, 6};
+    assert_int_equal(lx_run_add(&run, "x", LX_DTYPE_F32, &LX_SHAPE(6), data, &err), LX_OK);
+    assert_int_equal(lx_run_dump(&run, "q", data, 2, 2, 3, &err), LX_OK); /* rows 3 apart */
+    data[0] = 99;
+    assert_int_equal(lx_run_dump(&run, "q", data, 2, 3, 3, &err), LX_OK); /* the first stays */
+    assert_int_equal(lx_run_dump(&run, "unasked", data, 1, 6, 6, &err), LX_OK);
+    assert_int_equal(lx_run_add(NULL, "x", LX_DTYPE_F32, &LX_SHAPE(6), data, &err), LX_OK);
+    assert_int_equal(lx_run_dump(NULL, "x", data, 1, 6, 6, &err), LX_OK);
+    assert_int_equal(lx_run_finish(&run, "dit", &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "--dump late: no layer of the dit"));
+    assert_int_equal(lx_run_dump(&run, "late", data, 1, 1, 1, &err), LX_OK);
+    assert_int_equal(lx_run_finish(&run, "dit", &err), LX_OK);
+    lx_run_close(&run);
+    assert_int_equal(lx_weights_open(&w, in(&s, "out.safetensors"), NULL, &err), LX_OK);
+    assert_int_equal(lx_weights_count(w), 3);
+    assert_true(lx_weights_find(w, "q", &found));
+    assert_true(lx_shape_equal(&found.shape, &LX_SHAPE(2, 2)));
+    assert_memory_equal(found.data, ((float[]){1, 2, 4, 5}), 16);
+    assert_true(lx_weights_find(w, "x", &found));
+    assert_true(*(const float *)found.data == 1);
+    lx_weights_close(&w);
+    remove_tree(s.dir);
+}
+
+static void test_inputs_are_widened(void **state)
+{
+    (void)state;
+    scratch s = scratch_open();
+    lx_err err = {0};
+    uint16_t half[2] = {0x3c00, 0xc000};
+    int64_t ids[2] = {7, -1}, large[1] = {1LL << 40};
+    int32_t plain[2] = {3, 4};
+    const lx_named_tensor t[] = {{"half", {LX_DTYPE_F16, LX_SHAPE(2), half}},
+                                 {"ids", {LX_DTYPE_I64, LX_SHAPE(2), ids}},
+                                 {"large", {LX_DTYPE_I64, LX_SHAPE(1), large}},
+                                 {"plain", {LX_DTYPE_I32, LX_SHAPE(2), plain}}};
+    char input[512];
+    snprintf(input, sizeof input, "--input=%s", in(&s, "in.safetensors"));
+    assert_int_equal(lx_safetensors_write(in(&s, "in.safetensors"), t, 4, &err), LX_OK);
+    assert_int_equal(PARSE(&err, input), LX_OK);
+    lx_shape shape;
+    float *f = NULL;
+    int32_t *i = NULL;
+    assert_int_equal(lx_run_read_f32(&run, "half", &shape, &f, &err), LX_OK);
+    assert_true(shape.n_dims == 1 && shape.dim[0] == 2 && f[0] == 1 && f[1] == -2);
+    free(f);
+    assert_int_equal(lx_run_read_i32(&run, "ids", &shape, &i, &err), LX_OK);
+    assert_true(i[0] == 7 && i[1] == -1);
+    free(i);
+    assert_int_equal(lx_run_read_i32(&run, "plain", &shape, &i, &err), LX_OK);
+    assert_true(i[0] == 3 && i[1] == 4);
+    free(i);
+    assert_true(lx_run_has_input(&run, "ids"));
+    assert_false(lx_run_has_input(&run, "nothing"));
+    assert_int_equal(lx_run_read_i32(&run, "large", &shape, &i, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "out of range"));
+    assert_int_equal(lx_run_read_i32(&run, "half", &shape, &i, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "half is F16, I32 or I64 is expected"));
+    assert_int_equal(lx_run_read_f32(&run, "ids", &shape, &f, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "ids is I64, a float type is expected"));
+    assert_int_equal(lx_run_read_f32(&run, "nothing", &shape, &f, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "no tensor nothing"));
+    assert_int_equal(lx_run_parse(&run, 0, NULL, own, 2, &err), LX_OK);
+    assert_int_equal(lx_run_read_f32(&run, "x", &shape, &f, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "--input"));
+    remove_tree(s.dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_flags_are_read),
+        cmocka_unit_test(test_flags_are_refused),
+        cmocka_unit_test(test_help_ends_with_success),
+        cmocka_unit_test(test_outputs_are_copied_and_written),
+        cmocka_unit_test(test_inputs_are_widened),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
