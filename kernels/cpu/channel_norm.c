@@ -121,6 +121,7 @@ static norm_fn norm_best(void)
 void lx_cpu_channel_norm(const lx_image *in, const float *gamma, bool silu, lx_image *out,
                          int n_threads)
 {
+    (void)n_threads; /* a build without OpenMP is serial */
     int64_t pixels = in->height * in->width, per_frame = lx_ceil_div(pixels, PART);
     const norm_args args = {.gamma = gamma, .n = in->channels, .silu = silu};
     norm_fn run = norm_best();

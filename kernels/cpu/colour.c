@@ -50,6 +50,7 @@ static void luma_row(const float *in, int64_t n, uint8_t *out)
 
 void lx_cpu_i420(const lx_colour_args *a, uint8_t *out, int n_threads)
 {
+    (void)n_threads; /* a build without OpenMP is serial */
     int64_t luma_bytes = a->out_height * a->out_width, half = a->out_width / 2;
     int64_t pairs = a->height / 2, in_row = a->in->width * 3;
 #pragma omp parallel for num_threads(n_threads)
@@ -76,6 +77,7 @@ static const float *row_of(const lx_colour_args *a, int64_t i, int64_t *at)
 
 void lx_cpu_rgb8(const lx_colour_args *a, uint8_t *out, int n_threads)
 {
+    (void)n_threads; /* a build without OpenMP is serial */
     int64_t plane = a->out_frames * a->out_height * a->out_width;
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t i = 0; i < a->in->frames * a->height; i++) {
@@ -89,6 +91,7 @@ void lx_cpu_rgb8(const lx_colour_args *a, uint8_t *out, int n_threads)
 
 void lx_cpu_planes(const lx_colour_args *a, float *out, int n_threads)
 {
+    (void)n_threads; /* a build without OpenMP is serial */
     int64_t plane = a->out_frames * a->out_height * a->out_width;
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t i = 0; i < a->in->frames * a->height; i++) {

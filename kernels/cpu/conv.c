@@ -123,6 +123,7 @@ static void conv_pack(const lx_weight *weight, const lx_weight *bias, lx_conv *c
 
 static void copy(float *dst, const float *src, uint64_t n, int n_threads)
 {
+    (void)n_threads; /* a build without OpenMP is serial */
     const uint64_t part = 1 << 16;
     int64_t parts = (int64_t)(n / part + 1);
 #pragma omp parallel for num_threads(n_threads)
@@ -139,6 +140,7 @@ static void zero(float *dst, uint64_t n)
 
 static void crop(const lx_image *in, int64_t y, int64_t x0, lx_image *out, int n_threads)
 {
+    (void)n_threads; /* a build without OpenMP is serial */
     int64_t rows = out->frames * out->height, row = out->width * out->channels;
 #pragma omp parallel for num_threads(n_threads)
     for (int64_t r = 0; r < rows; r++) {
