@@ -160,7 +160,7 @@ static lx_status open_file(encoder_tokenizer **out, const char *path, size_t max
     else
         status = read_whole(fd, (size_t)st.st_size, path, &data, err);
     close(fd);
-    if (status == LX_OK)
+    if (status == LX_OK && data)
         status = encoder_tokenizer_parse(out, data, (size_t)st.st_size, path, max_bytes, err);
     free(data);
     return status;
