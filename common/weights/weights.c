@@ -21,6 +21,7 @@
 #define NO_COMPANION   SIZE_MAX
 #define EXPANSION      4 /* .pth views may repeat a storage; more than this is an attack */
 #define LOG_INTERVAL_S 5.0
+#define LARGE          (64u << 20) /* bytes worth a line at level I */
 
 typedef struct slot {
     lx_weight weight;
@@ -317,6 +318,33 @@ static lx_status read_strided(reading *r, const lx_source *source, const lx_entr
     return status;
 }
 
+/* Hashes where a manifest has them; then nothing may have changed since the files were opened. */
+static lx_status finish_files(const lx_table *t, const reading *r, lx_err *err)
+{
+    size_t n_hashed = 0;
+    double read_s = now_s() - r->start_s;
+    for (size_t i = 0; i < t->n_sources; i++) {
+        char hash[65];
+        lx_status status = LX_OK;
+        if (lx_manifest_hash(&t->source[i], hash)) {
+            status = lx_manifest_check(&t->source[i], hash, r->progress, err);
+            n_hashed++;
+        }
+        if (status == LX_OK)
+            status = lx_source_unchanged(&t->source[i], err);
+        if (status != LX_OK)
+            return status;
+    }
+    lx_log_line(r->total > LARGE ? LX_LOG_INFO : LX_LOG_DEBUG,
+                "loaded file=%s files=%zu tensors=%zu gb=%.3f s=%.2f mb_per_s=%.0f integrity=%s",
+                t->n_sources ? t->source[0].path : "-", t->n_sources, t->n_entries,
+                (double)r->total / 1e9, read_s, read_s > 0 ? (double)r->total / 1e6 / read_s : 0.0,
+                !n_hashed                 ? "unchecked"
+                : n_hashed < t->n_sources ? "partly-checked"
+                                          : "checked");
+    return LX_OK;
+}
+
 static lx_status read_all(lx_weights *w, const plan *p, uint64_t *first_bad, lx_err *err)
 {
     lx_table *t = p->table;
@@ -335,15 +363,7 @@ static lx_status read_all(lx_weights *w, const plan *p, uint64_t *first_bad, lx_
         if (status != LX_OK)
             return status;
     }
-    for (size_t i = 0; i < t->n_sources; i++) {
-        lx_status status = lx_source_unchanged(&t->source[i], err);
-        if (status != LX_OK)
-            return status;
-    }
-    double s = now_s() - r.start_s;
-    LX_D("loaded path=%s files=%zu tensors=%zu gb=%.3f s=%.2f mb_per_s=%.0f", w->path, t->n_sources,
-         t->n_entries, (double)r.total / 1e9, s, s > 0 ? (double)r.total / 1e6 / s : 0.0);
-    return LX_OK;
+    return finish_files(t, &r, err);
 }
 
 /* Bytes that the kernel says a new allocation could have; 0 if it does not say. */

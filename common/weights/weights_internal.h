@@ -36,6 +36,12 @@ lx_status lx_source_read(const lx_source *source, uint64_t offset, void *out, ui
 /** LX_ECONFIG if size or modification time differ from when it was opened. */
 lx_status lx_source_unchanged(const lx_source *source, lx_err *err);
 
+/** The hash that a manifest.sha256 beside the file gives; false if there is none (manifest.c). */
+bool lx_manifest_hash(const lx_source *source, char hash[65]);
+/** Hash the whole file; LX_ECONFIG if it differs. Progress counts the bytes of this file. */
+lx_status lx_manifest_check(const lx_source *source, const char *expected,
+                            const lx_progress *progress, lx_err *err);
+
 typedef enum lx_magic {
     LX_MAGIC_SAFETENSORS, /* or nothing known: the safetensors reader says what is wrong */
     LX_MAGIC_ZIP,
