@@ -33,6 +33,13 @@ enum {
 
 static const float zeros[LANES];
 
+/* Floats from one of 16 matrices to the next. Not a multiple of 4 KiB: the transforms write all 16
+ * at once, which would then share one set of the L1 cache. */
+static int64_t part_floats(int64_t cols)
+{
+    return lx_ceil_div(BATCH * cols, 1024) * 1024 + LANES + 16;
+}
+
 /* A batch and its scratch: v [16, BATCH, K], m [16, BATCH, Cout], K = kt * Cin. */
 typedef struct batch {
     const lx_conv_call *call;
@@ -65,23 +72,29 @@ static double g_row(int i, double a, double b, double c)
     return i == 0 ? a : i == 3 ? c : 0.5 * (i == 1 ? a + b + c : a - b + c);
 }
 
-/* [o, c, kt, 3, 3] -> [16, kt, c, o], in f64 and rounded once. */
+/* The 16 values of one 3x3 kernel, `part` floats apart. In f64, rounded once. */
+static void pack_kernel(const float *g, float *u, int64_t part)
+{
+    for (int i = 0; i < 4; i++) {
+        double row[3];
+        for (int k = 0; k < 3; k++)
+            row[k] = g_row(i, g[k], g[3 + k], g[6 + k]);
+        for (int j = 0; j < 4; j++)
+            u[(4 * i + j) * part] = (float)g_row(j, row[0], row[1], row[2]);
+    }
+}
+
+/* [o, c, kt, 3, 3] -> [16, kt, c, o] */
 void lx_winograd_pack(const float *weight, lx_conv *conv)
 {
-    int64_t part = conv->kt * conv->c_in * conv->c_out;
-    for (int64_t o = 0; o < conv->c_out; o++)
-        for (int64_t c = 0; c < conv->c_in; c++)
-            for (int64_t t = 0; t < conv->kt; t++) {
-                const float *g = weight + ((o * conv->c_in + c) * conv->kt + t) * 9;
-                float *u = conv->packed + (t * conv->c_in + c) * conv->c_out + o;
-                for (int i = 0; i < 4; i++) {
-                    double row[3];
-                    for (int k = 0; k < 3; k++)
-                        row[k] = g_row(i, g[k], g[3 + k], g[6 + k]);
-                    for (int j = 0; j < 4; j++)
-                        u[(4 * i + j) * part] = (float)g_row(j, row[0], row[1], row[2]);
-                }
-            }
+    int64_t rows = conv->kt * conv->c_in, part = rows * conv->c_out;
+#pragma omp parallel for
+    for (int64_t r = 0; r < rows; r++) { /* in the order of writing: 16 streams */
+        int64_t t = r / conv->c_in, c = r % conv->c_in;
+        for (int64_t o = 0; o < conv->c_out; o++)
+            pack_kernel(weight + ((o * conv->c_in + c) * conv->kt + t) * 9,
+                        conv->packed + r * conv->c_out + o, part);
+    }
 }
 
 /* --- transforms, compiled per instruction set ------------------------------------------------ */
@@ -121,7 +134,7 @@ ALWAYS_INLINE void rows_in(const float *const in[4], int64_t n, float *out, int6
 ALWAYS_INLINE void transform_in(const batch *b)
 {
     const lx_conv_call *call = b->call;
-    int64_t c_in = call->conv->c_in, part = BATCH * b->k;
+    int64_t c_in = call->conv->c_in, part = part_floats(b->k);
     float half[16][LANES];
     for (int64_t i = 0; i < b->n; i++)
         for (int64_t tap = 0; tap < call->conv->kt; tap++) {
@@ -174,7 +187,7 @@ ALWAYS_INLINE void transform_out(const batch *b)
 {
     const lx_conv_call *call = b->call;
     lx_image *out = call->out;
-    int64_t c_out = call->conv->c_out, part = BATCH * c_out;
+    int64_t c_out = call->conv->c_out, part = part_floats(c_out);
     float half[8][LANES], y[4][LANES];
     for (int64_t i = 0; i < b->n; i++) {
         tile_place at = place_of(out, b->first + i);
@@ -235,7 +248,7 @@ static transforms best(void)
 
 static int64_t scratch_floats(const lx_conv *conv)
 {
-    return PARTS * BATCH * (conv->kt * conv->c_in + conv->c_out);
+    return PARTS * (part_floats(conv->kt * conv->c_in) + part_floats(conv->c_out));
 }
 
 uint64_t lx_winograd_scratch(const lx_conv *conv, int n_threads)
@@ -254,13 +267,13 @@ static int products(const batch *b)
                  .ldc = conv->c_out,
                  .alpha = 1};
     for (int64_t e = 0; e < PARTS; e++) {
-        float *m = b->m + e * BATCH * conv->c_out;
+        float *m = b->m + e * part_floats(conv->c_out);
         if (b->call->upsample && (e / 4 == 2 || e % 4 == 2)) { /* zero whatever the input */
             memset(m, 0, (size_t)(b->n * conv->c_out) * sizeof *m);
             continue;
         }
-        int code =
-            lx_dnnl_sgemm(&g, b->v + e * BATCH * b->k, conv->packed + e * b->k * conv->c_out, m);
+        int code = lx_dnnl_sgemm(&g, b->v + e * part_floats(b->k),
+                                 conv->packed + e * b->k * conv->c_out, m);
         if (code)
             return code;
     }
@@ -283,7 +296,7 @@ lx_status lx_winograd_run(const lx_conv_call *call, lx_err *err)
                    .n = lx_min_i64(BATCH, n_tiles - i * BATCH),
                    .k = k,
                    .v = scratch,
-                   .m = scratch + PARTS * BATCH * k};
+                   .m = scratch + PARTS * part_floats(k)};
         run.in(&b);
         lx_cpu_note(&code, products(&b));
         run.out(&b);
