@@ -63,7 +63,6 @@ typedef struct lx_config {
     lx_stage_config stage[LX_STAGE_COUNT];
     struct {
         int cache_entries; /* embeddings kept for seed sweeps, 0 = off */
-        bool bf16;         /* opt-in bf16 compute on the CPU */
     } encoder;
     struct {
         int chunk;          /* latent frames per chunk */

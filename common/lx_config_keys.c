@@ -83,7 +83,6 @@ const lx_config_key lx_config_keys[] = {
     STAGE("stages.mux", LX_STAGE_MUX),
     SECTION("encoder"),
     INT_AT("encoder.cache_entries", encoder.cache_entries, 0, 1024),
-    BOOL_AT("encoder.bf16", encoder.bf16),
     SECTION("vae"),
     INT_AT("vae.chunk", vae.chunk, 1, 501), /* latent frames of the longest clip */
     {.path = "vae.tile", .type = LX_KEY_TILE, .offset = AT(vae.tile_h)},

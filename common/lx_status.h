@@ -39,7 +39,8 @@ typedef struct lx_err {
 lx_status lx_fail_at(lx_err *err, lx_status status, const char *file, int line, const char *format,
                      ...) __attribute__((format(printf, 5, 6)));
 
-/** Put "prefix: " before the message on the way up (once per module); returns err's status. */
+/** Put "prefix: " before the message on the way up (once per module); returns err's status,
+ *  so err must not be NULL where the status matters. */
 lx_status lx_wrap(lx_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void lx_err_clear(lx_err *err);

@@ -69,9 +69,6 @@ lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err)
         return lx_fail(err, LX_ECONFIG,
                        "stages.encoder: device %s: this build (%s) runs on the cpu only", device,
                        LX2V_BACKEND);
-    if (config->encoder.bf16)
-        return lx_fail(err, LX_ECONFIG,
-                       "encoder.bf16: true: this version computes in float32 only; leave it out");
     lx_model_paths *paths = calloc(1, sizeof *paths);
     if (!paths)
         return lx_fail(err, LX_EAGAIN, "out of memory for paths");
