@@ -70,7 +70,7 @@ static const field ticket_fields[] = {
     NUMBER(lx_ticket, U64, "bytes", bytes, 0, 1e15),
 };
 
-/* SUBMIT may leave fields open (0, "" or -1), so the ranges begin there; lx_job_check is stricter. */
+/* SUBMIT may leave fields open (0, "" or -1), so ranges begin there; lx_job_check is stricter. */
 static const field job_fields[] = {
     TEXT(lx_job, "id", id),
     TEXT(lx_job, "prompt", prompt),

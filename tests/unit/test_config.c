@@ -117,7 +117,6 @@ static void test_config_shipped_file_is_valid_and_complete(void **state)
                           "threads",
                           "replicas",
                           "cache_entries",
-                          "bf16",
                           "chunk",
                           "tile",
                           "crf",
@@ -160,7 +159,7 @@ static void test_config_every_value_arrives(void **state)
                   "  denoising_step_list: [1000, 500]\n"
                   "  sample_guide_scale: 1.0\n"
                   "  rng: torch-cuda:132x2048\n"
-                  "encoder: {cache_entries: 0, bf16: true}\n"
+                  "encoder: {cache_entries: 0}\n"
                   "vae: {chunk: 3, tile: 30x52}\n"
                   "mux: {crf: 0, preset: veryslow, metadata: no-prompt, format: png}\n"
                   "links: {depth: 8}\n"
@@ -184,7 +183,6 @@ static void test_config_every_value_arrives(void **state)
     assert_int_equal(config.sampling.steps[1], 500);
     assert_string_equal(config.sampling.rng, "torch-cuda:132x2048");
     assert_int_equal(config.encoder.cache_entries, 0);
-    assert_true(config.encoder.bf16);
     assert_int_equal(config.vae.chunk, 3);
     assert_int_equal(config.vae.tile_h, 30);
     assert_int_equal(config.vae.tile_w, 52);
@@ -301,7 +299,7 @@ static void test_config_wrong_types(void **state)
     assert_refused("model: m\nmux: {crf: 17.5}\n", 2, "mux.crf|\"17.5\"|whole number");
     assert_refused("model: m\nmux: {crf: \"17\"}\n", 2, "mux.crf|without quotes");
     assert_refused("model: m\nmux:\n  crf:\n", 3, "mux.crf|has no value");
-    assert_refused("model: m\nencoder: {bf16: 1}\n", 2, "encoder.bf16|\"1\"|true or false");
+    assert_refused("model: m\noutput: {overwrite: 1}\n", 2, "output.overwrite|\"1\"|true or false");
     assert_refused("model: m\nsampling: {sample_shift: five}\n", 2, "\"five\"|a number");
     assert_refused("model: m\nsampling: {sample_shift: 0x5}\n", 2, "\"0x5\"");
     assert_refused("model: m\nsampling: {denoising_step_list: {a: 1}}\n", 2, "is a mapping");
