@@ -2,10 +2,10 @@
  * lx_share.c - slots of POSIX shared memory, lent by serial number
  * SPDX-License-Identifier: Apache-2.0
  *
- * A slot is one header page and the tensor's bytes. The header names the serial that is published, 0
- * while the slot is free or being filled. A borrower reads header, bytes, header: if the serial is the
- * ticket's both times, the bytes between are the tensor's, because a lender clears the serial before
- * it writes again.
+ * A slot is one header page and the tensor's bytes. The header names the serial that is
+ * published, 0 while the slot is free or being filled. A borrower reads header, bytes, header:
+ * if the serial is the ticket's both times, the bytes between are the tensor's, because a lender
+ * clears the serial before it writes again.
  */
 #include "lx_share.h"
 

@@ -1,5 +1,5 @@
 /*
- * fuzz_msg.c - hostile control messages; what decodes must encode to a message that decodes the same
+ * fuzz_msg.c - hostile control messages; what decodes must encode to one that decodes the same
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stdlib.h>
