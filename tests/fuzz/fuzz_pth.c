@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void put(uint8_t *out, size_t *at, uint64_t value, int n)
 {
     for (int i = 0; i < n; i++)
-        out[(*at)++] = (uint8_t)(value >> (8 * i));
+        out[(*at)++] = i < 8 ? (uint8_t)(value >> (8 * i)) : 0;
 }
 
 static void put_bytes(uint8_t *out, size_t *at, const void *data, size_t n)

@@ -42,7 +42,7 @@ typedef struct archive {
 static void le(FILE *out, uint64_t value, int bytes)
 {
     for (int i = 0; i < bytes; i++)
-        fputc((int)(value >> (8 * i) & 255), out);
+        fputc(i < 8 ? (int)(value >> (8 * i) & 255) : 0, out);
 }
 
 static void pickle_text(FILE *out, const char *text)

@@ -79,7 +79,7 @@ static inline void put_n(bytes *b, const void *data, size_t n)
 static inline void put_le(bytes *b, uint64_t value, int n)
 {
     for (int i = 0; i < n; i++)
-        put_n(b, &(unsigned char){(unsigned char)(value >> (8 * i))}, 1);
+        put_n(b, &(unsigned char){i < 8 ? (unsigned char)(value >> (8 * i)) : 0}, 1);
 }
 
 static inline void put_text(bytes *b, const char *text)
