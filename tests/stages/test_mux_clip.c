@@ -1,5 +1,5 @@
 /*
- * test_mux_clip.c - a clip appears whole or not at all: aborts, full disks, PNG folders, flat memory
+ * test_mux_clip.c - a clip appears whole or not at all: aborts, full disks, PNG, flat memory
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "mux_helpers.h"

@@ -49,7 +49,7 @@ static void test_colour_flat_fields_match_the_definition(void **state)
     assert_int_equal(red[2], 240);
 }
 
-/* A white column on black at x = 31 (odd) and one at x = 16 (even), red: chroma shows where libswscale
+/* Red columns on black, one at x = 31 (odd) and one at x = 16 (even): chroma shows where libswscale
  * thinks that its samples are. Left siting has taps 1/4, 1/2, 1/4 at even columns. */
 static void test_colour_chroma_is_sited_left(void **state)
 {
