@@ -10,6 +10,8 @@
 #ifndef TESTS_MK_H
 #define TESTS_MK_H
 
+#include <string.h>
+
 #include "lx_tensor.h"
 
 /* What a tensor's values look like. */
@@ -91,6 +93,16 @@ typedef struct mk_place {
 
 /** Generate and write all places of a file with several threads. */
 bool mk_fill(int fd, const char *path, mk_place *place, size_t n, bool want_crc, const mk_job *job);
+
+/** f32 -> bf16 -> f32, to the nearest; for finite values. Inline, so that loops vectorise. */
+static inline float mk_round_bf16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits = (bits + 0x7fffu + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&x, &bits, 4);
+    return x;
+}
 
 /** tokenizer.json and spiece.model with `vocab` embedding rows (mk_tokenizer.c). */
 bool mk_write_tokenizer(const char *folder, int64_t vocab);

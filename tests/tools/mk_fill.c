@@ -58,10 +58,14 @@ static void narrow(const float *in, size_t n, lx_dtype dtype, void *out)
 {
     if (dtype == LX_DTYPE_F32)
         memcpy(out, in, n * sizeof *in);
-    else
-        for (size_t i = 0; i < n; i++)
-            ((uint16_t *)out)[i] =
-                dtype == LX_DTYPE_F16 ? lx_f16_from_f32(in[i]) : lx_bf16_from_f32(in[i]);
+    for (size_t i = 0; dtype == LX_DTYPE_F16 && i < n; i++)
+        ((uint16_t *)out)[i] = lx_f16_from_f32(in[i]);
+    for (size_t i = 0; dtype == LX_DTYPE_BF16 && i < n; i++) {
+        float rounded = mk_round_bf16(in[i]);
+        uint32_t bits;
+        memcpy(&bits, &rounded, 4);
+        ((uint16_t *)out)[i] = (uint16_t)(bits >> 16);
+    }
 }
 
 typedef struct buffers {
@@ -92,7 +96,7 @@ static bool write_chunk(const fill *f, mk_place *p, buffers *b, uint64_t row, si
     size_t n = rows * cols, size = lx_dtype_size(p->dtype);
     mk_generate(p->tensor, f->job->seed, row * cols, n, b->values);
     for (size_t i = 0; i < n; i++)
-        b->values[i] = lx_f32_from_bf16(lx_bf16_from_f32(b->values[i]));
+        b->values[i] = mk_round_bf16(b->values[i]);
     if (p->is_quantized)
         for (size_t r = 0; r < rows; r++)
             mk_quantize_row(b->values + r * cols, cols, p->dtype, p->scale_dtype == LX_DTYPE_BF16,

@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Ids as in text-encoder.md 1.2, scaled down: 4 specials, 13 user-defined pieces, 256 byte pieces,
- * a lone U+2581, ASCII characters, words with and without the space mark, then up to 100
- * <extra_id_K> in falling order. Scores are float32, distinct, printed exactly, so tokenizer.json
+ * a lone U+2581, ASCII characters, words with and without the space mark, then the 300
+ * <extra_id_K> in falling order (none if the vocabulary is too small for them). Scores are float32, distinct, printed exactly, so tokenizer.json
  * and spiece.model agree.
  */
 #include <math.h>
@@ -15,7 +15,9 @@
 #include "mk.h"
 
 #define MAX_PIECES 4096
-#define SPACE      "\xe2\x96\x81" /* U+2581 */
+#define EXTRA      300                     /* <extra_id_K> */
+#define LEAST      (4 + 13 + 256 + 1 + 94) /* everything but words */
+#define SPACE      "\xe2\x96\x81"          /* U+2581 */
 
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_BYTE = 6 };
 
@@ -219,19 +221,20 @@ bool mk_write_tokenizer(const char *folder, int64_t vocab)
     char path[4096];
     if (!list)
         return mk_failed(folder, "no memory");
-    int n_extra = vocab >= 1000 ? 100 : 0;
+    int n_extra = vocab >= LEAST + EXTRA ? EXTRA : 0;
     int64_t limit = vocab - n_extra;
     list->limit = limit < MAX_PIECES ? (int)limit : MAX_PIECES;
     add_fixed(list);
     add_normal(list);
-    bool ok = list->n >= 4 + 13 + 256 + 1 + 94;
+    bool ok = list->n >= LEAST;
     if (!ok)
-        fprintf(stderr, "lx2v-mkmodel: a vocabulary of %lld is too small for a tokenizer (368)\n",
-                (long long)vocab);
+        fprintf(stderr, "lx2v-mkmodel: a vocabulary of %lld is too small for a tokenizer (%d)\n",
+                (long long)vocab, LEAST);
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
     ok = ok && write_json(path, list, n_extra);
+    /* spiece.model does not list the extra ids; its readers add all of them. */
     snprintf(path, sizeof path, "%s/spiece.model", folder);
-    ok = ok && write_spiece(path, list);
+    ok = ok && (!n_extra || write_spiece(path, list));
     free(list);
     return ok;
 }
