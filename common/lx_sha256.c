@@ -34,16 +34,17 @@ static void add_block(uint32_t state[8], const unsigned char *p)
                (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
     }
     memcpy(v, state, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        uint32_t e = v[4], a = v[0];
-        uint32_t t1 = v[7] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & v[5]) ^ (~e & v[6])) +
-                      K[i] + w[i];
-        uint32_t t2 =
-            (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + t2;
-    }
+    for (int i = 0; i < 64; i += 8) /* after eight rounds everything is back at its name */
+        for (int r = 0; r < 8; r++) {
+            uint32_t *a = &v[(8 - r) & 7], *b = &v[(9 - r) & 7], *c = &v[(10 - r) & 7];
+            uint32_t *d = &v[(11 - r) & 7], *e = &v[(12 - r) & 7], *f = &v[(13 - r) & 7];
+            uint32_t *g = &v[(14 - r) & 7], *h = &v[(15 - r) & 7];
+            uint32_t t1 = *h + (turn(*e, 6) ^ turn(*e, 11) ^ turn(*e, 25)) +
+                          ((*e & *f) ^ (~*e & *g)) + K[i + r] + w[i + r];
+            *d += t1;
+            *h = t1 + (turn(*a, 2) ^ turn(*a, 13) ^ turn(*a, 22)) +
+                 ((*a & *b) ^ (*a & *c) ^ (*b & *c));
+        }
     for (int i = 0; i < 8; i++)
         state[i] += v[i];
 }
