@@ -29,6 +29,8 @@ lx_status lx_exec_open_cpu(lx_exec *out, lx_arena *arena, int n_threads, lx_err 
                     .n_threads = n_threads ? n_threads : usable_cores(),
                     .is_dry = lx_arena_is_dry(arena)};
     exec.n_threads = lx_cpu_set_threads(exec.n_threads);
+    if (!exec.is_dry)
+        lx_cpu_warm_up(&exec);
     *out = exec;
     return LX_OK;
 }

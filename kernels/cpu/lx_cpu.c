@@ -4,6 +4,8 @@
  */
 #include "lx_cpu.h"
 
+#include <malloc.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lx_conv_ops.h"
@@ -27,6 +29,73 @@ int lx_cpu_set_threads(int n_threads)
     if (omp_set_num_threads)
         omp_set_num_threads(n);
     return n;
+}
+
+/* oneDNN takes its packing buffers from the heap for every product. Kept there they cost nothing;
+ * given back each time they would be faulted in again, and memory would go up and down with the
+ * shapes. */
+#define HEAP_BUFFER (4 << 20) /* larger than any of them */
+#define HEAP_PIECE  ((size_t)480 << 10)
+
+#ifdef __GLIBC__
+static void keep_buffers_in_the_heap(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, HEAP_BUFFER);
+    (void)mallopt(M_TRIM_THRESHOLD, 256 << 20);
+}
+#else
+static void keep_buffers_in_the_heap(void) {}
+#endif
+
+/* The tiles of linear.c and attention.c and some remainders. */
+static void warm_up_thread(const float *zeros, float *out, bool s8_in_library)
+{
+    static const int64_t tiles[][3] = {{512, 384, 512}, {256, 512, 128}, {256, 512, 384},
+                                       {256, 384, 512}, {37, 192, 512},  {5, 192, 512}};
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        lx_gemm g = {.m = tiles[i][0], .n = tiles[i][1], .k = tiles[i][2], .alpha = 1, .beta = 0};
+        g.lda = g.k;
+        g.ldc = g.n;
+        for (int transposed = 0; transposed < 2; transposed++) {
+            g.b_is_transposed = transposed;
+            g.ldb = transposed ? g.k : g.n;
+            lx_dnnl_sgemm(&g, zeros, zeros, out);
+        }
+        if (s8_in_library)
+            lx_dnnl_s8(&g, (const int8_t *)zeros, (const int8_t *)zeros, (int32_t *)(void *)out);
+    }
+}
+
+/* The heap has grown to hold those buffers, but they did not use all of it: touch the rest now, in
+ * pieces that fit the holes. */
+static void touch_heap(void)
+{
+    enum { PIECES = 16 };
+    char *piece[PIECES];
+    for (int i = 0; i < PIECES; i++) {
+        piece[i] = malloc(HEAP_PIECE);
+        for (size_t j = 0; piece[i] && j < HEAP_PIECE; j += 1024)
+            ((volatile char *)piece[i])[j] = 1;
+    }
+    for (int i = 0; i < PIECES; i++)
+        free(piece[i]);
+}
+
+void lx_cpu_warm_up(const lx_exec *x)
+{
+    enum { LARGEST = 512 * 512 }; /* elements of one operand */
+    keep_buffers_in_the_heap();
+    float *zeros = calloc(LARGEST, sizeof *zeros);
+#pragma omp parallel num_threads(x->n_threads)
+    {
+        float *out = zeros ? malloc(LARGEST * sizeof *out) : NULL;
+        if (out) /* without memory there is no warm-up, and the first job says what is missing */
+            warm_up_thread(zeros, out, x->backend->s8_in_library);
+        free(out);
+    }
+    free(zeros);
+#pragma omp parallel num_threads(x->n_threads)
+    touch_heap();
 }
 
 lx_status lx_cpu_take_per_thread(lx_exec *x, int64_t *n, float **out, lx_err *err)

@@ -17,6 +17,10 @@
 /** Set the thread count of oneDNN and of our loops; returns what there will be. */
 int lx_cpu_set_threads(int n_threads);
 
+/** Run every kind of product once on every thread, at full tile size. oneDNN generates its code and
+ *  takes its buffers at first use; this way both happen at start, and memory is flat from there. */
+void lx_cpu_warm_up(const lx_exec *x);
+
 /** This thread's place in the team, 0 outside. */
 static inline int lx_cpu_thread(void)
 {

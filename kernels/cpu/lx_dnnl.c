@@ -7,17 +7,40 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <string.h>
 
+/* oneDNN takes as many threads as OpenMP would give the caller. Weak: there may be an oneDNN built on
+ * another runtime, and this file is not compiled for OpenMP where the compiler has none. */
+extern int omp_get_max_threads(void) __attribute__((weak));
+extern void omp_set_num_threads(int n) __attribute__((weak));
+
+/* Returns what was set before. The number belongs to the calling thread. */
+static int set_threads(int n)
+{
+    if (!omp_get_max_threads || !omp_set_num_threads)
+        return 0;
+    int before = omp_get_max_threads();
+    if (n > 0 && before != n)
+        omp_set_num_threads(n);
+    return before;
+}
+
 int lx_dnnl_sgemm(const lx_gemm *g, const float *a, const float *b, float *c)
 {
-    return (int)dnnl_sgemm(g->a_is_transposed ? 'T' : 'N', g->b_is_transposed ? 'T' : 'N', g->m,
-                           g->n, g->k, g->alpha, a, g->lda, b, g->ldb, g->beta, c, g->ldc);
+    int before = set_threads(g->n_threads > 1 ? g->n_threads : 1);
+    dnnl_status_t code =
+        dnnl_sgemm(g->a_is_transposed ? 'T' : 'N', g->b_is_transposed ? 'T' : 'N', g->m, g->n, g->k,
+                   g->alpha, a, g->lda, b, g->ldb, g->beta, c, g->ldc);
+    set_threads(before);
+    return (int)code;
 }
 
 int lx_dnnl_s8(const lx_gemm *g, const int8_t *a, const int8_t *b, int32_t *c)
 {
     const int32_t no_offset = 0;
-    return (int)dnnl_gemm_s8s8s32('N', 'T', 'F', g->m, g->n, g->k, 1.0f, a, g->lda, 0, b, g->ldb, 0,
-                                  0.0f, c, g->ldc, &no_offset);
+    int before = set_threads(g->n_threads > 1 ? g->n_threads : 1);
+    dnnl_status_t code = dnnl_gemm_s8s8s32('N', 'T', 'F', g->m, g->n, g->k, 1.0f, a, g->lda, 0, b,
+                                           g->ldb, 0, 0.0f, c, g->ldc, &no_offset);
+    set_threads(before);
+    return (int)code;
 }
 
 lx_status lx_dnnl_check(int code, const char *what, lx_err *err)

@@ -5,9 +5,8 @@
  * Role      lx_dnnl.c is the only file that sees oneDNN's headers, so version 2 or 3 is its affair.
  *           Matrix products are oneDNN's plain functions, not its primitives: nothing is cached per
  *           shape, so memory stays flat over prompts of every length.
- * Threads   Called outside a parallel region a product uses the thread count of lx_cpu_set_threads;
- *           inside one it runs on the calling thread alone, and is then the same bits whatever the
- *           number of threads.
+ * Threads   A product runs on the calling thread alone unless it asks for more, so that it has the
+ *           same bits whatever the number of threads; parallel loops are ours, over products.
  * Tests     tests/kernels/test_linear.c
  */
 #ifndef LX_DNNL_H
@@ -25,6 +24,7 @@ typedef struct lx_gemm {
     int64_t m, n, k;
     int64_t lda, ldb, ldc;
     float alpha, beta;
+    int n_threads; /* 0: the calling thread alone; inside a parallel region always so */
 } lx_gemm;
 
 /** f32 product. 0, or oneDNN's code for lx_dnnl_check: callers are often in a parallel region. */

@@ -138,7 +138,6 @@ static void quantize_e4m3(uint8_t *restrict out, const float *restrict in, int64
         uint32_t tiny = bits_of((f < min_normal ? f : 0.0f) + shifter) - bits_of(shifter);
         uint32_t code = f < min_normal ? tiny : normal;
         code = f >= 448.0f ? 0x7eu : code;
-        code = code > 0x7eu ? 0x7eu : code;
         code = f == f ? code : 0u;
         out[i] = (uint8_t)(code | (u >> 31) << 7);
     }

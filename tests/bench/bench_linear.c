@@ -65,6 +65,7 @@ static void measure_peak(bench *b)
     fill(w, n * n);
     lx_gemm g = {.b_is_transposed = true, .m = n, .n = n, .k = n, .lda = n, .ldb = n, .ldc = n};
     g.alpha = 1;
+    g.n_threads = b->x.n_threads;
     for (int i = 0; i < 10; i++) {
         double t = now_s();
         must(b, lx_dnnl_check(lx_dnnl_sgemm(&g, a, w, c), "peak", &b->err));
