@@ -4,8 +4,9 @@
  *
  * Idea      Where a tap is one pixel (1x1x1, 3x1x1), pixels as they lie are the rows of a matrix
  *           product [TILE, Cin] x [Cin, Cout] per tap. 3x3 in space is conv_winograd.c's. Threads
- *           share tiles; each product runs on one thread, so the order of every sum depends on
- *           shapes alone.
+ *           share tiles; each product runs on one thread and always has TILE rows (a frame's last
+ *           ones are copied and filled up with zeros), so the order of every sum is the same for
+ *           every pixel: oneDNN's depends on the number of rows, but not on which row it is.
  */
 #include <string.h>
 
@@ -20,9 +21,10 @@ static bool has_neighbours(const lx_conv *conv)
     return conv->kh > 1;
 }
 
+/* Scratch of one thread: the tile's sums, and room for rows to fill up. */
 static int64_t tile_floats(const lx_conv *conv)
 {
-    return lx_ceil_div(TILE * conv->c_out, 16) * 16;
+    return TILE * (conv->c_out + conv->c_in);
 }
 
 static uint64_t conv_scratch(const lx_conv *conv, int n_threads)
@@ -55,8 +57,15 @@ static int conv_tile(const lx_conv_call *call, int64_t t, int64_t p0, float *acc
 {
     const lx_conv *conv = call->conv;
     int64_t pixels = call->out->height * call->out->width, m = lx_min_i64(TILE, pixels - p0);
+    float *filled = acc + TILE * conv->c_out;
     for (int64_t tap = 0; tap < conv->kt; tap++) {
-        lx_gemm g = {.m = m,
+        const float *rows = lx_image_frame(call->in, t + tap) + p0 * conv->c_in;
+        if (m < TILE) {
+            memcpy(filled, rows, (size_t)(m * conv->c_in) * sizeof *filled);
+            memset(filled + m * conv->c_in, 0, (size_t)((TILE - m) * conv->c_in) * sizeof *filled);
+            rows = filled;
+        }
+        lx_gemm g = {.m = TILE,
                      .n = conv->c_out,
                      .k = conv->c_in,
                      .lda = conv->c_in,
@@ -64,8 +73,7 @@ static int conv_tile(const lx_conv_call *call, int64_t t, int64_t p0, float *acc
                      .ldc = conv->c_out,
                      .alpha = 1,
                      .beta = tap ? 1 : 0};
-        int code = lx_dnnl_sgemm(&g, lx_image_frame(call->in, t + tap) + p0 * conv->c_in,
-                                 conv->packed + tap * conv->c_in * conv->c_out, acc);
+        int code = lx_dnnl_sgemm(&g, rows, conv->packed + tap * conv->c_in * conv->c_out, acc);
         if (code)
             return code;
     }

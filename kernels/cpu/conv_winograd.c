@@ -13,6 +13,8 @@
  *           for columns: 9 products are left of 16, a quarter of the plain formula's work.
  * Idea      A batch is BATCH tiles of any frames; threads share batches. Tiles lie on even rows and
  *           columns of the image, so a window cut at an even place gives the same bits.
+ *           Products always have BATCH rows, the last batch zeros for what it lacks: oneDNN's sums
+ *           depend on the number of rows, but not on which row it is.
  * Numbers   sums of three to four terms around each product: about twice the error of the plain
  *           formula in f32 (tests/kernels/test_conv.c: relative L2 below 1e-6).
  * Source    Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2015), 4.1
@@ -259,7 +261,7 @@ uint64_t lx_winograd_scratch(const lx_conv *conv, int n_threads)
 static int products(const batch *b)
 {
     const lx_conv *conv = b->call->conv;
-    lx_gemm g = {.m = b->n,
+    lx_gemm g = {.m = BATCH,
                  .n = conv->c_out,
                  .k = b->k,
                  .lda = b->k,
@@ -272,8 +274,9 @@ static int products(const batch *b)
             memset(m, 0, (size_t)(b->n * conv->c_out) * sizeof *m);
             continue;
         }
-        int code = lx_dnnl_sgemm(&g, b->v + e * part_floats(b->k),
-                                 conv->packed + e * b->k * conv->c_out, m);
+        float *v = b->v + e * part_floats(b->k);
+        memset(v + b->n * b->k, 0, (size_t)((BATCH - b->n) * b->k) * sizeof *v);
+        int code = lx_dnnl_sgemm(&g, v, conv->packed + e * b->k * conv->c_out, m);
         if (code)
             return code;
     }
