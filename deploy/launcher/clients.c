@@ -240,16 +240,15 @@ static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
     lx_status status = submit_fill(&c->job, c->o.config, &why);
     if (status == LX_OK)
         status = submit_check(&c->job, c->o.config, &why);
-    bool is_new = false;
-    if (status == LX_OK && (e = lx_jobs_find(c->o.jobs, c->job.id))) {
-        if (!submit_is_same(e, &c->job))
-            status = lx_fail(&why, LX_EJOB, "id: job %s exists with other content; choose another",
-                             c->job.id);
-    } else if (status == LX_OK) {
+    if (status == LX_OK)
+        e = lx_jobs_find(c->o.jobs, c->job.id);
+    bool is_new = !e;
+    if (e && !submit_is_same(e, &c->job))
+        status = lx_fail(&why, LX_EJOB, "id: job %s exists with other content; choose another",
+                         c->job.id);
+    else if (status == LX_OK && is_new)
         status = accept_new(c, &c->job, &e, now_s, &why);
-        is_new = true;
-    }
-    if (status != LX_OK) {
+    if (status != LX_OK || !e) {
         refuse(c, x, msg, &why, c->o.mode->is_draining ? DRAINING_MS : BUSY_MS);
         return;
     }

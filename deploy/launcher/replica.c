@@ -328,6 +328,8 @@ static void on_ready(replicas *r, replica *p, const lx_msg *msg, double now_s)
     p->was_ready = p->was_ever_ready = true;
     p->n_rests = 0;
     p->weight_bytes = msg->u.ready.weight_bytes;
+    p->unit[0] = 0; /* what was loaded is no work of a job */
+    p->done = p->total = 0;
     p->moved_s = now_s;
     LX_I("stage=%s replica=%d ready load_s=%.2f weights_mib=%.1f arena_mib=%.1f weights_id=%s",
          lx_stage_kind_name(p->kind), p->index, msg->u.ready.load_s,

@@ -534,6 +534,8 @@ static int pump_list(route *r, lx_stage_kind kind, lx_job_list list, int n_idle,
         if (!has_credit(r, kind))
             return 0;
         int i = fastest(r, kind, e, free_in_s);
+        if (i < 0)
+            return 0;
         if (free_in_s[i] <= 0 && !r->worker[kind][i].entry) {
             give(r, kind, i, e);
             n_idle--;

@@ -74,16 +74,20 @@ static lx_status make_handover(int *read_end, const spawn_request *q, lx_err *er
     return LX_OK;
 }
 
+static void say(const char *text)
+{
+    if (write(STDERR_FILENO, text, strlen(text)) < 0)
+        return; /* nobody to tell */
+}
+
 static void give_up_in_child(const char *binary, int error)
 {
-    static const char before[] = "E lx2v-launch cannot start ", middle[] = ": ";
     const char *why = strerrordesc_np(error); /* no locale, no allocation */
-    ssize_t ignored = write(STDERR_FILENO, before, sizeof before - 1);
-    ignored = write(STDERR_FILENO, binary, strlen(binary));
-    ignored = write(STDERR_FILENO, middle, sizeof middle - 1);
-    ignored = write(STDERR_FILENO, why ? why : "?", why ? strlen(why) : 1);
-    ignored = write(STDERR_FILENO, "\n", 1);
-    (void)ignored;
+    say("E lx2v-launch cannot start ");
+    say(binary);
+    say(": ");
+    say(why ? why : "?");
+    say("\n");
     _exit(error == ENOENT || error == EACCES || error == ENOEXEC ? 2 : 1);
 }
 
@@ -97,8 +101,8 @@ static void become_stage(pid_t parent, int handover, int null, char *const argv[
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* a core would hold prompts and tensors */
     int adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (adj >= 0 && write(adj, "500", 3) != 3) /* short of memory: a stage goes, not the launcher */
-        adj = -1;
+    if (adj >= 0 && write(adj, "500", 3) < 0) /* short of memory: a stage goes, not the launcher */
+        close(adj);
     struct sigaction plain = {.sa_handler = SIG_DFL};
     sigaction(SIGPIPE, &plain, NULL);
     sigset_t none;

@@ -208,6 +208,23 @@ void rig_check_ledger(const rig *r)
     assert_int_equal(count_names(r->output, "."), 0); /* .JOB.part */
 }
 
+/* A sanitizer's report in a process that goes on, or was about to end anyway. */
+static void check_log(const rig *r)
+{
+    static const char *const bad[] = {"runtime error:", "AddressSanitizer", "LeakSanitizer",
+                                      "ThreadSanitizer"};
+    char line[2048];
+    FILE *file = fopen(r->log, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+            if (strstr(line, bad[i])) {
+                show_log(r);
+                fail_msg("%s", line);
+            }
+    fclose(file);
+}
+
 void rig_stop(rig *r, int signal_number)
 {
     lx_err err = {0};
@@ -217,6 +234,7 @@ void rig_stop(rig *r, int signal_number)
         fail_msg("shutdown: %s", err.message);
     assert_int_equal(rig_wait_exit(r, 15), 0);
     rig_check_ledger(r);
+    check_log(r);
 }
 
 int rig_run(char *text, size_t text_bytes, const char *format, ...)

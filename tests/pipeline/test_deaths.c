@@ -89,6 +89,24 @@ static void test_two_killed_together(void **state)
     assert_true(rig_hash(r, "no-two.mp4") == undisturbed);
 }
 
+/* One that is asked to go by somebody else takes its names with it; who needs them starts earlier. */
+static void test_lender_sent_away(void **state)
+{
+    rig *r = *state;
+    const int lender[] = {ENCODER, DIT}, borrower[] = {DIT, VAE};
+    for (int i = 0; i < 2; i++) {
+        char id[32], name[40];
+        snprintf(id, sizeof id, "away-%s", lx_client_stage_name(lender[i]));
+        snprintf(name, sizeof name, "%s.mp4", id);
+        rig_submit(r, id);
+        rig_wait_stage(r, id, borrower[i], 30);
+        kill(rig_stage_pid(r, lender[i]), SIGTERM);
+        assert_int_equal(rig_wait(r, id, 60), LX_CLIENT_DONE);
+        assert_true(rig_hash(r, name) == undisturbed);
+        rig_wait_ready(r, 30);
+    }
+}
+
 /* The second death under one job: it is buried, and the next one is served. */
 static void test_poison_is_buried(void **state)
 {
@@ -113,6 +131,33 @@ static void test_poison_is_buried(void **state)
     assert_true(rig_hash(r, "behind.mp4") == undisturbed);
 }
 
+/* Five deaths in a minute: parked. Its jobs fail with the obituary, new ones are refused, and the
+ * launcher stays up. */
+static void test_five_deaths_park_a_stage(void **state)
+{
+    rig *r = *state;
+    lx_err err = {0};
+    rig_submit(r, "waits");
+    rig_wait_stage(r, "waits", ENCODER, 30);
+    while (strcmp(rig_stage(r, MUX).state, "parked")) {
+        lx_client_stage mux = rig_stage(r, MUX);
+        if (mux.pid > 0 && !strcmp(mux.state, "ready"))
+            kill((pid_t)mux.pid, SIGKILL);
+        assert_true(mux.restarts <= 5 + 1); /* one of them in a test before */
+        rig_sleep(0.02);
+    }
+    assert_int_equal(rig_wait(r, "waits", 10), LX_CLIENT_FAILED);
+    assert_non_null(strstr(rig_job(r, "waits").error, "mux"));
+    assert_non_null(strstr(rig_job(r, "waits").error, "signal 9"));
+    lx_client_request request = rig_request("refused");
+    lx_client_accepted accepted;
+    assert_int_equal(lx_client_submit(r->client, &request, &accepted, &err), LX_ESTAGE);
+    assert_non_null(strstr(err.message, "parked"));
+    lx_client_summary summary;
+    assert_int_equal(lx_client_query(r->client, NULL, &(lx_client_sink){0}, &summary, NULL), LX_OK);
+    assert_string_equal(summary.state, "degraded");
+}
+
 static void test_deaths_leave_nothing(void **state)
 {
     rig_stop(*state, SIGTERM);
@@ -121,9 +166,14 @@ static void test_deaths_leave_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_encoder_killed),       cmocka_unit_test(test_dit_killed),
-        cmocka_unit_test(test_vae_killed),           cmocka_unit_test(test_mux_killed),
-        cmocka_unit_test(test_two_killed_together),  cmocka_unit_test(test_poison_is_buried),
+        cmocka_unit_test(test_encoder_killed),
+        cmocka_unit_test(test_dit_killed),
+        cmocka_unit_test(test_vae_killed),
+        cmocka_unit_test(test_mux_killed),
+        cmocka_unit_test(test_two_killed_together),
+        cmocka_unit_test(test_poison_is_buried),
+        cmocka_unit_test(test_lender_sent_away),
+        cmocka_unit_test(test_five_deaths_park_a_stage),
         cmocka_unit_test(test_deaths_leave_nothing),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -51,7 +51,7 @@ static void test_slow_stage_finishes_unkilled(void **state)
     rig_remove(&r);
 }
 
-/* One thread of the stage stands still, as in a kernel that never returns, while another one goes on
+/* One thread of the stage stands still, as in a kernel that never returns, while another goes on
  * beating: only the progress rule can find it. */
 static void test_hung_unit_is_found_behind_a_beating_heart(void **state)
 {
