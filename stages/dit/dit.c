@@ -72,7 +72,6 @@ static lx_status denoise(const dit *m, lx_exec *x, const dit_request *r, float *
     if (r->sampler == LX_SAMPLER_LCM)
         DIT_TRY(lx_arena_take_f32(x->arena, n, &noise, err));
     DIT_TRY(dit_pass_open(m, x, r, &keys, &p, err));
-    p.total = (uint64_t)m->dims.n_blocks * (uint64_t)r->schedule->n_steps;
     for (int32_t i = 0; i < r->schedule->n_steps; i++) {
         DIT_TRY(step(&p, r, i, velocity, noise, latent, err));
         p.run = NULL; /* dumps are of the first step */

@@ -38,6 +38,8 @@ lx_status dit_pass_open(const dit *m, lx_exec *x, const dit_request *r, const di
                        "a latent of %" PRId64 " x %" PRId64 " x %" PRId64 " has too many tokens",
                        d->t, d->h, d->w);
     p.n_tokens = (int64_t)n;
+    p.n_blocks = r->n_blocks ? r->n_blocks : m->dims.n_blocks;
+    p.total = (uint64_t)p.n_blocks * (uint64_t)r->schedule->n_steps;
     DIT_TRY(lx_rope_table_build(x, grid, m->dims.head_dim, &p.rope, err));
     DIT_TRY(lx_arena_take_f32(x->arena, n * dim, &p.residual, err));
     DIT_TRY(lx_arena_take_f32(x->arena, n * 3 * dim, &p.qkv, err));
@@ -124,7 +126,7 @@ lx_status dit_forward(dit_pass *p, const float *latent, float timestep, float *v
 {
     DIT_TRY(time_path(p, timestep, err));
     DIT_TRY(embed_patches(p, latent, err));
-    for (int64_t n = 0; n < p->model->dims.n_blocks; n++) {
+    for (int64_t n = 0; n < p->n_blocks; n++) {
         DIT_TRY(dit_block_run(p, n, err));
         p->done++;
         if (!p->x->is_dry)

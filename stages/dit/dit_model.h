@@ -70,7 +70,7 @@ typedef struct dit_pass {
     const dit_keys *keys;
     lx_patch_dims latent;
     lx_rope_table rope;
-    int64_t n_tokens;
+    int64_t n_tokens, n_blocks;
     float *residual; /* [S, D] */
     float *qkv;      /* [S, 3 D] */
     float *e;        /* [D] */

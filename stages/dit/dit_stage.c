@@ -50,9 +50,9 @@ static lx_patch_dims largest_latent(const lx_config *config, const dit *model)
     return d;
 }
 
-/* One step on the smallest latent: every weight is read once and every kernel runs, so a damaged
- * checkpoint is found before the first job. */
-static lx_status self_test(dit_stage *s, lx_err *err)
+/* One step on noise; n_blocks 0: all of them. */
+static lx_status try_once(dit_stage *s, int64_t n_context, const lx_patch_dims *latent_dims,
+                          int64_t n_blocks, lx_err *err)
 {
     dit_schedule schedule;
     lx_rng rng = {.kind = LX_RNG_LX2V};
@@ -60,23 +60,48 @@ static lx_status self_test(dit_stage *s, lx_err *err)
     const int32_t label = 1000;
     size_t mark = lx_arena_mark(s->arena);
     DIT_TRY(dit_schedule_make(&schedule, &label, 1, 5, err));
-    dit_request r = {.latent = {dit_dims(s->model)->in_dim, 1, 2, 2},
-                     .n_context = 1,
-                     .schedule = &schedule,
-                     .progress = s->progress};
-    uint64_t n = (uint64_t)r.latent.channels * 4, text = (uint64_t)dit_dims(s->model)->text_dim;
-    DIT_TRY(lx_arena_take_f32(s->arena, text, &context, err));
+    const lx_patch_dims *d = latent_dims;
+    uint64_t n = (uint64_t)d->channels * (uint64_t)d->t * (uint64_t)d->h * (uint64_t)d->w;
+    uint64_t n_text = (uint64_t)n_context * (uint64_t)dit_dims(s->model)->text_dim;
+    DIT_TRY(lx_arena_take_f32(s->arena, n_text, &context, err));
     DIT_TRY(lx_arena_take_f32(s->arena, n, &latent, err));
-    lx_rng_normal(&rng, 0, 0, text, context);
+    lx_rng_normal(&rng, 0, 0, n_text, context);
     lx_rng_normal(&rng, 0, 1, n, latent);
-    r.context = context;
-    if (dit_denoise(s->model, &s->x, &r, latent, err) != LX_OK) {
-        if (err->status == LX_EJOB) /* no job is at fault here */
-            err->status = LX_ECONFIG;
-        return lx_wrap(err, "self-test of %s", lx_weights_path(dit_weights(s->model)));
-    }
+    dit_request r = {.latent = *d,
+                     .context = context,
+                     .n_context = n_context,
+                     .schedule = &schedule,
+                     .progress = s->progress,
+                     .n_blocks = n_blocks};
+    DIT_TRY(dit_denoise(s->model, &s->x, &r, latent, err));
     lx_arena_reset(s->arena, mark);
     return LX_OK;
+}
+
+/* One block with contexts of every order of length and a few grids, so that what the kernels make
+ * on first use is made now and memory is flat from the first jobs; then all blocks on the smallest
+ * latent: every weight is read once, and a damaged checkpoint is found before the first job. */
+static lx_status self_test(dit_stage *s, const lx_patch_dims *largest, lx_err *err)
+{
+    static const int64_t sides[] = {2, 4, 6, 10, 14, 26};
+    const size_t n_sides = sizeof sides / sizeof *sides;
+    lx_patch_dims d = {largest->channels, 1, 2, 2};
+    lx_status status = LX_OK;
+    size_t i = 0;
+    for (int64_t n = dit_text_len(s->model); n >= 1 && status == LX_OK; n /= 2, i++) {
+        int64_t h = sides[i % n_sides], w = sides[i / 2 % n_sides];
+        d.h = h < largest->h ? h : largest->h;
+        d.w = w < largest->w ? w : largest->w;
+        status = try_once(s, n, &d, 1, err);
+    }
+    d.h = d.w = 2;
+    if (status == LX_OK)
+        status = try_once(s, 1, &d, 0, err);
+    if (status == LX_OK)
+        return LX_OK;
+    if (status == LX_EJOB) /* no job is at fault here */
+        err->status = LX_ECONFIG;
+    return lx_wrap(err, "self-test of %s", lx_weights_path(dit_weights(s->model)));
 }
 
 static lx_status take_memory(dit_stage *s, const lx_config *config, int n_threads, lx_err *err)
@@ -113,7 +138,7 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
         (uint64_t)d.channels * (uint64_t)d.t * (uint64_t)d.h * (uint64_t)d.w * sizeof(float), err));
     LX_I("%s blocks=%" PRId64 " dim=%" PRId64, lx_exec_describe(&s->x),
          dit_dims(s->model)->n_blocks, dit_dims(s->model)->dim);
-    return self_test(s, err);
+    return self_test(s, &d, err);
 }
 
 lx_status dit_stage_open(dit_stage **out, lx_stage *stage, lx_err *err)

@@ -100,7 +100,8 @@ lx_status dit_keys_make(const dit *m, lx_exec *x, const dit_request *r, dit_keys
     DIT_TRY(embed(m, x, r, out, &embedded, err));
     /* Every block quantizes the same rows to the same codes: once is enough. */
     DIT_TRY(dit_input(x, &m->blocks[0].cross.k, embedded, out->n, m->dims.dim, &in, err));
-    for (int64_t i = 0; i < m->dims.n_blocks; i++)
+    int64_t n_blocks = r->n_blocks ? r->n_blocks : m->dims.n_blocks;
+    for (int64_t i = 0; i < n_blocks; i++)
         DIT_TRY(block_keys(m, x, r, out, i, &in, err));
     lx_arena_reset(x->arena, mark);
     return LX_OK;
