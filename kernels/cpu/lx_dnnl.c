@@ -7,8 +7,8 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <string.h>
 
-/* oneDNN takes as many threads as OpenMP would give the caller. Weak: there may be an oneDNN built on
- * another runtime, and this file is not compiled for OpenMP where the compiler has none. */
+/* oneDNN takes as many threads as OpenMP would give the caller. Weak: there may be an oneDNN built
+ * on another runtime, and this file is not compiled for OpenMP where the compiler has none. */
 extern int omp_get_max_threads(void) __attribute__((weak));
 extern void omp_set_num_threads(int n) __attribute__((weak));
 

@@ -2,7 +2,7 @@
  * test_kernel_memory.c - after an exec is open, products of every size leave memory as it is
  * SPDX-License-Identifier: Apache-2.0
  *
- * oneDNN takes buffers and generates code at first use; both must have happened in lx_exec_open_cpu.
+ * oneDNN takes buffers and generates code at first use; lx_exec_open_cpu must have done both.
  */
 #include "check.h"
 #include "lx_run.h"
