@@ -8,15 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+#include "lx_config.h"
 
 /* --- progress -------------------------------------------------------------------------------- */
 
@@ -25,7 +19,7 @@ static lx_status draw_bar(void *self, const char *unit, uint64_t done, uint64_t 
 {
     (void)err;
     const lx_run *run = self;
-    double s = now_s() - run->start_s;
+    double s = lx_now_s() - run->start_s;
     double share = total ? (double)done / (double)total : 0;
     char bar[31];
     int filled = (int)(share * 30);
@@ -77,64 +71,24 @@ static void print_help(const lx_run_flag *flags, size_t n_flags)
                common_flags[i].argument ? common_flags[i].argument : "", common_flags[i].help);
 }
 
-/* Edit distance, one row; words are short. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[32], n = strlen(b);
-    if (n >= 32 || strlen(a) >= 32)
-        return SIZE_MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < n; j++) {
-            size_t best = diagonal + (a[i] != b[j]);
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j + 1] + 1 < best)
-                best = row[j + 1] + 1;
-            diagonal = row[j + 1];
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
 static lx_status unknown_flag(const char *name, const lx_run_flag *flags, size_t n_flags,
                               lx_err *err)
 {
-    const char *best = NULL;
-    size_t least = 4; /* farther away is another word, not a slip */
-    for (size_t i = 0; i < n_flags + N_COMMON; i++) {
-        const char *known = i < n_flags ? flags[i].name : common_flags[i - n_flags].name;
-        size_t d = distance(name, known);
-        if (d < least) {
-            least = d;
-            best = known;
-        }
-    }
+    const char *known[64];
+    size_t n = 0;
+    for (; n < N_COMMON; n++)
+        known[n] = common_flags[n].name;
+    for (size_t i = 0; i < n_flags && n < sizeof known / sizeof *known; i++)
+        known[n++] = flags[i].name;
+    const char *best = lx_nearest(name, known, n);
     return lx_fail(err, LX_ECONFIG, "unknown flag --%.100s%s%s (--help lists all)", name,
                    best ? "; did you mean --" : "", best ? best : "");
 }
 
-/* "6GiB", "512MiB", "1000000"; the same words as config.yaml. */
-static lx_status parse_bytes(const char *text, uint64_t *out, lx_err *err)
+static lx_status parse_vram(lx_run *run, const char *text, lx_err *err)
 {
-    static const struct {
-        const char *unit;
-        double bytes;
-    } units[] = {{"", 1},         {"B", 1},    {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
-                 {"TiB", 0x1p40}, {"KB", 1e3}, {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
-    char *end;
-    double value = strtod(text, &end);
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (end != text && value >= 0 && !strcmp(end, units[i].unit) &&
-            value * units[i].bytes < 0x1p60) {
-            *out = (uint64_t)(value * units[i].bytes);
-            return LX_OK;
-        }
-    return lx_fail(err, LX_ECONFIG, "--vram %.60s: expected a size such as 6GiB or 512MiB", text);
+    lx_status status = lx_parse_bytes(text, &run->vram_bytes, err);
+    return status == LX_OK ? status : lx_wrap(err, "--vram");
 }
 
 static lx_status parse_device(lx_run *run, const char *text, lx_err *err)
@@ -178,7 +132,7 @@ static lx_status set_common(lx_run *run, const char *name, const char *value, lx
     else if (!strcmp(name, "dump"))
         return parse_dump(run, value, err);
     else if (!strcmp(name, "vram"))
-        return parse_bytes(value, &run->vram_bytes, err);
+        return parse_vram(run, value, err);
     else if (!strcmp(name, "json"))
         run->json = true;
     else if (!strcmp(name, "lora"))
@@ -240,7 +194,7 @@ lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *fl
                        lx_err *err)
 {
     memset(run, 0, sizeof *run);
-    run->start_s = now_s();
+    run->start_s = lx_now_s();
     run->device = "cpu";
     for (int i = 0; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) {
@@ -343,7 +297,7 @@ lx_status lx_run_finish(lx_run *run, const char *stage, lx_err *err)
             return lx_fail(err, LX_ECONFIG,
                            "--dump %s: no layer of the %s makes a tensor of that name",
                            run->dump_names[i], stage);
-    double total_s = now_s() - run->start_s;
+    double total_s = lx_now_s() - run->start_s;
     if (run->output && run->n_out) {
         lx_status status = lx_safetensors_write(run->output, run->out, (size_t)run->n_out, err);
         if (status != LX_OK)

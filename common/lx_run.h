@@ -38,7 +38,8 @@ typedef struct lx_run_flag {
     const char *help;
 } lx_run_flag;
 
-/** Parse argv after "run": common flags and the stage's. LX_ECONFIG names flag and nearest. */
+/** Parse argv after "run": common flags and the stage's. LX_ECONFIG names flag and nearest.
+ *  --help prints all flags and ends the process with 0: nothing has been acquired yet. */
 lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
                        lx_err *err);
 

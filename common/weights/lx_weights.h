@@ -40,7 +40,10 @@ typedef struct lx_weights_options {
  * Open a checkpoint.
  *
  * @param path     file or folder; in a folder all *.safetensors are one checkpoint, an index.json
- *                 says which file has what
+ *                 says which file has what. In a LightX2V folder (block_N.safetensors) only
+ *                 block_* and non_block count; a block file that is a hard link to an earlier one
+ *                 stands for another block of equal weights. A manifest.sha256 beside the files
+ *                 or one folder up is verified (about 0.3 GB/s).
  * @param options  may be NULL
  *
  * @retval LX_ECONFIG  file, tensor or record and what is wrong with it; also a missing file, a

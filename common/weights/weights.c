@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "lx_log.h"
+#include "lx_process.h"
 #include "weights_internal.h"
 
 #define ALIGN          64
@@ -234,13 +234,6 @@ static lx_status plan_make(plan *p, lx_table *table, lx_err *err)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 typedef struct reading {
     const lx_progress *progress;
     uint64_t done, total, reported;
@@ -249,7 +242,7 @@ typedef struct reading {
 
 static lx_status report(reading *r, const lx_source *source, lx_err *err)
 {
-    double now = now_s();
+    double now = lx_now_s();
     if (now - r->logged_s > LOG_INTERVAL_S) {
         r->logged_s = now;
         LX_I("loading file=%s gb=%.2f of_gb=%.2f mb_per_s=%.0f", source->path,
@@ -322,7 +315,7 @@ static lx_status read_strided(reading *r, const lx_source *source, const lx_entr
 static lx_status finish_files(const lx_table *t, const reading *r, lx_err *err)
 {
     size_t n_hashed = 0;
-    double read_s = now_s() - r->start_s;
+    double read_s = lx_now_s() - r->start_s;
     for (size_t i = 0; i < t->n_sources; i++) {
         char hash[65];
         lx_status status = LX_OK;
@@ -350,7 +343,7 @@ static lx_status read_all(lx_weights *w, const plan *p, uint64_t *first_bad, lx_
     lx_table *t = p->table;
     reading r = {.progress = t->options ? t->options->progress : NULL,
                  .total = p->to_read,
-                 .start_s = now_s()};
+                 .start_s = lx_now_s()};
     r.logged_s = r.start_s;
     for (size_t i = 0; i < t->n_entries; i++) {
         const lx_entry *e = &t->entry[p->order[i]];
