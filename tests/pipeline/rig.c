@@ -32,10 +32,45 @@ void rig_sleep(double seconds)
     nanosleep(&t, NULL);
 }
 
+/* A failed test jumps out of the middle: what it started is ended, shown and removed when the
+ * program ends. */
+#define UNFINISHED_MAX 16
+static rig unfinished[UNFINISHED_MAX];
+
+static void remember(const rig *r)
+{
+    int at = -1;
+    for (int i = 0; i < UNFINISHED_MAX; i++)
+        if (!strcmp(unfinished[i].root, r->root) || (at < 0 && !unfinished[i].root[0]))
+            at = i;
+    if (at >= 0) {
+        unfinished[at] = *r;
+        unfinished[at].client = NULL;
+        unfinished[at].out = -1;
+    }
+}
+
+static void forget(const rig *r)
+{
+    for (int i = 0; i < UNFINISHED_MAX; i++)
+        if (!strcmp(unfinished[i].root, r->root))
+            unfinished[i].root[0] = 0;
+}
+
+static void remove_unfinished(void)
+{
+    for (int i = 0; i < UNFINISHED_MAX; i++)
+        rig_remove(&unfinished[i]);
+}
+
 /* --- folder ----------------------------------------------------------------------------------- */
 
 void rig_make(rig *r, const char *config)
 {
+    static bool is_registered;
+    if (!is_registered)
+        atexit(remove_unfinished);
+    is_registered = true;
     *r = (rig){.out = -1};
     snprintf(r->root, sizeof r->root, "/tmp/lx2v-rig-XXXXXX");
     assert_non_null(mkdtemp(r->root));
@@ -50,6 +85,33 @@ void rig_make(rig *r, const char *config)
     fprintf(file, "defaults: {size: 128x64, frames: 9}\nmux: {preset: ultrafast}\n%s",
             config ? config : "");
     fclose(file);
+    remember(r);
+}
+
+/* Names in a folder that begin like this. */
+static int count_names(const char *folder, const char *prefix)
+{
+    int n = 0;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        n += !strncmp(e->d_name, prefix, strlen(prefix)) && strcmp(e->d_name, ".") &&
+             strcmp(e->d_name, "..");
+    if (dir)
+        closedir(dir);
+    return n;
+}
+
+/* After a launcher that was killed: its next start would do this. */
+static void sweep(const rig *r)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "lx2v.%s.", r->instance);
+    DIR *dir = r->instance[0] ? opendir("/dev/shm") : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (!strncmp(e->d_name, prefix, strlen(prefix)))
+            unlinkat(dirfd(dir), e->d_name, 0);
+    if (dir)
+        closedir(dir);
 }
 
 static void show_log(const rig *r)
@@ -71,13 +133,15 @@ void rig_remove(rig *r)
         show_log(r);
         kill(r->pid, SIGKILL);
         waitpid(r->pid, NULL, 0);
+        sweep(r);
     }
+    snprintf(command, sizeof command, "rm -rf %s", r->root);
+    forget(r);
     lx_client_close(&r->client);
     if (r->out >= 0)
         close(r->out);
-    snprintf(command, sizeof command, "rm -rf %s", r->root);
     if (system(command))
-        fprintf(stderr, "%s stays\n", r->root);
+        fprintf(stderr, "failed: %s\n", command);
     *r = (rig){.out = -1};
 }
 
@@ -140,8 +204,10 @@ void rig_launch(rig *r, int slow_ms)
     if (r->out >= 0)
         close(r->out);
     r->out = ends[0];
+    remember(r);
     read_ready(r);
     read_instance(r);
+    remember(r);
 }
 
 void rig_start(rig *r, rig_options options)
@@ -160,23 +226,11 @@ int rig_wait_exit(rig *r, double seconds)
     for (double until = rig_now_s() + seconds; rig_now_s() < until; rig_sleep(POLL_S))
         if (waitpid(r->pid, &status, WNOHANG) == r->pid) {
             r->pid = 0;
+            remember(r);
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         }
     fail_msg("the launcher still lives after %.1f s", seconds);
     return -1;
-}
-
-/* Names in a folder that begin like this. */
-static int count_names(const char *folder, const char *prefix)
-{
-    int n = 0;
-    DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir));)
-        n += !strncmp(e->d_name, prefix, strlen(prefix)) && strcmp(e->d_name, ".") &&
-             strcmp(e->d_name, "..");
-    if (dir)
-        closedir(dir);
-    return n;
 }
 
 /* Processes that were started with this rig's config (zombies have no command line). */

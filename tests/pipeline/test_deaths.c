@@ -89,7 +89,7 @@ static void test_two_killed_together(void **state)
     assert_true(rig_hash(r, "no-two.mp4") == undisturbed);
 }
 
-/* One that is asked to go by somebody else takes its names with it; who needs them starts earlier. */
+/* One asked to go by somebody else takes its names with it; who needs them starts earlier. */
 static void test_lender_sent_away(void **state)
 {
     rig *r = *state;

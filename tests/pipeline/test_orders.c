@@ -4,7 +4,7 @@
  */
 #include "rig.h"
 
-#define SLOW_MS 100 /* of one unit: a DiT block, a VAE chunk */
+#define SLOW_MS 60 /* of one unit: a DiT block, a VAE chunk */
 
 static rig shared;
 
@@ -137,7 +137,7 @@ static void test_watch_tells_progress_and_end(void **state)
     if (lx_client_watch(r->client, "watched", on_event, &s, &err) != LX_OK)
         fail_msg("%s", err.message);
     assert_int_equal(s.end, LX_CLIENT_DONE);
-    assert_true(s.n_units >= 4); /* of 8 blocks, each 100 ms */
+    assert_true(s.n_units >= 3); /* of 8 blocks, each 60 ms */
     assert_true(s.n_fast <= 3);  /* changes of state come at once, progress ten times a second */
     s = (seen){.last_stage = -1};
     assert_int_equal(lx_client_watch(r->client, "watched", on_event, &s, NULL), LX_OK);
