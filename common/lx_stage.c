@@ -35,7 +35,7 @@ struct lx_stage_job {
     int32_t attempt, n_chunks_out;
     uint64_t lent[STAGE_LENT_MAX]; /* serials published for this job */
     size_t n_lent;
-    double start_s;
+    double start_s, end_s; /* end_s: when the last artifact was handed on; 0: not yet */
     int n_tokens, n_dropped, n_frames;
     uint64_t file_bytes;
     char notice[LX_LIMIT_TEXT];
@@ -367,6 +367,8 @@ lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err)
         return status;
     msg.u.artifact.index = job->n_chunks_out++;
     msg.u.artifact.is_last = is_last;
+    if (is_last) /* before anybody hears of it: the next stage cannot begin earlier than this ends */
+        job->end_s = lx_now_s();
     if (job->n_lent < STAGE_LENT_MAX)
         job->lent[job->n_lent++] = msg.u.artifact.ticket.serial;
     stage_post(job->stage, &msg);
@@ -428,7 +430,7 @@ static void report(lx_stage_job *job, lx_status status, const lx_err *err)
     lx_msg msg = job_msg(job, status == LX_OK ? LX_MSG_DONE : LX_MSG_FAILED);
     if (status == LX_OK) {
         msg.u.done.start_s = job->start_s;
-        msg.u.done.end_s = lx_now_s();
+        msg.u.done.end_s = job->end_s > 0 ? job->end_s : lx_now_s();
         msg.u.done.peak_bytes = lx_peak_bytes();
         msg.u.done.n_tokens = job->n_tokens;
         msg.u.done.n_dropped = job->n_dropped;
