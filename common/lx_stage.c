@@ -367,7 +367,7 @@ lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err)
         return status;
     msg.u.artifact.index = job->n_chunks_out++;
     msg.u.artifact.is_last = is_last;
-    if (is_last) /* before anybody hears of it: the next stage cannot begin earlier than this ends */
+    if (is_last) /* before anybody hears of it: the next stage cannot begin before this ends */
         job->end_s = lx_now_s();
     if (job->n_lent < STAGE_LENT_MAX)
         job->lent[job->n_lent++] = msg.u.artifact.ticket.serial;
