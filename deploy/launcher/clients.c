@@ -18,6 +18,7 @@
 #define LISTING_STEP_S 0.01 /* a reader that lags is tried again this soon */
 #define LISTING_S      10.0 /* and given up after this long */
 #define IDLE_S         10.0 /* a place unused for that long may be taken by another */
+#define PROBE_S        1.0  /* between two searches of a full house */
 #define LOST_MAX       200  /* events in a row that found no room: the watcher does not read */
 #define BUSY_MS        1000
 #define DRAINING_MS    5000
@@ -50,8 +51,10 @@ struct clients {
     int n;
     client *client; /* [limits.clients] */
     int n_watching;
-    lx_msg out; /* scratch */
-    lx_job job; /* scratch: a request being completed */
+    int probe;     /* where the search for a free place goes on */
+    double full_s; /* when it last found none */
+    lx_msg out;    /* scratch */
+    lx_job job;    /* scratch: a request being completed */
 };
 
 lx_status clients_create(clients **out, const clients_options *options, lx_err *err)
@@ -65,6 +68,7 @@ lx_status clients_create(clients **out, const clients_options *options, lx_err *
     }
     c->o = *options;
     c->n = options->config->limits.clients;
+    c->full_s = -PROBE_S;
     *out = c;
     return LX_OK;
 }
@@ -104,15 +108,31 @@ static bool tell(clients *c, client *x, lx_msg *msg, bool *is_full)
     return sent;
 }
 
-/* Is there still somebody? A watcher that went away is only found by telling it something: here
- * a second OK to its WATCH, which clients ignore. */
+/* Is there still somebody? Nobody says goodbye; only a send tells. An OK to a question that was
+ * never asked, or was answered (WATCH), is ignored by clients. */
 static bool is_gone(clients *c, client *x)
 {
-    if (x->is_watching) {
-        c->out = (lx_msg){.kind = LX_MSG_OK, .req = x->watch_req};
-        tell(c, x, &c->out, NULL);
-    }
+    c->out = (lx_msg){.kind = LX_MSG_OK, .req = x->is_watching ? x->watch_req : 0};
+    tell(c, x, &c->out, NULL);
     return !x->is_used;
+}
+
+/* All places are taken: one whose client has gone, or the place of a silent one that waits for
+ * nothing. The search goes round, so that a crowd of short-lived clients costs one probe each, and
+ * a full house is asked only once a second. */
+static client *free_place(clients *c, double now_s)
+{
+    if (now_s - c->full_s < PROBE_S)
+        return NULL;
+    for (int i = 0; i < c->n; i++) {
+        client *x = &c->client[c->probe];
+        c->probe = (c->probe + 1) % c->n;
+        bool waits = x->is_watching || x->is_listing || x->is_draining;
+        if (is_gone(c, x) || (!waits && now_s - x->seen_s > IDLE_S))
+            return x;
+    }
+    c->full_s = now_s;
+    return NULL;
 }
 
 static client *find_place(clients *c, const lx_peer *peer, double now_s)
@@ -125,16 +145,10 @@ static client *find_place(clients *c, const lx_peer *peer, double now_s)
         if (!best && !x->is_used)
             best = x;
     }
-    /* The one silent longest, if it waits for nothing. */
-    for (int i = 0; i < c->n && !best; i++) {
-        client *x = &c->client[i];
-        bool waits = x->is_watching || x->is_listing || x->is_draining;
-        if (is_gone(c, x) || (!waits && now_s - x->seen_s > IDLE_S))
-            best = x;
-    }
     if (!best)
-        return NULL;
-    *best = (client){.is_used = true, .peer = *peer};
+        best = free_place(c, now_s);
+    if (best)
+        *best = (client){.is_used = true, .peer = *peer};
     return best;
 }
 

@@ -551,10 +551,20 @@ static void test_places_of_dead_watchers_are_found(void **state)
     for (uint8_t peer = 1; peer <= 3; peer++)
         watch(d, peer, "");
     d->w->now_s += 60;
-    assert_int_equal(command(d, 4, LX_COMMAND_HELLO, "")->kind,
-                     LX_MSG_REFUSED); /* all still there */
+    assert_int_equal(command(d, 4, LX_COMMAND_HELLO, "")->kind, LX_MSG_REFUSED); /* all there */
     d->is_gone[2] = true; /* it was interrupted; nothing has happened that it could be told */
+    d->w->now_s += 1;
     assert_int_equal(command(d, 4, LX_COMMAND_HELLO, "")->kind, LX_MSG_OK);
+}
+
+/* Many short commands, one after the other, faster than anything can time out. */
+static void test_places_of_a_crowd_of_short_clients(void **state)
+{
+    desk *d = *state;
+    for (uint8_t peer = 1; peer < 200; peer++) {
+        assert_int_equal(command(d, peer, LX_COMMAND_HELLO, "")->kind, LX_MSG_OK);
+        d->is_gone[peer] = true;
+    }
 }
 
 #define DESK_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -580,6 +590,7 @@ int main(void)
         DESK_TEST(test_command_shutdown_is_answered_at_once),
         DESK_TEST(test_places_are_bounded_and_given_on),
         DESK_TEST(test_places_of_dead_watchers_are_found),
+        DESK_TEST(test_places_of_a_crowd_of_short_clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
