@@ -187,7 +187,7 @@ static lx_status parse_one(lx_run *run, int argc, char **argv, int *i, const lx_
         *own->value = value;
     else if (own && own->present)
         *own->present = true;
-    return own ? LX_OK : set_common(run, name, value, err);
+    return own ? LX_OK : set_common(run, name, value ? value : "", err);
 }
 
 lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,

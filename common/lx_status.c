@@ -25,7 +25,7 @@ lx_status lx_fail_at(lx_err *err, lx_status status, const char *file, int line, 
     return status;
 }
 
-lx_status lx_wrap(lx_err *err, const char *format, ...)
+lx_status(lx_wrap)(lx_err *err, const char *format, ...)
 {
     if (!err)
         return LX_EJOB;

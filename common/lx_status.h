@@ -43,6 +43,14 @@ lx_status lx_fail_at(lx_err *err, lx_status status, const char *file, int line, 
  *  so err must not be NULL where the status matters. */
 lx_status lx_wrap(lx_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+#ifdef __clang_analyzer__
+/* The analyser does not look into other files, and would believe that these may return LX_OK. */
+#undef lx_fail
+#define lx_fail(err, status, ...)                                                                  \
+    (lx_fail_at((err), (status), __FILE__, __LINE__, __VA_ARGS__), (status))
+#define lx_wrap(err, ...) (lx_wrap((err), __VA_ARGS__), LX_EJOB)
+#endif
+
 void lx_err_clear(lx_err *err);
 
 /** "ok", "again", "job", "stage", "config", "timeout", "cancelled": the word for logs and JSON. */

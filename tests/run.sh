@@ -219,6 +219,9 @@ if build tsan -DLX2V_WERROR=ON; then
 fi
 
 say "building with clang, its analyser and libFuzzer"
+export LX2V_FINDINGS=$PWD/$logs/analyzer.log
+: >"$LX2V_FINDINGS"
+rm -rf build/fuzz # what is not compiled is not analysed
 if cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DLX2V_FUZZ=ON \
     -DLX2V_CUDA=OFF -DLX2V_WERROR=ON -DCMAKE_C_COMPILER_LAUNCHER="$PWD/tests/tools/analyze.sh" >"$logs/build-fuzz.log" 2>&1 &&
     cmake --build build/fuzz -j "$jobs" >>"$logs/build-fuzz.log" 2>&1; then
@@ -226,7 +229,13 @@ if cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C
     fuzz
 else
     grep -E -A 12 'error:|warning:|Error' "$logs/build-fuzz.log" | head -n 60
-    fail "clang, its analyser or libFuzzer (whole log: $logs/build-fuzz.log)"
+    fail "building with clang and libFuzzer (whole log: $logs/build-fuzz.log)"
+fi
+if [ -s "$LX2V_FINDINGS" ]; then
+    head -n 60 "$LX2V_FINDINGS"
+    fail "clang --analyze (all findings: $logs/analyzer.log)"
+else
+    pass
 fi
 
 check_form

@@ -37,6 +37,7 @@ lx_status dit_schedule_make(dit_schedule *out, const int32_t *labels, int32_t n,
 
 void dit_schedule_default(dit_schedule *out)
 {
+    *out = (dit_schedule){0};
     (void)dit_schedule_make(out, OWN_LABELS, OWN_STEPS, OWN_SHIFT, NULL); /* cannot fail */
 }
 

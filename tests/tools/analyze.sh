@@ -2,10 +2,15 @@
 # analyze.sh - a compiler launcher: clang's static analyser first, then the compiler itself
 # SPDX-License-Identifier: Apache-2.0
 #
-# Given to CMake as CMAKE_C_COMPILER_LAUNCHER. A finding is an error, with the path that leads to it.
+# Given to CMake as CMAKE_C_COMPILER_LAUNCHER. Findings in the product's own folders, with the path
+# that leads to them, are appended to $LX2V_FINDINGS; compiling goes on. Tests are left out: the
+# analyser does not know that a failed assertion of cmocka does not return.
 set -euo pipefail
 
 case " $* " in
-*" -c "*) "$@" --analyze -Xclang -analyzer-output=text -Xclang -analyzer-werror -o /dev/null ;;
+*/tests/*.c\ *) ;;
+*" -c "*)
+    "$@" --analyze -Xclang -analyzer-output=text -o /dev/null 2>>"${LX2V_FINDINGS:?names no file}"
+    ;;
 esac
 exec "$@"
