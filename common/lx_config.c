@@ -543,7 +543,7 @@ static lx_status settle_limits(loader *l)
     if (check_frames(l, "defaults.frames", c->defaults.frames) != LX_OK ||
         check_frames(l, "limits.frames", c->limits.frames) != LX_OK)
         return LX_ECONFIG;
-    if (c->defaults.width > c->limits.width || c->defaults.height > c->limits.height)
+    if (!lx_job_size_fits(c->defaults.width, c->defaults.height, c->limits.width, c->limits.height))
         return FAIL(l, line_or(l, "limits.size", 1),
                     "limits.size: %dx%d is smaller than defaults.size, %dx%d; set both",
                     c->limits.width, c->limits.height, c->defaults.width, c->defaults.height);

@@ -92,6 +92,12 @@ lx_status lx_job_check_size(int64_t width, int64_t height, int64_t frames, lx_er
                    frames, below, below + LX_VAE_STRIDE_TIME);
 }
 
+bool lx_job_size_fits(int32_t width, int32_t height, int32_t limit_width, int32_t limit_height)
+{
+    return (width <= limit_width && height <= limit_height) ||
+           (height <= limit_width && width <= limit_height);
+}
+
 /* --- words ------------------------------------------------------------------------------------ */
 
 static bool is_letter_or_digit(char c)

@@ -27,7 +27,7 @@ const char *lx_stage_kind_name(lx_stage_kind kind); /* "encoder", "dit", "vae", 
 
 typedef enum lx_sampler { LX_SAMPLER_EULER, LX_SAMPLER_LCM, LX_SAMPLER_COUNT } lx_sampler;
 
-const char *lx_sampler_name(lx_sampler sampler);         /* "euler", "lcm" */
+const char *lx_sampler_name(lx_sampler sampler); /* "euler", "lcm" */
 bool lx_sampler_parse(const char *name, lx_sampler *out);
 
 #define LX_SEED_DRAW (-1) /* as a request: the launcher draws one */
@@ -51,6 +51,9 @@ void lx_job_latent_dims(const lx_job *job, int64_t *t, int64_t *h, int64_t *w);
 
 /** Check size and frames alone; the message names the two nearest values. LX_EJOB. */
 lx_status lx_job_check_size(int64_t width, int64_t height, int64_t frames, lx_err *err);
+
+/** Does a clip of this size fit into a limit, either way up? Memory is planned for both. */
+bool lx_job_size_fits(int32_t width, int32_t height, int32_t limit_width, int32_t limit_height);
 
 /** "lx2v", "torch-cpu", "torch-cuda:MxN", "torch-cuda:CARD". LX_EJOB. */
 lx_status lx_job_check_rng(const char *rng, lx_err *err);

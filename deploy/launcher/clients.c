@@ -420,6 +420,12 @@ static void fill_event(clients *c, const lx_entry *e, double now_s, lx_msg *msg)
     if (part->state == LX_PART_WAITING && replicas_loading(c->o.replicas, (lx_stage_kind)kind,
                                                            &msg->u.event.done, &msg->u.event.total))
         snprintf(msg->u.event.unit, sizeof msg->u.event.unit, "byte");
+    uint64_t steps = kind == LX_STAGE_DIT ? (uint64_t)e->job->n_steps : 0;
+    if (steps && part->total >= steps) { /* its blocks count through all steps */
+        uint64_t step = part->done / (part->total / steps) + 1;
+        snprintf(msg->u.event.text, sizeof msg->u.event.text, "step %" PRIu64 "/%" PRIu64,
+                 step < steps ? step : steps, steps);
+    }
 }
 
 static void send_event(clients *c, lx_entry *e, double now_s)

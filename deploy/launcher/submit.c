@@ -84,10 +84,10 @@ lx_status submit_check(const lx_job *job, const lx_config *c, lx_err *err)
     lx_status status = lx_job_check(job, err);
     if (status != LX_OK)
         return status;
-    if (job->width > c->limits.width || job->height > c->limits.height)
+    if (!lx_job_size_fits(job->width, job->height, c->limits.width, c->limits.height))
         return lx_fail(err, LX_EJOB,
-                       "size: %dx%d is larger than %dx%d, for which memory is planned "
-                       "(limits.size in config.yaml)",
+                       "size: %dx%d is larger than %dx%d (either way up), for which memory is "
+                       "planned (limits.size in config.yaml)",
                        job->width, job->height, c->limits.width, c->limits.height);
     if (job->frames > c->limits.frames)
         return lx_fail(err, LX_EJOB,

@@ -241,9 +241,20 @@ static void test_job_names_are_stable(void **state)
     assert_false(lx_sampler_parse("", &sampler));
 }
 
+static void test_job_size_fits_either_way_up(void **state)
+{
+    (void)state;
+    assert_true(lx_job_size_fits(480, 832, 832, 480));
+    assert_true(lx_job_size_fits(832, 480, 832, 480));
+    assert_true(lx_job_size_fits(16, 832, 832, 480));
+    assert_false(lx_job_size_fits(496, 832, 832, 480));
+    assert_false(lx_job_size_fits(848, 16, 832, 480));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_job_size_fits_either_way_up),
         cmocka_unit_test(test_job_names_are_stable),
         cmocka_unit_test(test_job_latent_dims_of_the_known_sizes),
         cmocka_unit_test(test_job_size_names_two_nearest_values),
