@@ -265,7 +265,7 @@ static void test_submit_refuses_by_name_of_the_field(void **state)
     long_prompt[101] = 0;
     const bad_request bad[] = {
         {"size", 256, 64, 0, NULL, NULL, NULL},
-        {"size", 64, 128, 0, NULL, NULL, NULL},
+        {"size", 80, 128, 0, NULL, NULL, NULL}, /* 64x128 would fit: portrait */
         {"width", 65, 64, 0, NULL, NULL, NULL},
         {"height", 64, 0, 0, NULL, NULL, NULL},
         {"frames", 64, 32, 6, NULL, NULL, NULL},
