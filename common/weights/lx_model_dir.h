@@ -10,7 +10,7 @@
 #ifndef LX_MODEL_DIR_H
 #define LX_MODEL_DIR_H
 
-#include "lx_status.h"
+#include "lx_config.h"
 
 #define LX_PATH_MAX 4096
 
@@ -27,6 +27,9 @@ typedef struct lx_model_paths {
  */
 lx_status lx_model_resolve(lx_model_paths *out, const char *dir, const lx_model_paths *overrides,
                            lx_err *err);
+
+/** The same for the `model` section of a config. */
+lx_status lx_model_of_config(lx_model_paths *out, const lx_config *config, lx_err *err);
 
 /** Print found, missing, truncated files, free disk and the download command as text to stdout, or
  *  as JSON; LX_ECONFIG if the folder cannot be used as it is. */

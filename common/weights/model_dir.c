@@ -355,3 +355,14 @@ lx_status lx_model_resolve(lx_model_paths *out, const char *dir, const lx_model_
     free(places);
     return status;
 }
+
+lx_status lx_model_of_config(lx_model_paths *out, const lx_config *config, lx_err *err)
+{
+    lx_model_paths named = {0};
+    _Static_assert(sizeof named.dit == sizeof config->model.dit, "both are paths");
+    memcpy(named.dit, config->model.dit, sizeof named.dit);
+    memcpy(named.text, config->model.text, sizeof named.text);
+    memcpy(named.vae, config->model.vae, sizeof named.vae);
+    memcpy(named.tokenizer, config->model.tokenizer, sizeof named.tokenizer);
+    return lx_model_resolve(out, config->model.dir, &named, err);
+}

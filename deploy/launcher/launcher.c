@@ -103,12 +103,8 @@ static bool send_to_client(void *self, const lx_peer *peer, const lx_msg *msg, b
 
 static lx_status resolve_model(const lx_config *config, lx_err *err)
 {
-    lx_model_paths paths, given = {0};
-    snprintf(given.dit, sizeof given.dit, "%s", config->model.dit);
-    snprintf(given.text, sizeof given.text, "%s", config->model.text);
-    snprintf(given.vae, sizeof given.vae, "%s", config->model.vae);
-    snprintf(given.tokenizer, sizeof given.tokenizer, "%s", config->model.tokenizer);
-    lx_status status = lx_model_resolve(&paths, config->model.dir, &given, err);
+    lx_model_paths paths;
+    lx_status status = lx_model_of_config(&paths, config, err);
     if (status == LX_OK)
         LX_I("model dit=%s text=%s vae=%s tokenizer=%s", paths.dit, paths.text, paths.vae,
              paths.tokenizer);

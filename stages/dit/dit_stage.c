@@ -18,28 +18,6 @@ struct dit_stage {
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
 
-/* The checkpoint that the config means. */
-static lx_status find_checkpoint(const lx_config *config, char *path, size_t bytes, lx_err *err)
-{
-    if (config->model.dit[0]) { /* named itself: the rest of the folder does not matter here */
-        snprintf(path, bytes, "%s", config->model.dit);
-        return LX_OK;
-    }
-    lx_model_paths *paths =
-        calloc(2, sizeof *paths); /* found and asked for: too large for a stack */
-    if (!paths)
-        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
-    lx_model_paths *asked = paths + 1;
-    snprintf(asked->text, sizeof asked->text, "%s", config->model.text);
-    snprintf(asked->vae, sizeof asked->vae, "%s", config->model.vae);
-    snprintf(asked->tokenizer, sizeof asked->tokenizer, "%s", config->model.tokenizer);
-    lx_status status = lx_model_resolve(paths, config->model.dir, asked, err);
-    if (status == LX_OK)
-        snprintf(path, bytes, "%s", paths->dit);
-    free(paths);
-    return status;
-}
-
 static lx_patch_dims largest_latent(const lx_config *config, const dit *model)
 {
     lx_job job = {.width = config->limits.width,
@@ -123,14 +101,14 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
     const lx_replica_config *replica = lx_stage_replica(stage);
-    char path[LX_LIMIT_PATH];
+    lx_model_paths paths;
     if (strcmp(replica->device, "cpu") != 0)
         return lx_fail(err, LX_ECONFIG,
                        "stages.dit: device %s: this build (%s) runs on the cpu only",
                        replica->device, LX2V_BACKEND);
     s->progress = lx_stage_progress(stage);
-    DIT_TRY(find_checkpoint(config, path, sizeof path, err));
-    DIT_TRY(dit_load(&s->model, path, NULL, s->progress, err));
+    DIT_TRY(lx_model_of_config(&paths, config, err));
+    DIT_TRY(dit_load(&s->model, paths.dit, NULL, s->progress, err));
     DIT_TRY(take_memory(s, config, replica->threads, err));
     lx_patch_dims d = largest_latent(config, s->model);
     DIT_TRY(lx_stage_lends(

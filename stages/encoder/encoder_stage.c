@@ -11,24 +11,6 @@
 #include "lx_log.h"
 #include "weights/lx_model_dir.h"
 
-/* Fill found->text and found->tokenizer with what the config means. */
-static lx_status find_files(const lx_config *config, lx_model_paths *found, lx_err *err)
-{
-    snprintf(found->text, sizeof found->text, "%s", config->model.text);
-    snprintf(found->tokenizer, sizeof found->tokenizer, "%s", config->model.tokenizer);
-    if (found->text[0] && found->tokenizer[0])
-        return LX_OK; /* named both: the rest of the folder does not matter here */
-    lx_model_paths *asked = malloc(sizeof *asked); /* too large for a stack */
-    if (!asked)
-        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
-    *asked = *found;
-    snprintf(asked->dit, sizeof asked->dit, "%s", config->model.dit);
-    snprintf(asked->vae, sizeof asked->vae, "%s", config->model.vae);
-    lx_status status = lx_model_resolve(found, config->model.dir, asked, err);
-    free(asked);
-    return status;
-}
-
 static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths *paths,
                             lx_err *err)
 {
@@ -69,14 +51,9 @@ lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err)
         return lx_fail(err, LX_ECONFIG,
                        "stages.encoder: device %s: this build (%s) runs on the cpu only", device,
                        LX2V_BACKEND);
-    lx_model_paths *paths = calloc(1, sizeof *paths);
-    if (!paths)
-        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
-    lx_status status = find_files(config, paths, err);
-    if (status == LX_OK)
-        status = open_model(out, stage, paths, err);
-    free(paths);
-    return status;
+    lx_model_paths paths;
+    lx_status status = lx_model_of_config(&paths, config, err);
+    return status == LX_OK ? open_model(out, stage, &paths, err) : status;
 }
 
 /* --- one job ---------------------------------------------------------------------------------- */

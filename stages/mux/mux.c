@@ -69,13 +69,9 @@ static lx_status self_test(const mux *model, lx_err *err)
 static void name_checkpoint(mux *model)
 {
     const lx_config *c = model->config;
-    lx_model_paths paths, given = {0};
-    snprintf(given.dit, sizeof given.dit, "%s", c->model.dit);
-    snprintf(given.text, sizeof given.text, "%s", c->model.text);
-    snprintf(given.vae, sizeof given.vae, "%s", c->model.vae);
-    snprintf(given.tokenizer, sizeof given.tokenizer, "%s", c->model.tokenizer);
+    lx_model_paths paths;
     const char *path = c->model.dit[0] ? c->model.dit : c->model.dir;
-    if (lx_model_resolve(&paths, c->model.dir, &given, NULL) == LX_OK)
+    if (lx_model_of_config(&paths, c, NULL) == LX_OK)
         path = paths.dit;
     mux_meta_checkpoint(model->checkpoint, sizeof model->checkpoint, path);
 }

@@ -16,27 +16,6 @@ struct vae_stage {
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
 
-/* The checkpoint that the config means. */
-static lx_status find_checkpoint(const lx_config *config, char *path, size_t bytes, lx_err *err)
-{
-    if (config->model.vae[0]) { /* named itself: the rest of the folder does not matter here */
-        snprintf(path, bytes, "%s", config->model.vae);
-        return LX_OK;
-    }
-    lx_model_paths *paths = calloc(2, sizeof *paths); /* too large for a stack */
-    if (!paths)
-        return lx_fail(err, LX_EAGAIN, "out of memory for paths");
-    lx_model_paths *asked = paths + 1;
-    snprintf(asked->dit, sizeof asked->dit, "%s", config->model.dit);
-    snprintf(asked->text, sizeof asked->text, "%s", config->model.text);
-    snprintf(asked->tokenizer, sizeof asked->tokenizer, "%s", config->model.tokenizer);
-    lx_status status = lx_model_resolve(paths, config->model.dir, asked, err);
-    if (status == LX_OK)
-        snprintf(path, bytes, "%s", paths->vae);
-    free(paths);
-    return status;
-}
-
 static vae_clip largest_clip(const lx_config *config)
 {
     lx_job job = {.width = config->limits.width,
@@ -59,10 +38,10 @@ static uint64_t slot_bytes(const vae_clip *clip)
 static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
-    char path[LX_LIMIT_PATH];
+    lx_model_paths paths;
     s->progress = lx_stage_progress(stage);
-    VAE_TRY(find_checkpoint(config, path, sizeof path, err));
-    vae_options options = {.weights = path,
+    VAE_TRY(lx_model_of_config(&paths, config, err));
+    vae_options options = {.weights = paths.vae,
                            .device = lx_stage_replica(stage)->device,
                            .threads = lx_stage_replica(stage)->threads,
                            .largest = largest_clip(config),

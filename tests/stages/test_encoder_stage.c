@@ -122,7 +122,8 @@ static int prepare(void **state)
     snprintf(l->instance, sizeof l->instance, "%032x", (unsigned)getpid());
     write_file(l->tokenizer, json_small());
     write_file(l->config, "model:\n"
-                          "  dir: .\n"
+                          "  dit: " GOLDEN "/distill_model.safetensors\n"
+                          "  vae: " GOLDEN "/Wan2.1_VAE.pth\n"
                           "  text: " T5("int8") "\n"
                                                 "  tokenizer: tokenizer.json\n"
                                                 "encoder:\n"
@@ -248,8 +249,9 @@ static void test_memory_is_flat(void **state)
 static void test_what_cannot_work_is_exit_2(void **state)
 {
     launch *l = *state;
-    char text[512];
-    snprintf(text, sizeof text, "model:\n  dir: .\n  text: %s\n  tokenizer: %s\n", T5("int8"),
+    char text[1024];
+    snprintf(text, sizeof text, "model:\n  dit: %s\n  vae: %s\n  text: %s\n  tokenizer: %s\n",
+             GOLDEN "/distill_model.safetensors", GOLDEN "/Wan2.1_VAE.pth", T5("int8"),
              GOLDEN "/tokenizer"); /* ids beyond this model's table */
     write_file(l->config, text);
     start(l);
