@@ -78,8 +78,12 @@ static inline void put_n(bytes *b, const void *data, size_t n)
 
 static inline void put_le(bytes *b, uint64_t value, int n)
 {
-    for (int i = 0; i < n; i++)
-        put_n(b, &(unsigned char){i < 8 ? (unsigned char)(value >> (8 * i)) : 0}, 1);
+    for (int i = 0; i < n; i++) {
+        unsigned char byte = 0; /* past the eighth: a shift by 64 is not defined */
+        if (i < 8)
+            byte = (unsigned char)(value >> (8 * i));
+        put_n(b, &byte, 1);
+    }
 }
 
 static inline void put_text(bytes *b, const char *text)
