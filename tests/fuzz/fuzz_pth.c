@@ -15,8 +15,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void put(uint8_t *out, size_t *at, uint64_t value, int n)
 {
-    for (int i = 0; i < n; i++)
-        out[(*at)++] = i < 8 ? (uint8_t)(value >> (8 * i)) : 0;
+    memset(out + *at, 0, (size_t)n);
+    for (int i = 0; i < n && i < 8; i++)
+        out[*at + (size_t)i] = (uint8_t)(value >> (8 * i));
+    *at += (size_t)n;
 }
 
 static void put_bytes(uint8_t *out, size_t *at, const void *data, size_t n)
