@@ -211,10 +211,11 @@ fi
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
-if build asan -DLX2V_WERROR=ON; then
+# Without -Werror: what gcc warns of under a sanitizer is often the sanitizer's own doing.
+if build asan; then
     run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz)$'
 fi
-if build tsan -DLX2V_WERROR=ON; then
+if build tsan; then
     run_tests tsan -L '^(unit|launcher|pipeline)$'
 fi
 

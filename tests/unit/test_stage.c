@@ -2,8 +2,8 @@
  * test_stage.c - the shared stage loop against a hand-driven launcher
  * SPDX-License-Identifier: Apache-2.0
  *
- * The test is the launcher: it binds the socket, hands over, and speaks the protocol. The stage is this
- * same program started again as a real process, with a handler of a few lines.
+ * The test is the launcher: it binds the socket, hands over, and speaks the protocol. The stage is
+ * this same program started again as a real process, with a handler of a few lines.
  */
 #include <fcntl.h>
 #include <setjmp.h>
