@@ -224,3 +224,11 @@ uint64_t lx_bus_dropped(const lx_bus *bus)
 {
     return bus->dropped;
 }
+
+void lx_bus_versions(char *text, size_t text_bytes)
+{
+    int z[3], c[3];
+    zmq_version(&z[0], &z[1], &z[2]);
+    zsys_version(&c[0], &c[1], &c[2]);
+    snprintf(text, text_bytes, "zmq=%d.%d.%d czmq=%d.%d.%d", z[0], z[1], z[2], c[0], c[1], c[2]);
+}

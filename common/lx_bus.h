@@ -40,4 +40,7 @@ lx_status lx_bus_receive(lx_bus *bus, lx_peer *peer, lx_msg *msg, int timeout_ms
 int lx_bus_fd(const lx_bus *bus);
 uint64_t lx_bus_dropped(const lx_bus *bus);
 
+/** "zmq=4.3.4 czmq=4.2.1": what runs, for the start-up line. */
+void lx_bus_versions(char *text, size_t text_bytes);
+
 #endif

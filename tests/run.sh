@@ -63,7 +63,7 @@ finish() {
     if [ "$keep" -eq 0 ]; then
         rm -rf build/asan build/tsan build/fuzz
     fi
-    printf '\n%d passed, %d failed, %d skipped (%d s)\n' "$passed" "$failed" "$skipped" "$SECONDS"
+    printf '\n%d seconds\n%d passed, %d failed, %d skipped\n' "$SECONDS" "$passed" "$failed" "$skipped"
     [ "$failed" -eq 0 ] || exit 1
     exit 0
 }
@@ -216,7 +216,7 @@ if build asan; then
     run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz)$'
 fi
 if build tsan; then
-    run_tests tsan -L '^(unit|launcher|pipeline)$'
+    run_tests tsan -L '^(unit|launcher|kernels|stages|pipeline)$'
 fi
 
 say "building with clang, its analyser and libFuzzer"

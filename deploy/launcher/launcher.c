@@ -101,16 +101,6 @@ static bool send_to_client(void *self, const lx_peer *peer, const lx_msg *msg, b
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-static lx_status resolve_model(const lx_config *config, lx_err *err)
-{
-    lx_model_paths paths;
-    lx_status status = lx_model_of_config(&paths, config, err);
-    if (status == LX_OK)
-        LX_I("model dit=%s text=%s vae=%s tokenizer=%s", paths.dit, paths.text, paths.vae,
-             paths.tokenizer);
-    return status;
-}
-
 lx_status launcher_check(const lx_config *config, lx_err *err)
 {
     char binary_dir[LX_LIMIT_PATH], binary[LX_LIMIT_PATH + 32];
@@ -121,7 +111,8 @@ lx_status launcher_check(const lx_config *config, lx_err *err)
         if (access(binary, X_OK))
             status = lx_fail(err, LX_ECONFIG, "%s: %s", binary, strerror(errno));
     }
-    return status == LX_OK ? resolve_model(config, err) : status;
+    lx_model_paths paths;
+    return status == LX_OK ? lx_model_of_config(&paths, config, err) : status;
 }
 
 /* Blocked before any thread is made, so that libzmq's threads block them too. */
@@ -333,8 +324,10 @@ static bool turn(launcher *l)
 static void print_plan(const launcher *l)
 {
     const lx_config *c = l->config;
-    LX_I("lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ") config=%s limits=%dx%dx%d queue=%d",
-         c->path, c->limits.width, c->limits.height, c->limits.frames, c->limits.queue);
+    char libraries[96];
+    lx_bus_versions(libraries, sizeof libraries);
+    LX_I("lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ") %s config=%s limits=%dx%dx%d queue=%d",
+         libraries, c->path, c->limits.width, c->limits.height, c->limits.frames, c->limits.queue);
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
         for (int i = 0; i < c->stage[kind].n_replicas; i++) {
             const lx_replica_config *p = &c->stage[kind].replica[i];
