@@ -133,8 +133,8 @@ void lx_config_defaults(lx_config *c)
                      .rng = "lx2v"},
         .encoder = {.cache_entries = 8},
         .vae = {.chunk = 1},
-        /* crf 17: no difference to the source is seen at normal distance (x264's own advice). */
-        .mux = {.crf = 17, .preset = "medium"},
+        /* crf 18: no difference to the source is seen at normal distance; as `lx2v-mux run`. */
+        .mux = {.crf = 18, .preset = "medium"},
         .links = {.depth = 2},
         .limits = {.prompt_bytes = LX_LIMIT_PROMPT, .queue = 1000, .clients = 64},
         .supervision = {.beat_s = 1, .hang_s = 60, .stop_s = 10},

@@ -101,7 +101,7 @@ lx_status submit_check(const lx_job *job, const lx_config *c, lx_err *err)
     return LX_OK;
 }
 
-/* What the clip may take: mp4 at worst an eighth of the raw frames (crf 17 on noise), PNG all. */
+/* What the clip may take: mp4 at worst an eighth of the raw frames (crf 18 on noise), PNG all. */
 static uint64_t file_estimate(const lx_job *job, lx_mux_format format)
 {
     uint64_t raw = (uint64_t)job->width * (uint64_t)job->height * 3 * (uint64_t)job->frames;
