@@ -20,7 +20,9 @@ static void check(const lx_config *c)
         lx_job_check_size(c->defaults.width, c->defaults.height, c->defaults.frames, NULL) ==
             LX_OK &&
         lx_job_check_size(c->limits.width, c->limits.height, c->limits.frames, NULL) == LX_OK &&
-        c->limits.width >= c->defaults.width && c->limits.frames >= c->defaults.frames;
+        lx_job_size_fits(c->defaults.width, c->defaults.height, c->limits.width,
+                         c->limits.height) &&
+        c->limits.frames >= c->defaults.frames;
     for (int s = 0; s < LX_STAGE_COUNT; s++) {
         ok = ok && c->stage[s].n_replicas >= 1 && c->stage[s].n_replicas <= LX_LIMIT_REPLICAS;
         for (int i = 0; ok && i < c->stage[s].n_replicas; i++)
