@@ -1,10 +1,11 @@
 /*
- * lx_process.c - clock and memory of this process
+ * lx_process.c - clock, memory and interrupts of this process
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "lx_process.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -33,4 +34,29 @@ uint64_t lx_peak_bytes(void)
 {
     struct rusage usage;
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
+}
+
+static volatile sig_atomic_t is_interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    is_interrupted = 1;
+    signal(SIGINT, SIG_DFL); /* both: the second signal need not be of the same kind */
+    signal(SIGTERM, SIG_DFL);
+}
+
+void lx_catch_interrupt(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM};
+    struct sigaction old, catch = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+    sigemptyset(&catch.sa_mask);
+    for (int i = 0; i < 2; i++)
+        if (!sigaction(numbers[i], NULL, &old) && old.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &catch, NULL);
+}
+
+bool lx_interrupted(void)
+{
+    return is_interrupted;
 }

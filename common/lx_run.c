@@ -14,11 +14,9 @@
 
 /* --- progress -------------------------------------------------------------------------------- */
 
-/* State of the one bar a process can draw on its one stderr. self is the lx_run. */
-static lx_status draw_bar(void *self, const char *unit, uint64_t done, uint64_t total, lx_err *err)
+/* State of the one bar a process can draw on its one stderr. */
+static void draw_bar(const lx_run *run, const char *unit, uint64_t done, uint64_t total)
 {
-    (void)err;
-    const lx_run *run = self;
     double s = lx_now_s() - run->start_s;
     double share = total ? (double)done / (double)total : 0;
     char bar[31];
@@ -35,6 +33,17 @@ static lx_status draw_bar(void *self, const char *unit, uint64_t done, uint64_t 
     if (done >= total)
         fputc('\n', stderr);
     fflush(stderr);
+}
+
+/* self is the lx_run. */
+static lx_status step(void *self, const char *unit, uint64_t done, uint64_t total, lx_err *err)
+{
+    const lx_run *run = self;
+    if (lx_interrupted())
+        return lx_fail(err, LX_ECANCEL, "interrupted at %s %" PRIu64 " of %" PRIu64, unit, done,
+                       total);
+    if (run->has_bar)
+        draw_bar(run, unit, done, total);
     return LX_OK;
 }
 
@@ -205,9 +214,18 @@ lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *fl
         if (status != LX_OK)
             return status;
     }
-    if (isatty(STDERR_FILENO))
-        run->progress = (lx_progress){.step = draw_bar, .self = run};
+    run->has_bar = isatty(STDERR_FILENO);
+    run->progress = (lx_progress){.step = step, .self = run};
+    lx_catch_interrupt();
     return LX_OK;
+}
+
+lx_status lx_run_check_output(const lx_run *run, lx_err *err)
+{
+    if (!run->output)
+        return LX_OK;
+    lx_status status = lx_safetensors_check(run->output, err);
+    return status == LX_OK ? LX_OK : lx_wrap(err, "--output");
 }
 
 /* --- outputs --------------------------------------------------------------------------------- */

@@ -19,8 +19,8 @@ typedef struct lx_run {
     const char *weights, *input, *output, *device; /* borrowed from argv; NULL if absent */
     int threads;
     uint64_t vram_bytes;
-    bool json;
-    lx_progress progress; /* a bar on stderr if it is a terminal, else silent */
+    bool json, has_bar;
+    lx_progress progress; /* a bar if stderr is a terminal; hears SIGINT and SIGTERM */
     char dump_names[LX_RUN_DUMPS][128];
     int n_dumps;
     /* outputs collected for the file; data owned here, freed by lx_run_close */
@@ -42,6 +42,9 @@ typedef struct lx_run_flag {
  *  --help prints all flags and ends the process with 0: nothing has been acquired yet. */
 lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
                        lx_err *err);
+
+/** Can --output be written? Asked before anything is computed: see lx_safetensors_check. */
+lx_status lx_run_check_output(const lx_run *run, lx_err *err);
 
 /** True if the user asked for this intermediate tensor (by the name of the layer that makes it). */
 bool lx_run_wants(const lx_run *run, const char *name);

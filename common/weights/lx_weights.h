@@ -73,7 +73,12 @@ typedef struct lx_named_tensor {
     lx_tensor tensor; /* likewise */
 } lx_named_tensor;
 
-/** Write one safetensors file (reference order and padding), through PATH.part, fsync, rename. */
+/** Could PATH be written? LX_ECONFIG if it exists and is not a regular file (a symbolic link is
+ *  none: renaming over it would replace the link), or if its folder is missing or not writable. */
+lx_status lx_safetensors_check(const char *path, lx_err *err);
+
+/** Write one safetensors file (reference order and padding), through PATH.part, fsync, rename.
+ *  LX_ECANCEL, nothing left behind, if lx_interrupted() meanwhile. */
 lx_status lx_safetensors_write(const char *path, const lx_named_tensor *tensors, size_t n,
                                lx_err *err);
 

@@ -12,9 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "lx_process.h"
 #include "lx_weights.h"
+
+#define CHUNK (8u << 20) /* bytes between two looks at whether the user wants to stop */
 
 static int reference_order(const void *a, const void *b)
 {
@@ -79,8 +83,11 @@ static bool put_data(FILE *out, const char *header, size_t header_bytes,
         const lx_tensor *t = &order[i]->tensor;
         uint64_t bytes = 0;
         lx_shape_bytes(&t->shape, t->dtype, NULL, &bytes, NULL); /* checked in put_header */
-        if (bytes && fwrite(t->data, 1, (size_t)bytes, out) != bytes)
-            return false;
+        for (uint64_t at = 0; at < bytes && !lx_interrupted(); at += CHUNK) {
+            size_t some = (size_t)(bytes - at < CHUNK ? bytes - at : CHUNK);
+            if (fwrite((const char *)t->data + at, 1, some, out) != some)
+                return false;
+        }
     }
     return true;
 }
@@ -117,16 +124,45 @@ static lx_status write_file(const char *path, const char *header, size_t header_
         why = errno;
         ok = false;
     }
-    if (ok && rename(part, path)) {
+    bool is_stopped = lx_interrupted();
+    if (ok && !is_stopped && rename(part, path)) {
         why = errno;
         ok = false;
     }
-    if (!ok) {
+    if (!ok || is_stopped)
         unlink(part);
+    if (is_stopped)
+        return lx_fail(err, LX_ECANCEL, "%s: interrupted: not written", path);
+    if (!ok)
         return lx_fail(err, LX_ECONFIG, "%s: cannot be written: %s", path,
                        why ? strerror(why) : "short write");
-    }
     sync_folder(path);
+    return LX_OK;
+}
+
+lx_status lx_safetensors_check(const char *path, lx_err *err)
+{
+    char folder[4096];
+    struct stat st;
+    int n = snprintf(folder, sizeof folder, "%s", path);
+    if (n < 1 || (size_t)n + sizeof ".part" > sizeof folder)
+        return lx_fail(err, LX_ECONFIG, "output \"%.200s\": empty, or the path is too long", path);
+    if (!lstat(path, &st) && !S_ISREG(st.st_mode))
+        return lx_fail(err, LX_ECONFIG, "%s: %s, not a regular file: it is not replaced", path,
+                       S_ISDIR(st.st_mode)   ? "a folder"
+                       : S_ISLNK(st.st_mode) ? "a symbolic link"
+                                             : "a device, pipe or socket");
+    char *slash = strrchr(folder, '/');
+    if (slash)
+        slash[slash == folder ? 1 : 0] = 0;
+    const char *in = slash ? folder : ".";
+    if (stat(in, &st))
+        return lx_fail(err, LX_ECONFIG, "%s: folder %s: %s", path, in, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return lx_fail(err, LX_ECONFIG, "%s: %s is not a folder", path, in);
+    if (access(in, W_OK | X_OK))
+        return lx_fail(err, LX_ECONFIG, "%s: folder %s cannot be written to: %s", path, in,
+                       strerror(errno));
     return LX_OK;
 }
 
@@ -153,6 +189,8 @@ lx_status lx_safetensors_write(const char *path, const lx_named_tensor *tensors,
         status = put_header(text, order, n, err);
     if (text && fclose(text) && status == LX_OK)
         status = lx_fail(err, LX_EAGAIN, "%s: out of memory for the header", path);
+    if (status == LX_OK)
+        status = lx_safetensors_check(path, err);
     if (status == LX_OK)
         status = write_file(path, header, header_bytes, order, n, err);
     free(header);

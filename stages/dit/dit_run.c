@@ -124,6 +124,7 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
     DIT_TRY(parse_seed(f.seed, &j->seed, err));
     if (!j->run.output)
         return lx_fail(err, LX_ECONFIG, "--output FILE is needed");
+    DIT_TRY(lx_run_check_output(&j->run, err));
     if (!f.noise_only && (!j->run.weights || !j->run.input))
         return lx_fail(err, LX_ECONFIG, "--weights FILE|DIR and --input FILE are needed");
     j->is_drawn = f.noise_only || !lx_run_has_input(&j->run, "latent");

@@ -44,7 +44,7 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
     if (!j->prompt == !j->run.input)
         return lx_fail(err, LX_ECONFIG, "either --prompt TEXT or --input FILE is needed, not %s",
                        j->prompt ? "both" : "neither");
-    return LX_OK;
+    return lx_run_check_output(&j->run, err);
 }
 
 /* --- where the files are ---------------------------------------------------------------------- */

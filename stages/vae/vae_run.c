@@ -80,6 +80,7 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
     if (!j->run.weights || !j->run.input || !j->run.output)
         return lx_fail(err, LX_ECONFIG,
                        "--weights FILE, --input FILE and --output FILE are needed");
+    VAE_TRY(lx_run_check_output(&j->run, err));
     j->clip.chunk = 1;
     if (chunk && (!lx_parse_i64(chunk, &j->clip.chunk) || j->clip.chunk < 1 ||
                   j->clip.chunk > LX_LIMIT_FRAMES))

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 #include "lx_run.h"
@@ -147,6 +148,40 @@ static void test_outputs_are_copied_and_written(void **state)
     remove_tree(s.dir);
 }
 
+/* In a child: the flag of an interrupt stays set for the life of a process. */
+static void test_an_interrupt_stops_the_work_and_leaves_nothing(void **state)
+{
+    (void)state;
+    scratch s = scratch_open();
+    const int numbers[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        int wait_status;
+        pid_t child = fork();
+        if (!child) {
+            static char data[32 << 20];
+            lx_err err = {0};
+            char out[512];
+            snprintf(out, sizeof out, "--output=%s", in(&s, "out.safetensors"));
+            bool is_ok =
+                PARSE(&err, out) == LX_OK &&
+                lx_run_add(&run, "x", LX_DTYPE_U8, &LX_SHAPE(sizeof data), data, &err) == LX_OK &&
+                lx_progress_step(&run.progress, "block", 1, 2, &err) == LX_OK;
+            raise(numbers[i]);
+            is_ok = is_ok && lx_progress_step(&run.progress, "block", 1, 2, &err) == LX_ECANCEL;
+            is_ok = is_ok && lx_run_finish(&run, "dit", &err) == LX_ECANCEL;
+            if (is_ok)
+                raise(numbers[1 - i]); /* the second one ends the process */
+            _exit(9);
+        }
+        assert_int_equal(waitpid(child, &wait_status, 0), child);
+        assert_true(WIFSIGNALED(wait_status));
+        assert_int_equal(WTERMSIG(wait_status), numbers[1 - i]);
+        assert_int_not_equal(access(in(&s, "out.safetensors"), F_OK), 0);
+        assert_int_not_equal(access(in(&s, "out.safetensors.part"), F_OK), 0);
+    }
+    remove_tree(s.dir);
+}
+
 static void test_inputs_are_widened(void **state)
 {
     (void)state;
@@ -198,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_flags_are_refused),
         cmocka_unit_test(test_help_ends_with_success),
         cmocka_unit_test(test_outputs_are_copied_and_written),
+        cmocka_unit_test(test_an_interrupt_stops_the_work_and_leaves_nothing),
         cmocka_unit_test(test_inputs_are_widened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -558,6 +558,45 @@ static void test_memory_follows_the_header(void **state)
     remove_tree(s.dir);
 }
 
+/* A rename would replace a device by a file: nothing but a regular file gives way. */
+static void test_only_regular_files_are_replaced(void **state)
+{
+    (void)state;
+    scratch s = scratch_open();
+    float data[2] = {1, 2};
+    lx_named_tensor one = {.name = "x",
+                           .tensor = {.dtype = LX_DTYPE_F32, .shape = LX_SHAPE(2), .data = data}};
+    assert_int_equal(mkfifo(in(&s, "fifo"), 0600), 0);
+    assert_int_equal(mkdir(in(&s, "folder"), 0700), 0);
+    put_file(in(&s, "file"), "old", 3);
+    assert_int_equal(symlink("file", in(&s, "link")), 0);
+    static const struct {
+        const char *name, *words;
+    } row[] = {
+        {"fifo", "a device, pipe or socket, not a regular file"},
+        {"folder", "a folder, not a regular file"},
+        {"link", "a symbolic link, not a regular file"},
+        {"none/x", "No such file"},
+        {"file/x", "not a folder"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct stat before = {0}, after = {0};
+        lx_err err = {0};
+        lstat(in(&s, row[i].name), &before);
+        lx_status status = lx_safetensors_write(in(&s, row[i].name), &one, 1, &err);
+        if (status != LX_ECONFIG || !strstr(err.message, row[i].words))
+            fail_msg("%s: %s, \"%s\"", row[i].name, lx_status_name(status), err.message);
+        lstat(in(&s, row[i].name), &after);
+        assert_int_equal(before.st_mode, after.st_mode);
+        assert_int_equal(before.st_ino, after.st_ino);
+    }
+    lx_err err = {0};
+    assert_int_equal(lx_safetensors_check("/dev/full", &err), LX_ECONFIG);
+    assert_int_equal(lx_safetensors_write(in(&s, "file"), &one, 1, &err), LX_OK);
+    assert_int_not_equal(access(in(&s, "file.part"), F_OK), 0);
+    remove_tree(s.dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -574,6 +613,7 @@ int main(void)
         cmocka_unit_test(test_files_that_change_while_read),
         cmocka_unit_test(test_truncation_after_loading_is_no_concern),
         cmocka_unit_test(test_too_large_for_memory_says_so),
+        cmocka_unit_test(test_only_regular_files_are_replaced),
         cmocka_unit_test(test_first_value_that_is_not_finite),
         cmocka_unit_test(test_memory_follows_the_header),
     };
