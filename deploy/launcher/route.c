@@ -14,7 +14,8 @@
 #include "route_private.h"
 #include "text.h"
 
-#define MAX_STRIKES 2 /* deaths under one job before it is buried */
+#define LIKE        2.0 /* clips within this factor of work take a like time per unit */
+#define MAX_STRIKES 2   /* deaths under one job before it is buried */
 
 lx_status route_create(route **out, lx_jobs *jobs, const route_options *options, route_hands hands,
                        lx_err *err)
@@ -50,6 +51,15 @@ double route_work(lx_stage_kind kind, const lx_job *job)
 
 /* --- ends ------------------------------------------------------------------------------------- */
 
+/* Whatever way it ended: nothing is at work on it any more. */
+static void end_part(const route *r, lx_part *part)
+{
+    if (part->state != LX_PART_RUNNING)
+        return;
+    part->state = LX_PART_DONE;
+    part->end_s = r->now_s;
+}
+
 /* Nobody holds it any more: the end becomes visible, its artifacts go back. */
 static void finish(route *r, lx_entry *e)
 {
@@ -57,6 +67,8 @@ static void finish(route *r, lx_entry *e)
     route_drop_lent(r, LX_STAGE_ENCODER, &e->context);
     route_drop_lent(r, LX_STAGE_DIT, &e->latent);
     e->end_s = r->now_s;
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        end_part(r, &e->part[kind]); /* let go before the end was decided */
     lx_jobs_move(r->jobs, e, e->state_next, NULL);
     route_sweep_dead(r);
     LX_I("job=%s state=%s seconds=%.3f retries=%" PRIu64 "%s%s%s", e->job->id,
@@ -99,6 +111,8 @@ static void let_go(route *r, lx_stage_kind kind, int replica)
     lx_entry *e = w->entry;
     w->entry = NULL;
     w->is_aborting = false;
+    if (e->is_ending && w->attempt == e->attempt)
+        end_part(r, &e->part[kind]);
     if (kind == LX_STAGE_MUX)
         route_drop_chunks(r, NULL, replica);
     e->n_holders--;
@@ -243,6 +257,10 @@ void route_park(route *r, lx_stage_kind kind, int replica, const char *obituary,
 static void note_cost(route_worker *w, lx_stage_kind kind, const lx_entry *e, double seconds)
 {
     double cost = seconds / route_work(kind, e->job);
+    if (seconds > 0) {
+        w->last_s = seconds;
+        w->last_work = route_work(kind, e->job);
+    }
     if (seconds > 0)
         w->cost_s = w->cost_s > 0 ? (w->cost_s + cost) / 2 : cost;
 }
@@ -334,6 +352,8 @@ static void on_done(route *r, lx_stage_kind kind, int replica, const lx_msg *msg
                         lx_stage_kind_name(kind));
             end_job(r, e, LX_JOB_FAILED, text);
         }
+        if (e->is_ending) /* with its own time, not that of this message */
+            e->part[kind].state = LX_PART_DONE;
     }
     if (!e->is_ending)
         r->hands.news(r->hands.self, e, false);
@@ -373,6 +393,8 @@ static void on_progress(route *r, lx_stage_kind kind, int replica, const lx_msg 
         return;
     if (msg->kind == LX_MSG_STARTED && part->start_s < 0)
         part->start_s = msg->u.beat.at_s < r->now_s ? msg->u.beat.at_s : r->now_s;
+    if (msg->u.beat.peak_bytes > part->peak_bytes) /* known also of parts that never say done */
+        part->peak_bytes = msg->u.beat.peak_bytes;
     if (part->done == msg->u.beat.done && part->total == msg->u.beat.total &&
         msg->kind != LX_MSG_STARTED)
         return;
@@ -659,7 +681,8 @@ double route_free_since_s(const route *r, lx_stage_kind kind, int replica)
     return r->worker[kind][replica].free_since_s;
 }
 
-/* Of one stage's part; -1: unknown. */
+/* Of one stage's part; -1: unknown. A guess needs a basis: progress of the part itself, or a recent
+ * job of about this size, and a replica that is not at work on another job. */
 static double part_left_s(const route *r, lx_stage_kind kind, const lx_entry *e, double now_s)
 {
     const lx_part *part = &e->part[kind];
@@ -668,16 +691,19 @@ static double part_left_s(const route *r, lx_stage_kind kind, const lx_entry *e,
     if (part->state == LX_PART_RUNNING && part->start_s >= 0 && part->done > 0 &&
         part->total >= part->done)
         return (now_s - part->start_s) * (double)(part->total - part->done) / (double)part->done;
-    double cost_s = 0;
-    int n = 0;
-    for (int i = 0; i < r->n_replicas[kind]; i++)
-        if (r->worker[kind][i].cost_s > 0) {
-            cost_s += r->worker[kind][i].cost_s;
+    double sum_s = 0, work = route_work(kind, e->job);
+    int n = 0, n_free = 0;
+    for (int i = 0; i < r->n_replicas[kind]; i++) {
+        const route_worker *w = &r->worker[kind][i];
+        n_free += w->is_up && (!w->entry || w->entry == e);
+        if (w->last_s > 0 && work < LIKE * w->last_work && w->last_work < LIKE * work) {
+            sum_s += w->last_s * work / w->last_work;
             n++;
         }
-    if (n == 0)
+    }
+    if (n == 0 || n_free == 0)
         return -1;
-    double whole = cost_s / n * route_work(kind, e->job);
+    double whole = sum_s / n;
     double spent = part->start_s >= 0 ? now_s - part->start_s : 0;
     return whole > spent ? whole - spent : 0;
 }

@@ -25,7 +25,8 @@ typedef struct route_worker {
     int32_t attempt; /* of that job, when it was given */
     bool is_aborting;
     double given_s, free_since_s;
-    double cost_s; /* seconds per unit of work, recent; 0: unknown */
+    double cost_s;            /* seconds per unit of work, recent; 0: unknown */
+    double last_s, last_work; /* of its latest job; 0: none yet */
     uint64_t n_jobs;
     char last_words[LX_LIMIT_TEXT]; /* of a FAILED that says the process is ending */
     char obituary[LX_LIMIT_TEXT];   /* when parked */

@@ -519,8 +519,14 @@ static void test_cancel_running_waits_for_the_stages(void **state)
     assert_int_equal(world_count(w, M, LX_MSG_ABORT, 0), 1);
     world_fails(w, V, 0, LX_ECANCEL);
     assert_int_equal(e->state, LX_JOB_RUNNING);
+    assert_int_equal(e->part[V].state, LX_PART_DONE);
+    assert_int_equal(e->part[M].state, LX_PART_RUNNING);
     world_fails(w, M, 0, LX_ECANCEL);
     assert_int_equal(e->state, LX_JOB_CANCELLED);
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++) { /* nothing is at work any more */
+        assert_int_equal(e->part[kind].state, LX_PART_DONE);
+        assert_true(e->part[kind].end_s > 0 && e->part[kind].end_s <= e->end_s);
+    }
     assert_int_equal(world_count(w, D, LX_MSG_RETIRE, latent), 1);
     assert_int_equal(world_count(w, V, LX_MSG_RETIRE, chunk), 1);
     world_free(w);
@@ -665,6 +671,11 @@ static void test_time_left_is_known_after_the_first_job(void **state)
     lx_entry *b = world_submit(w, "b");
     double left = route_left_s(w->route, b, w->now_s);
     assert_true(left > 14.9 && left < 15.1); /* 1 + 10 + the longer of 3 and 4 */
+    world_lends(w, E, 0, true);
+    world_done(w, E, 0, 1);
+    lx_entry *c = world_submit(w, "c");
+    assert_true(route_left_s(w->route, b, w->now_s) > 0);
+    assert_true(route_left_s(w->route, c, w->now_s) < 0); /* b holds the DiT: nobody knows */
     world_free(w);
 }
 
