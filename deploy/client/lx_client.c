@@ -126,7 +126,7 @@ static lx_status refused(const lx_msg *msg, lx_err *err)
     if (status == LX_EJOB && strcmp(msg->u.failed.field, "job") == 0)
         status = LX_ECONFIG; /* no such job: somebody mistyped its id */
     const char *field = msg->u.failed.field, *text = msg->u.failed.text;
-    bool named = *field && strncmp(text, field, strlen(field)) != 0;
+    bool named = *field && strcmp(field, "job") != 0 && strncmp(text, field, strlen(field)) != 0;
     if (status == LX_EAGAIN && msg->u.failed.retry_after_ms > 0)
         return lx_fail(err, status, "%s%s%s; try again in %.1f s", named ? field : "",
                        named ? ": " : "", text, (double)msg->u.failed.retry_after_ms * 1e-3);

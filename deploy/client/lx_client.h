@@ -6,9 +6,10 @@
  *           submit jobs, follow them, give orders. Nothing of the wire shows here.
  * Promise   Every call ends within its timeout. Submitting again with the same id is submitting
  *           once. A launcher that restarts is found again without reopening.
- * Errors    LX_ECONFIG   no launcher there, no such job, or the request itself is wrong
+ * Errors    LX_ECONFIG   no launcher there, no such job, a name or id that is taken, or the request
+ *                        itself is wrong
  *           LX_EAGAIN    refused for now: the queue is full, the launcher is draining
- *           LX_EJOB      refused for good: over a limit, name taken, wrong state
+ *           LX_EJOB      refused for good: over a limit, wrong state
  *           LX_ETIMEOUT  the launcher is there, and gave no answer in time
  * Threads   One client, one thread; distinct clients are independent.
  * Link      liblx_client.a and what it needs: libczmq, libzmq, libmsgpackc, libyaml

@@ -190,8 +190,11 @@ static lx_entry *find_job(clients *c, client *x, const lx_msg *msg)
     if (e)
         return e;
     lx_err why = {0};
-    lx_fail(&why, LX_EJOB, "job: there is no job %s", msg->job);
-    refuse(c, x, msg, &why, 0);
+    lx_fail(&why, LX_ECONFIG, "there is no job %s", msg->job);
+    lx_msg *no = answer(c, msg, LX_MSG_REFUSED);
+    fill_refusal(no, &why, 0);
+    text_put(no->u.failed.field, sizeof no->u.failed.field, "job");
+    tell(c, x, no, NULL);
     return NULL;
 }
 
@@ -223,7 +226,7 @@ static lx_status accept_new(clients *c, lx_job *job, lx_entry **out, double now_
         return status;
     const lx_entry *other = lx_jobs_find_output(c->o.jobs, job->output);
     if (other)
-        return lx_fail(err, LX_EJOB, "output: %s is being written by job %s", job->output,
+        return lx_fail(err, LX_ECONFIG, "output: %s is being written by job %s", job->output,
                        other->job->id);
     bool is_drawn = job->seed == LX_SEED_DRAW;
     if (is_drawn)
@@ -258,7 +261,7 @@ static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
         e = lx_jobs_find(c->o.jobs, c->job.id);
     bool is_new = !e;
     if (e && !submit_is_same(e, &c->job))
-        status = lx_fail(&why, LX_EJOB, "id: job %s exists with other content; choose another",
+        status = lx_fail(&why, LX_ECONFIG, "id: job %s exists with other content; choose another",
                          c->job.id);
     else if (status == LX_OK && is_new)
         status = accept_new(c, &c->job, &e, now_s, &why);
@@ -323,6 +326,19 @@ static void on_query(clients *c, client *x, const lx_msg *msg, double now_s)
     x->moved_s = now_s;
 }
 
+static void fill_stage_info(clients *c, lx_stage_kind kind, int replica, lx_msg *msg)
+{
+    replicas_info(c->o.replicas, kind, replica, msg);
+    /* Progress is of what it does now; the last job's is no news. */
+    if (strcmp(msg->u.stage_info.state, "ready") == 0) {
+        msg->u.stage_info.unit[0] = 0;
+        msg->u.stage_info.done = msg->u.stage_info.total = 0;
+    }
+    /* Two readings of the kernel, one after the other: the peak may be the older. */
+    if (msg->u.stage_info.peak_bytes < msg->u.stage_info.rss_bytes)
+        msg->u.stage_info.peak_bytes = msg->u.stage_info.rss_bytes;
+}
+
 /* The next message of a listing; false: it was the END. */
 static bool next_of_listing(clients *c, client *x, double now_s, lx_msg *msg)
 {
@@ -338,7 +354,7 @@ static bool next_of_listing(clients *c, client *x, double now_s, lx_msg *msg)
         int replica = x->stage_cursor % LX_LIMIT_REPLICAS;
         if (replica >= c->o.config->stage[kind].n_replicas)
             continue;
-        replicas_info(c->o.replicas, kind, replica, msg);
+        fill_stage_info(c, kind, replica, msg);
         msg->req = x->list_req;
         return true;
     }
@@ -490,8 +506,8 @@ static void on_job_command(clients *c, client *x, const lx_msg *msg, double now_
         status = is_open(c, &why);
         const lx_entry *other = lx_jobs_find_output(c->o.jobs, e->job->output);
         if (status == LX_OK && e->list == LX_LIST_ENDED && other)
-            status = lx_fail(&why, LX_EJOB, "output: %s is being written by job %s", e->job->output,
-                             other->job->id);
+            status = lx_fail(&why, LX_ECONFIG, "output: %s is being written by job %s",
+                             e->job->output, other->job->id);
         if (status == LX_OK)
             status = route_retry(c->o.route, e, now_s, &why);
     }

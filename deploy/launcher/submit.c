@@ -26,7 +26,8 @@ static lx_status fill_names(lx_job *job, const lx_config *c, lx_err *err)
     lx_status status = LX_OK;
     if (!job->id[0])
         status = state_random_hex(job->id, DRAWN_ID, err);
-    const char *extension = c->mux.format == LX_FORMAT_MP4 ? ".mp4" : "";
+    bool is_mp4 = c->mux.format == LX_FORMAT_MP4;
+    const char *extension = is_mp4 ? ".mp4" : "";
     if (!job->output[0]) {
         /* An id may begin with a dash, a file name may not. */
         snprintf(job->output, sizeof job->output, "%s%s%s", job->id[0] == '-' ? "job" : "", job->id,
@@ -34,10 +35,15 @@ static lx_status fill_names(lx_job *job, const lx_config *c, lx_err *err)
         return status;
     }
     size_t n = strlen(job->output), m = strlen(extension);
+    if (!is_mp4 && n > 4 && strcmp(job->output + n - 4, ".mp4") == 0)
+        return lx_fail(err, LX_ECONFIG,
+                       "output: %s is to be a folder of PNG files (mux.format in config.yaml); "
+                       "give a name without .mp4",
+                       job->output);
     if (n >= m && strcmp(job->output + n - m, extension) == 0)
         return status;
     if (n + m > LX_LIMIT_NAME)
-        return lx_fail(err, LX_EJOB, "output: %zu bytes and %s are more than %d", n, extension,
+        return lx_fail(err, LX_ECONFIG, "output: %zu bytes and %s are more than %d", n, extension,
                        LX_LIMIT_NAME);
     memcpy(job->output + n, extension, m + 1);
     return status;
@@ -81,9 +87,11 @@ lx_status submit_draw_seed(lx_job *job, lx_err *err)
 
 lx_status submit_check(const lx_job *job, const lx_config *c, lx_err *err)
 {
-    lx_status status = lx_job_check(job, err);
-    if (status != LX_OK)
-        return status;
+    if (lx_job_check(job, err) != LX_OK) { /* wrong as such: the request must be changed */
+        if (err)
+            err->status = LX_ECONFIG;
+        return LX_ECONFIG;
+    }
     if (!lx_job_size_fits(job->width, job->height, c->limits.width, c->limits.height))
         return lx_fail(err, LX_EJOB,
                        "size: %dx%d is larger than %dx%d (either way up), for which memory is "
@@ -122,7 +130,7 @@ lx_status submit_check_output(const lx_job *job, const lx_config *c, lx_err *err
         status = lx_fail(err, LX_ECONFIG, "output: the output directory is not writable: %s",
                          strerror(errno));
     else if (!c->output.overwrite && fstatat(fd, job->output, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        status = lx_fail(err, LX_EJOB,
+        status = lx_fail(err, LX_ECONFIG,
                          "output: %s exists already; choose another name, or set output.overwrite",
                          job->output);
     else if (fstatvfs(fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < needs)

@@ -169,7 +169,7 @@ static void test_clip_refused_is_refused(void **state)
     assert_non_null(strstr(err.message, "192x128"));
     request = rig_request("taken");
     request.output = "first.mp4";
-    assert_int_equal(lx_client_submit(r->client, &request, &accepted, &err), LX_EJOB);
+    assert_int_equal(lx_client_submit(r->client, &request, &accepted, &err), LX_ECONFIG);
     assert_non_null(strstr(err.message, "exists"));
 }
 
