@@ -80,8 +80,8 @@ static void print_rest(void)
            "  encoder: {device: cpu, threads: 0}\n"
            "  dit: {device: %s, threads: 0}\n  vae: {device: %s, threads: 0}\n"
            "  mux: {device: cpu, threads: 0}\n\n"
-           "limits:             # memory is planned for the largest clip; each side for itself\n"
-           "  size: 832x480     # 832x832 lets portrait clips in, and takes more memory\n"
+           "limits:             # memory is planned for the largest clip\n"
+           "  size: 832x480     # either way up: 480x832 fits too\n"
            "  frames: 81\n",
            device, device);
 }
