@@ -31,7 +31,13 @@ int main(int argc, char **argv)
 {
     lx_log_open("encoder", LX_LOG_INFO);
     if (argc > 1 && !strcmp(argv[1], "--version")) {
-        puts("lx2v-encoder " LX2V_VERSION " " LX2V_BACKEND);
+        puts("lx2v-encoder " LX2V_VERSION " (" LX2V_BACKEND ")");
+        return 0;
+    }
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+        puts("lx2v-encoder: prompt to context; lx2v-launch starts it. By hand: "
+             "lx2v-encoder run --help\n"
+             "usage: lx2v-encoder --config FILE [--replica N] --handover FD | run ... | --version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))

@@ -33,6 +33,11 @@ int main(int argc, char **argv)
         puts("lx2v-mux " LX2V_VERSION " (" LX2V_BACKEND ")");
         return 0;
     }
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+        puts("lx2v-mux: frames to a clip; lx2v-launch starts it. By hand: lx2v-mux run --help\n"
+             "usage: lx2v-mux --config FILE [--replica N] --handover FD | run ... | --version");
+        return 0;
+    }
     if (argc > 1 && !strcmp(argv[1], "run"))
         return mux_run(argc - 2, argv + 2);
     return serve(argc, argv);

@@ -31,7 +31,12 @@ int main(int argc, char **argv)
 {
     lx_log_open("vae", LX_LOG_INFO);
     if (argc > 1 && !strcmp(argv[1], "--version")) {
-        puts("lx2v-vae " LX2V_VERSION " " LX2V_BACKEND);
+        puts("lx2v-vae " LX2V_VERSION " (" LX2V_BACKEND ")");
+        return 0;
+    }
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+        puts("lx2v-vae: latent to frames; lx2v-launch starts it. By hand: lx2v-vae run --help\n"
+             "usage: lx2v-vae --config FILE [--replica N] --handover FD | run ... | --version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))

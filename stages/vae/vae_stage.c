@@ -50,8 +50,9 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
                            .budget = config->memory.ram,
                            .progress = s->progress};
     if (vae_open(&s->model, &options, err) != LX_OK) {
-        if (err && err->status == LX_EAGAIN) /* trying again would not help: a person must act */
-            err->status = LX_ECONFIG;
+        if (!err || err->status != LX_EAGAIN)
+            return lx_wrap(err, "stages.vae");
+        err->status = LX_ECONFIG; /* trying again would not help: a person must act */
         return lx_wrap(err, "stages.vae (memory.ram, vae.tile, limits.size and limits.frames in "
                             "config.yaml say how much it may need)");
     }
