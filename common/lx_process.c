@@ -36,6 +36,15 @@ uint64_t lx_peak_bytes(void)
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
+const char *lx_bytes_text(uint64_t bytes, char *text, size_t room)
+{
+    if (bytes >= (uint64_t)1 << 30)
+        snprintf(text, room, "%.2f GiB", (double)bytes / 0x1p30);
+    else
+        snprintf(text, room, "%.4g MiB", (double)bytes / 0x1p20);
+    return text;
+}
+
 static volatile sig_atomic_t is_interrupted;
 
 static void on_interrupt(int number)

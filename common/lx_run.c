@@ -308,13 +308,31 @@ lx_status lx_run_dump(lx_run *run, const char *name, const float *data, int64_t 
     return status;
 }
 
+void lx_run_know(lx_run *run, const char *name)
+{
+    for (int i = 0; run && i < run->n_dumps; i++)
+        run->is_known[i] |= !strcmp(run->dump_names[i], name);
+}
+
+static lx_status no_such_layer(const char *name, const char *stage, lx_err *err)
+{
+    return lx_fail(err, LX_ECONFIG, "--dump %s: no layer of the %s makes a tensor of that name",
+                   name, stage);
+}
+
+lx_status lx_run_check_dumps(const lx_run *run, const char *stage, lx_err *err)
+{
+    for (int i = 0; i < run->n_dumps; i++)
+        if (!run->is_known[i])
+            return no_such_layer(run->dump_names[i], stage, err);
+    return LX_OK;
+}
+
 lx_status lx_run_finish(lx_run *run, const char *stage, lx_err *err)
 {
     for (int i = 0; i < run->n_dumps; i++)
         if (!has_output(run, run->dump_names[i]))
-            return lx_fail(err, LX_ECONFIG,
-                           "--dump %s: no layer of the %s makes a tensor of that name",
-                           run->dump_names[i], stage);
+            return no_such_layer(run->dump_names[i], stage, err);
     double total_s = lx_now_s() - run->start_s;
     if (run->output && run->n_out) {
         lx_status status = lx_safetensors_write(run->output, run->out, (size_t)run->n_out, err);

@@ -22,6 +22,7 @@ typedef struct lx_run {
     bool json, has_bar;
     lx_progress progress; /* a bar if stderr is a terminal; hears SIGINT and SIGTERM */
     char dump_names[LX_RUN_DUMPS][128];
+    bool is_known[LX_RUN_DUMPS]; /* the model has a layer of that name: lx_run_know */
     int n_dumps;
     /* outputs collected for the file; data owned here, freed by lx_run_close */
     lx_named_tensor out[LX_RUN_DUMPS + 16];
@@ -60,6 +61,11 @@ lx_status lx_run_reserve(lx_run *run, const char *name, lx_dtype dtype, const lx
 /** lx_run_add if wanted; rows of `cols` floats, `stride` apart. The usual call in model code. */
 lx_status lx_run_dump(lx_run *run, const char *name, const float *data, int64_t rows, int64_t cols,
                       int64_t stride, lx_err *err);
+
+/** The dry run of a model's plan says which names it can dump; then lx_run_check_dumps refuses the
+ *  others (LX_ECONFIG) before anything is computed. run may be NULL for lx_run_know. */
+void lx_run_know(lx_run *run, const char *name);
+lx_status lx_run_check_dumps(const lx_run *run, const char *stage, lx_err *err);
 
 /** Write --output and, with --json, print timings and peak memory on stdout. Every --dump name
  *  must have been met, else LX_ECONFIG names it. */

@@ -16,6 +16,8 @@ lx_status dit_tap_open(lx_exec *x, lx_run *run, const char *name, int64_t rows, 
                        dit_tap *out, lx_err *err)
 {
     *out = (dit_tap){.name = name, .rows = rows, .cols = cols};
+    if (x->is_dry)
+        lx_run_know(run, name);
     if (!run || !lx_run_wants(run, name))
         return LX_OK;
     return take_matrix(x, rows, cols, &out->data, err);
@@ -31,6 +33,8 @@ lx_status dit_tap_close(lx_exec *x, lx_run *run, const dit_tap *tap, lx_err *err
 lx_status dit_dump(lx_exec *x, lx_run *run, const char *name, const float *data, int64_t rows,
                    int64_t cols, int64_t stride, lx_err *err)
 {
+    if (x->is_dry)
+        lx_run_know(run, name);
     if (x->is_dry || !run)
         return LX_OK;
     return lx_run_dump(run, name, data, rows, cols, stride, err);

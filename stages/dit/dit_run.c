@@ -185,14 +185,17 @@ static lx_status read_context(job_by_hand *j, lx_err *err)
 static lx_status load(job_by_hand *j, lx_err *err)
 {
     dit_options options = {.text_len = j->text_len};
+    char needed[24], allowed[24];
     uint64_t bytes;
     DIT_TRY(dit_load(&j->model, j->run.weights, &options, &j->run.progress, err));
     DIT_TRY(read_context(j, err));
     DIT_TRY(j->is_drawn ? draw(j, err) : read_latent(j, err));
     DIT_TRY(as_usage(dit_plan(j->model, j->run.threads, &j->latent, &j->run, &bytes, err), err));
+    DIT_TRY(lx_run_check_dumps(&j->run, "dit", err));
     if (j->run.vram_bytes && bytes > j->run.vram_bytes)
-        return lx_fail(err, LX_EAGAIN, "this clip needs %.2f GiB, --vram allows %.2f GiB",
-                       (double)bytes / 0x1p30, (double)j->run.vram_bytes / 0x1p30);
+        return lx_fail(err, LX_EAGAIN, "this clip needs %s, --vram allows %s",
+                       lx_bytes_text(bytes, needed, sizeof needed),
+                       lx_bytes_text(j->run.vram_bytes, allowed, sizeof allowed));
     DIT_TRY(lx_arena_create(&j->arena, (size_t)bytes, err));
     j->run.load_s = lx_now_s() - j->run.start_s;
     return LX_OK;

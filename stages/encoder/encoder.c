@@ -80,13 +80,14 @@ static lx_status plan(encoder *e, const encoder_options *o, uint64_t *bytes, lx_
 static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
 {
     uint64_t bytes = 0;
+    char needed[24], allowed[24];
     lx_status status = plan(e, o, &bytes, err);
     if (status == LX_OK && o->max_bytes && bytes > o->max_bytes)
         status = lx_fail(err, LX_EAGAIN,
-                         "the encoder needs %.3g MiB beside its weights for %" PRId64
-                         " tokens and %d kept contexts, %.3g MiB are allowed",
-                         (double)bytes / 0x1p20, e->max_tokens, o->cache_entries,
-                         (double)o->max_bytes / 0x1p20);
+                         "the encoder needs %s beside its weights for %" PRId64
+                         " tokens and %d kept contexts, %s are allowed",
+                         lx_bytes_text(bytes, needed, sizeof needed), e->max_tokens,
+                         o->cache_entries, lx_bytes_text(o->max_bytes, allowed, sizeof allowed));
     if (status == LX_OK)
         status = lx_arena_create(&e->arena, (size_t)bytes, err);
     if (status == LX_OK)

@@ -169,6 +169,7 @@ static lx_status load(job_by_hand *j, lx_err *err)
                                .run = &j->run,
                                .max_bytes = j->run.vram_bytes};
     TRY(encoder_open(&j->model, &options, err));
+    TRY(lx_run_check_dumps(&j->run, "encoder", err));
     j->run.load_s = lx_now_s() - j->run.start_s;
     return LX_OK;
 }

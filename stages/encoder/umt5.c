@@ -172,8 +172,10 @@ static lx_status expand_bias(const pass *p, const lx_weight *table, float *rel, 
 
 static lx_status dump(const pass *p, const char *name, const float *data, int64_t cols, lx_err *err)
 {
-    if (p->x->is_dry)
+    if (p->x->is_dry) {
+        lx_run_know(p->request->run, name);
         return LX_OK;
+    }
     return lx_run_dump(p->request->run, name, data, p->request->n, cols, cols, err);
 }
 

@@ -4,6 +4,7 @@
  */
 #include <unistd.h>
 
+#include "lx_process.h"
 #include "vae.h"
 
 /* Less than this is nearly all halo: 7 latents on each side of it. */
@@ -112,16 +113,19 @@ lx_status vae_plan_memory(const lx_weights *weights, const vae_options *o, vae_p
     VAE_TRY(measure(weights, o, &clip, &plan, err));
     while (needed(o, &plan) > budget && may_choose && smaller_tile(&clip))
         VAE_TRY(measure(weights, o, &clip, &plan, err));
+    char all[24], fixed[24], allowed[24];
     if (needed(o, &plan) > budget)
         return lx_fail(
             err, LX_EAGAIN,
-            "decoding %lld frames of %lldx%lld does not fit: %s%.2f GiB are needed (%.2f GiB of "
-            "weights in all), %.2f GiB are allowed%s",
+            "decoding %lld frames of %lldx%lld does not fit: %s%s are needed (%s of weights in "
+            "all), %s are allowed%s",
             (long long)vae_frame_count(clip.frames), (long long)(clip.width * LX_VAE_STRIDE),
             (long long)(clip.height * LX_VAE_STRIDE),
             may_choose ? "even in the smallest tiles " : "with tiles as asked ",
-            (double)needed(o, &plan) / 0x1p30, (double)plan.weight_bytes / 0x1p30,
-            (double)budget / 0x1p30, o->budget ? "" : " (half of this machine's memory)");
+            lx_bytes_text(needed(o, &plan), all, sizeof all),
+            lx_bytes_text(plan.weight_bytes, fixed, sizeof fixed),
+            lx_bytes_text(budget, allowed, sizeof allowed),
+            o->budget ? "" : " (half of this machine's memory)");
     *out = plan;
     return LX_OK;
 }

@@ -182,6 +182,23 @@ static void test_an_interrupt_stops_the_work_and_leaves_nothing(void **state)
     remove_tree(s.dir);
 }
 
+static void test_dumps_are_checked_before_the_work(void **state)
+{
+    (void)state;
+    lx_err err = {0};
+    char text[24];
+    assert_int_equal(PARSE(&err, "--dump", "a.q,b"), LX_OK);
+    lx_run_know(NULL, "a.q");
+    lx_run_know(&run, "a.q");
+    lx_run_know(&run, "a");
+    assert_int_equal(lx_run_check_dumps(&run, "dit", &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "--dump b: no layer of the dit"));
+    lx_run_know(&run, "b");
+    assert_int_equal(lx_run_check_dumps(&run, "dit", &err), LX_OK);
+    assert_string_equal(lx_bytes_text(300u << 20, text, sizeof text), "300 MiB");
+    assert_string_equal(lx_bytes_text(3u << 29, text, sizeof text), "1.50 GiB");
+}
+
 static void test_inputs_are_widened(void **state)
 {
     (void)state;
@@ -234,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_help_ends_with_success),
         cmocka_unit_test(test_outputs_are_copied_and_written),
         cmocka_unit_test(test_an_interrupt_stops_the_work_and_leaves_nothing),
+        cmocka_unit_test(test_dumps_are_checked_before_the_work),
         cmocka_unit_test(test_inputs_are_widened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
