@@ -146,6 +146,7 @@ typedef struct cli_request { /* one line of a file, or the command line itself *
     int32_t width, height, frames, n_steps, steps[64];
     double fps, shift;
     int64_t seed;
+    int line; /* of the file it came from; 0: the command line */
 } cli_request;
 
 /** What the client library takes; borrowed from r. */

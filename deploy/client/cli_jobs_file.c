@@ -120,12 +120,26 @@ static lx_status add_json(cli_requests *all, reader *r, const cli_request *like,
     return status;
 }
 
+/* Two jobs of one id or one name would be found only by the launcher, half-way. */
+static lx_status check_twice(const cli_requests *all, const reader *r, lx_err *err)
+{
+    const cli_request *last = &all->list[all->n - 1];
+    for (const cli_request *one = all->list; one < last && (*last->id || *last->output); one++) {
+        bool same_id = *last->id && strcmp(one->id, last->id) == 0;
+        if (same_id || (*last->output && strcmp(one->output, last->output) == 0))
+            return lx_fail(err, LX_ECONFIG, "%s:%d: %s: \"%s\" is that of line %d already", r->path,
+                           r->line, same_id ? "id" : "name", same_id ? last->id : last->output,
+                           one->line);
+    }
+    return LX_OK;
+}
+
 /* The checks of the whole job, so that nothing is submitted when a later line is wrong. */
 static lx_status check_last(const cli_requests *all, const reader *r, lx_err *err)
 {
     lx_client_request view = cli_request_view(&all->list[all->n - 1]);
     if (lx_client_check(&view, err) == LX_OK)
-        return LX_OK;
+        return check_twice(all, r, err);
     return lx_wrap(err, "%s:%d", r->path, r->line);
 }
 
@@ -140,8 +154,10 @@ static lx_status read_all(cli_requests *all, reader *r, bool is_json, const cli_
             continue;
         status =
             is_json ? add_json(all, r, like, err) : cli_requests_add(all, like, r->text, NULL, err);
-        if (status == LX_OK)
+        if (status == LX_OK) {
+            all->list[all->n - 1].line = r->line;
             status = check_last(all, r, err);
+        }
         if (status != LX_OK)
             return status;
     }

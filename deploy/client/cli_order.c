@@ -2,6 +2,7 @@
  * cli_order.c - lx2v cancel, retry, pause, resume, drain, shutdown
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "cli.h"
@@ -21,6 +22,19 @@ static lx_status check_words(const cli_command *self, const cli_args *args, lx_e
     return LX_OK;
 }
 
+/* No answer to a drain is no silence: the last job has not ended. How many are left? */
+static lx_status drain_goes_on(lx_client *client, double timeout_s, lx_err *err)
+{
+    lx_client_summary left;
+    lx_err why = {0};
+    if (lx_client_query(client, NULL, NULL, &left, &why) != LX_OK)
+        return LX_ETIMEOUT; /* silent indeed */
+    return lx_fail(err, LX_ETIMEOUT,
+                   "the launcher is %s; after %.1f s %" PRId64 " queued and %" PRId64
+                   " running jobs are left (lx2v drain waits again, lx2v resume ends it)",
+                   left.state, timeout_s, left.n_queued, left.n_running);
+}
+
 static lx_status give(const cli_command *self, const cli_args *args, lx_err *err)
 {
     lx_client *client = NULL;
@@ -31,6 +45,8 @@ static lx_status give(const cli_command *self, const cli_args *args, lx_err *err
     lx_status status = cli_connect(&client, &args->common, err);
     if (status == LX_OK && !takes_ids(self->order))
         status = lx_client_command(client, self->order, NULL, timeout_s, err);
+    if (client && status == LX_ETIMEOUT && self->order == LX_CLIENT_DRAIN)
+        status = drain_goes_on(client, timeout_s, err);
     for (int i = 0; status == LX_OK && takes_ids(self->order) && i < args->n_words; i++)
         status = lx_client_command(client, self->order, args->words[i], timeout_s, err);
     lx_client_close(&client);

@@ -53,7 +53,9 @@ static void print_detail(const lx_client_job *job)
             continue;
         printf("%-8s began %.1f s after submit, %s, replica %" PRId64 ", peak memory %s\n",
                lx_client_stage_name(i), start_s - job->submit_s,
-               end_s > 0 ? cli_seconds(end_s - start_s, seconds, sizeof seconds) : "at work",
+               end_s > 0 ? cli_seconds(end_s - start_s, seconds, sizeof seconds)
+               : job->state == LX_CLIENT_RUNNING ? "at work"
+                                                 : "not finished",
                job->stage[i].replica, cli_bytes(job->stage[i].peak_bytes, bytes, sizeof bytes));
     }
 }

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include "cli.h"
@@ -21,6 +22,7 @@ typedef struct submission {
     int64_t n_each;         /* -n */
     cli_requests requests;  /* owned */
     cli_followed *followed; /* owned, one per request */
+    size_t n_sent;          /* accepted before one was not */
     lx_client *client;      /* owned */
 } submission;
 
@@ -196,6 +198,12 @@ static lx_status check_out(const submission *s, lx_err *err)
 {
     if (!s->out)
         return LX_OK;
+    static const char *const other[] = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".webm"};
+    const char *dot = strrchr(s->out, '.');
+    for (size_t i = 0; dot && i < sizeof other / sizeof *other && !is_folder(s->out); i++)
+        if (strcasecmp(dot, other[i]) == 0)
+            return lx_fail(err, LX_ECONFIG, "-o %s: clips are mp4 files; give a name with .mp4",
+                           s->out);
     bool has_place = strstr(s->out, "{i}") || strstr(s->out, "{id}") || strstr(s->out, "{seed}");
     if (s->requests.n > 1 && !is_folder(s->out) && !has_place)
         return lx_fail(err, LX_ECONFIG,
@@ -212,14 +220,26 @@ static lx_status check_out(const submission *s, lx_err *err)
 
 /* --- talking to the launcher ------------------------------------------------------------------ */
 
+/* What was accepted stays so; say where to go on. */
+static void say_where(const submission *s, size_t i, lx_err *err)
+{
+    char line[48] = "";
+    if (s->requests.list[i].line > 0)
+        snprintf(line, sizeof line, ", line %d of the file", s->requests.list[i].line);
+    lx_wrap(err, "job %zu of %zu%s (the %zu before it are accepted; go on from this one)", i + 1,
+            s->requests.n, line, i);
+}
+
 static lx_status send_all(submission *s, json_t *list, lx_err *err)
 {
     for (size_t i = 0; i < s->requests.n; i++) {
         lx_client_request view = cli_request_view(&s->requests.list[i]);
         lx_client_accepted got;
         lx_status status = lx_client_submit(s->client, &view, &got, err);
-        if (status != LX_OK && i > 0)
-            lx_wrap(err, "after %zu of %zu jobs", i, s->requests.n);
+        if (status != LX_OK && s->requests.n > 1)
+            say_where(s, i, err);
+        if (status != LX_OK)
+            s->n_sent = i;
         if (status == LX_EJOB) /* refused: nothing was begun that could have failed */
             return err->status = LX_EAGAIN;
         if (status != LX_OK)
@@ -292,19 +312,18 @@ static lx_status wait_for_all(submission *s, lx_err *err)
 static lx_status talk(submission *s, lx_err *err)
 {
     bool as_json = s->args.common.json, wait = s->wait || s->out;
-    json_t *list = as_json && !wait ? json_array() : NULL;
+    json_t *list = as_json ? json_array() : NULL;
     lx_status status = cli_connect(&s->client, &s->args.common, err);
     if (status == LX_OK)
         status = send_all(s, list, err);
-    if (list && (status == LX_OK || json_array_size(list) > 0))
+    if (list && (status == LX_OK ? !wait : json_array_size(list) > 0))
         cli_json_print(json_pack("{s:O}", "jobs", list));
     json_decref(list);
-    if (status != LX_OK)
-        return status;
-    if (!wait) {
-        for (size_t i = 0; i < s->requests.n && !as_json; i++)
+    if (status != LX_OK || !wait) {
+        size_t n = status == LX_OK ? s->requests.n : s->n_sent;
+        for (size_t i = 0; i < n && !as_json && !wait; i++)
             printf("%s\n", s->followed[i].job.id);
-        return LX_OK;
+        return status;
     }
     status = wait_for_all(s, err);
     if (as_json) {

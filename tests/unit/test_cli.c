@@ -112,6 +112,7 @@ static atomic_int n_submitted;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of last_prompt */
 static char last_prompt[64];
 static lx_msg in, out;
+static bool is_draining; /* the serving thread's */
 
 static void reply(const lx_peer *peer, lx_msg_kind kind)
 {
@@ -141,6 +142,10 @@ static void on_submit(const lx_peer *peer)
         return;
     if (strcmp(job->prompt, "full") == 0) {
         refuse(peer, LX_EAGAIN, "", "the queue is full");
+        return;
+    }
+    if (strcmp(job->prompt, "taken") == 0) {
+        refuse(peer, LX_ECONFIG, "output", "output: clip.mp4 exists");
         return;
     }
     if (strcmp(job->prompt, "large") == 0) {
@@ -212,7 +217,7 @@ static void on_query(const lx_peer *peer)
     }
     out.u.end.now_s = 200;
     out.u.end.n_running = 1;
-    snprintf(out.u.end.state, sizeof out.u.end.state, "running");
+    snprintf(out.u.end.state, sizeof out.u.end.state, is_draining ? "draining" : "running");
     reply(peer, LX_MSG_END);
 }
 
@@ -249,6 +254,8 @@ static void *serve(void *unused)
         } else if (in.kind == LX_MSG_COMMAND && in.u.command.command == LX_COMMAND_CANCEL &&
                    strncmp(in.job, "done", 4) == 0) {
             refuse(&peer, LX_EJOB, "", "it has ended");
+        } else if (in.kind == LX_MSG_COMMAND && in.u.command.command == LX_COMMAND_DRAIN) {
+            is_draining = true; /* answered when the last job has ended: never */
         } else if (in.kind == LX_MSG_COMMAND) {
             snprintf(out.u.ok.text, sizeof out.u.ok.text, "%s/output", folder);
             reply(&peer, LX_MSG_OK);
@@ -352,6 +359,8 @@ static void test_cli_submit_refuses_before_it_connects(void **state)
     expect(2, "2 prompts");
     run("submit", "--endpoint", endpoint, "\xff", NULL);
     expect(2, "not UTF-8");
+    run("submit", "--endpoint", endpoint, "x", "-o", "clip.avi", NULL);
+    expect(2, "give a name with .mp4");
     run("submit", "--endpoint", endpoint, "x", "-n", "2", "-o", "clip.mp4", NULL);
     expect(2, "one file for 2 clips");
     run("submit", "--endpoint", endpoint, "x", "-n", "2", "--seed", "9223372036854775807", NULL);
@@ -374,6 +383,10 @@ static void test_cli_files_name_line_and_key(void **state)
         {"a.jsonl", "[1]\n", "a.jsonl:1: accepted: an object"},
         {"a.txt", "good\nb\xff\n", "a.txt:2: prompt: not UTF-8"},
         {"a.txt", "\n\n", "no job in it"},
+        {"a.jsonl", "{\"prompt\": \"x\", \"id\": \"a\"}\n\n{\"prompt\": \"y\", \"id\": \"a\"}\n",
+         "a.jsonl:3: id: \"a\" is that of line 1 already"},
+        {"a.jsonl", "{\"prompt\": \"x\", \"name\": \"b\"}\n{\"prompt\": \"y\", \"name\": \"b\"}\n",
+         "a.jsonl:2: name: \"b\" is that of line 1 already"},
     };
     int before = n_submitted;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -384,6 +397,16 @@ static void test_cli_files_name_line_and_key(void **state)
     assert_int_equal(n_submitted, before); /* nothing of a file with a mistake */
     run("submit", "x", "--file", "a.txt", NULL);
     expect(2, "exclude each other");
+    write_file("a.txt", "first\n\nlarge\nlast\n"); /* only the launcher knows its limits */
+    run("submit", "--endpoint", endpoint, "--file", "a.txt", NULL);
+    expect(3, "job 2 of 3, line 3 of the file (the 1 before it are accepted; go on from this one)");
+    assert_int_equal(n_submitted, before + 1);
+    assert_non_null(strchr(result.out, '\n'));
+    assert_null(strchr(strchr(result.out, '\n') + 1, '\n')); /* one id */
+    run("submit", "--endpoint", endpoint, "--file", "a.txt", "--json", NULL);
+    expect(3, "line 3 of the file");
+    assert_non_null(strstr(result.out, "\"is_new\":true"));
+    assert_non_null(strstr(result.out, "\"class\":\"again\""));
 }
 
 static void test_cli_commands_check_their_words(void **state)
@@ -498,6 +521,10 @@ static void test_cli_refusals_have_their_exit_codes(void **state)
     expect(3, "size: larger than memory is planned for");
     run("submit", "--endpoint", endpoint, "mute", "--timeout", "0.5", NULL);
     expect(4, "gives no answer");
+    run("submit", "--endpoint", endpoint, "taken", NULL);
+    expect(2, "output: clip.mp4 exists");
+    run("drain", "--endpoint", endpoint, "--timeout", "0.5", NULL);
+    expect(4, "is draining; after 0.5 s 0 queued and 1 running jobs are left");
     run("cancel", "--endpoint", endpoint, "done1", NULL);
     expect(1, "it has ended");
     run("status", "--endpoint", endpoint, "nobody", NULL);
