@@ -24,7 +24,7 @@ typedef struct lx_weight {
     const char *name; /* canonical name */
     lx_dtype dtype;
     lx_shape shape;
-    const void *data;   /* packed, C order; aligned to 64 bytes */
+    const void *data;   /* packed, C order; aligned to 64 bytes; NULL with headers_only */
     const float *scale; /* [shape.dim[0]] f32, from NAME_scale; NULL where there is none */
 } lx_weight;
 
@@ -34,6 +34,9 @@ typedef struct lx_weights_options {
     bool (*wants)(const char *name, void *self);
     void *self;
     bool verify; /* also check the CRC of every .pth record */
+    /* List names, types and shapes only, to ask a catalog what a file is: no tensor is read, none
+     * gets memory, hashes and values stay unchecked. .scale only tells that there is one. */
+    bool headers_only;
 } lx_weights_options;
 
 /**

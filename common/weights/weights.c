@@ -433,6 +433,9 @@ static void make_id(lx_weights *w, const lx_table *t)
     snprintf(w->id, sizeof w->id, "%016" PRIx64, hash);
 }
 
+/* Every scale of headers_only: there is one, its values were not read. */
+static const float unread;
+
 static lx_status make_slots(lx_weights *w, const plan *p, const uint64_t *first_bad, lx_err *err)
 {
     const lx_table *t = p->table;
@@ -452,11 +455,15 @@ static lx_status make_slots(lx_weights *w, const plan *p, const uint64_t *first_
         slot *s = &w->slot[w->n++];
         size_t bytes = strlen(e->name) + 1;
         memcpy(name, e->name, bytes);
-        s->weight = (lx_weight){
-            .name = name, .dtype = e->dtype, .shape = e->shape, .data = w->memory + p->at[i]};
-        s->first_bad = first_bad[i];
+        s->weight = (lx_weight){.name = name,
+                                .dtype = e->dtype,
+                                .shape = e->shape,
+                                .data = w->memory ? w->memory + p->at[i] : NULL};
+        s->first_bad = first_bad ? first_bad[i] : UINT64_MAX;
         name += bytes;
-        if (p->companion[i] != NO_COMPANION) {
+        if (!w->memory && p->companion[i] != NO_COMPANION) {
+            s->weight.scale = &unread;
+        } else if (p->companion[i] != NO_COMPANION) {
             lx_status status = fold_scale(w, p, p->companion[i], &s->weight.scale, err);
             if (status != LX_OK)
                 return status;
@@ -470,21 +477,23 @@ static lx_status fill(lx_weights *w, lx_table *table, lx_err *err)
     plan p = {0};
     lx_status status = plan_make(&p, table, err);
     uint64_t *first_bad = NULL;
-    if (status == LX_OK)
+    bool has_data = !table->options || !table->options->headers_only;
+    if (status == LX_OK && has_data)
         status = take_memory(w, p.total, err);
-    if (status == LX_OK) {
+    if (status == LX_OK && has_data) {
         first_bad = calloc(table->n_entries ? table->n_entries : 1, sizeof *first_bad);
         if (!first_bad)
             status = lx_fail(err, LX_EAGAIN, "%s: out of memory", w->path);
     }
-    if (status == LX_OK)
+    if (status == LX_OK && has_data)
         status = read_all(w, &p, first_bad, err);
     if (status == LX_OK)
         status = make_slots(w, &p, first_bad, err);
     if (status == LX_OK) {
         make_id(w, table);
         w->bytes = p.to_read;
-        mprotect(w->memory, (size_t)w->memory_bytes, PROT_READ); /* nobody writes weights */
+        if (w->memory)
+            mprotect(w->memory, (size_t)w->memory_bytes, PROT_READ); /* nobody writes weights */
     }
     free(first_bad);
     plan_free(&p);

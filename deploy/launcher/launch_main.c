@@ -15,7 +15,8 @@ static const char usage[] =
     "`lx2v shutdown`. Prints `ready endpoint=...` when every stage is ready.\n"
     "\n"
     "  config.yaml  default: ./config.yaml\n"
-    "  --check      validate config and model files, start nothing\n"
+    "  --check      validate the config, the binaries and the headers of the model's files (not\n"
+    "               their values), start nothing\n"
     "  --version    version and backend\n"
     "\n"
     "Exit codes: 0 ok, 1 failed, 2 usage, config or file: a person must act.\n";

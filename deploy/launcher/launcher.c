@@ -26,6 +26,7 @@
 #include "route.h"
 #include "spawn.h"
 #include "state_dir.h"
+#include "weights/lx_catalog.h"
 #include "weights/lx_model_dir.h"
 
 #define HISTORY    250  /* ended jobs that can still be asked for */
@@ -101,6 +102,39 @@ static bool send_to_client(void *self, const lx_peer *peer, const lx_msg *msg, b
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+typedef union model_dims {
+    lx_dit_dims dit;
+    lx_t5_dims t5;
+    lx_vae_dims vae;
+} model_dims;
+
+/* Headers only, so that 15 GB are judged in a second: truncated, a pointer, another model. */
+static lx_status check_part(const char *role, const char *path, lx_err *err)
+{
+    model_dims dims;
+    lx_weights *weights = NULL;
+    bool is_dit = !strcmp(role, "dit"), is_text = !strcmp(role, "text");
+    lx_weights_options options = {.wants = is_dit    ? lx_catalog_dit_wants
+                                           : is_text ? lx_catalog_t5_wants
+                                                     : lx_catalog_vae_wants,
+                                  .headers_only = true};
+    lx_status status = lx_weights_open(&weights, path, &options, err);
+    if (status == LX_OK)
+        status = is_dit    ? lx_catalog_dit(weights, &dims.dit, err)
+                 : is_text ? lx_catalog_t5(weights, &dims.t5, err)
+                           : lx_catalog_vae(weights, &dims.vae, err);
+    lx_weights_close(&weights);
+    return status == LX_OK ? LX_OK : lx_wrap(err, "model.%s", role);
+}
+
+static lx_status check_model(const lx_model_paths *paths, lx_err *err)
+{
+    lx_status status = check_part("dit", paths->dit, err);
+    if (status == LX_OK)
+        status = check_part("text", paths->text, err);
+    return status == LX_OK ? check_part("vae", paths->vae, err) : status;
+}
+
 lx_status launcher_check(const lx_config *config, lx_err *err)
 {
     char binary_dir[LX_LIMIT_PATH], binary[LX_LIMIT_PATH + 32];
@@ -111,8 +145,15 @@ lx_status launcher_check(const lx_config *config, lx_err *err)
         if (access(binary, X_OK))
             status = lx_fail(err, LX_ECONFIG, "%s: %s", binary, strerror(errno));
     }
-    lx_model_paths paths;
-    return status == LX_OK ? lx_model_of_config(&paths, config, err) : status;
+    lx_model_paths *paths = calloc(1, sizeof *paths); /* 16 KiB */
+    if (status == LX_OK && !paths)
+        status = lx_fail(err, LX_EAGAIN, "out of memory for the model's paths");
+    if (status == LX_OK)
+        status = lx_model_of_config(paths, config, err);
+    if (status == LX_OK)
+        status = check_model(paths, err);
+    free(paths);
+    return status;
 }
 
 /* Blocked before any thread is made, so that libzmq's threads block them too. */

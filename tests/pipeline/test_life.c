@@ -105,23 +105,64 @@ static void test_check_says_what_is_wrong(void **state)
     rig_remove(&r);
 }
 
-/* A stage that can never start: the launcher gives up at once and says why. */
-static void test_hopeless_stage_ends_the_launcher(void **state)
+static void put_text(const char *folder, const char *name, const char *text, char path[128])
 {
-    (void)state;
-    static char text[16384];
-    char path[128];
-    rig r;
-    rig_make(&r, NULL);
-    snprintf(path, sizeof path, "%s/vae.pth", r.root);
+    snprintf(path, 128, "%s/%s", folder, name);
     FILE *file = fopen(path, "w");
-    fputs("this is no checkpoint\n", file);
+    assert_non_null(file);
+    fputs(text, file);
     fclose(file);
-    file = fopen(r.config, "w");
+}
+
+static void configure_vae(const rig *r, const char *path)
+{
+    FILE *file = fopen(r->config, "w");
+    assert_non_null(file);
     fprintf(file, "model: {dir: %s, vae: %s}\noutput: {dir: out}\nstate: {dir: state}\n",
             LX2V_BUILD_DIR "/models/random", path);
     fputs("defaults: {size: 128x64, frames: 9}\n", file);
     fclose(file);
+}
+
+/* By their headers alone: no checkpoint, a pointer, another model in the place of the VAE. */
+static void test_check_judges_the_model_files(void **state)
+{
+    (void)state;
+    static char text[16384];
+    static const char golden[] = LX2V_SOURCE_DIR "/tests/golden/models_t5_umt5-xxl-enc-int8.pth";
+    char path[2][128];
+    rig r;
+    rig_make(&r, NULL);
+    put_text(r.root, "a.pth", "this is no checkpoint\n", path[0]);
+    put_text(r.root, "b.pth",
+             "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 351000000\n",
+             path[1]);
+    const char *const vae[] = {path[0], path[1], golden};
+    for (int i = 0; i < 3; i++) {
+        configure_vae(&r, vae[i]);
+        assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s --check 2>&1", r.config), 2);
+        assert_non_null(strstr(text, "model.vae"));
+        assert_non_null(strstr(text, vae[i]));
+    }
+    rig_remove(&r);
+}
+
+/* A stage that can never start, for a reason that no header shows: a VAE whose bytes are not those
+ * of its manifest. The launcher gives up at once and says why. */
+static void test_hopeless_stage_ends_the_launcher(void **state)
+{
+    (void)state;
+    static char text[16384];
+    char path[128], manifest[128];
+    rig r;
+    rig_make(&r, NULL);
+    put_text(r.root, "manifest.sha256",
+             "0000000000000000000000000000000000000000000000000000000000000000  vae.pth\n",
+             manifest);
+    snprintf(path, sizeof path, "%s/vae.pth", r.root);
+    assert_int_equal(symlink(LX2V_SOURCE_DIR "/tests/golden/Wan2.1_VAE.pth", path), 0);
+    configure_vae(&r, path);
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s --check 2>&1", r.config), 0);
     double started_s = rig_now_s();
     assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s 2>&1", r.config), 2);
     assert_true(rig_now_s() - started_s < 30);
@@ -136,6 +177,7 @@ int main(void)
         cmocka_unit_test(test_second_launcher_is_refused),
         cmocka_unit_test(test_killed_launcher_takes_all_with_it),
         cmocka_unit_test(test_check_says_what_is_wrong),
+        cmocka_unit_test(test_check_judges_the_model_files),
         cmocka_unit_test(test_hopeless_stage_ends_the_launcher),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -491,6 +491,12 @@ static void test_too_large_for_memory_says_so(void **state)
     if (truncate(in(&s, "x.safetensors"), (off_t)(b.n + 1099511627776)) == 0) {
         assert_int_equal(lx_weights_open(&w, in(&s, "x.safetensors"), NULL, &err), LX_EAGAIN);
         assert_non_null(strstr(err.message, "needs 1024.00 GiB"));
+        lx_weights_options headers = {.headers_only = true};
+        assert_int_equal(lx_weights_open(&w, in(&s, "x.safetensors"), &headers, &err), LX_OK);
+        assert_int_equal(lx_weights_count(w), 1);
+        assert_int_equal(lx_weights_at(w, 0).shape.dim[0], 1099511627776);
+        assert_null(lx_weights_at(w, 0).data);
+        lx_weights_close(&w);
     }
     remove_tree(s.dir);
 }
