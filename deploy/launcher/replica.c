@@ -209,8 +209,9 @@ static void bury(replicas *r, replica *p, int exit_code, double now_s)
         p->state = REPLICA_GONE;
         return;
     }
-    LX_W("stage=%s replica=%d died: %s", lx_stage_kind_name(p->kind), p->index, p->obituary);
     p->is_config_fault = exit_code == EXIT_CONFIG;
+    if (!p->is_config_fault) /* else park() says the same */
+        LX_W("stage=%s replica=%d died: %s", lx_stage_kind_name(p->kind), p->index, p->obituary);
     if (p->is_config_fault) {
         park(r, p, now_s);
     } else if (dies_too_often(p, now_s)) {

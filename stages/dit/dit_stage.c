@@ -9,6 +9,7 @@
 
 #include "dit_model.h"
 #include "lx_log.h"
+#include "lx_process.h"
 #include "weights/lx_model_dir.h"
 
 struct dit_stage {
@@ -87,12 +88,14 @@ static lx_status take_memory(dit_stage *s, const lx_config *config, int n_thread
     uint64_t bytes;
     lx_patch_dims largest = largest_latent(config, s->model);
     DIT_TRY(dit_plan(s->model, n_threads, &largest, NULL, &bytes, err));
+    char needs[32], has[32];
     if (config->memory.ram && bytes > config->memory.ram)
         return lx_fail(err, LX_ECONFIG,
-                       "the DiT needs %.2f GiB for a clip of %dx%d with %d frames, memory.ram is "
-                       "%.2f GiB: raise it, or lower limits.size or limits.frames",
-                       (double)bytes / 0x1p30, config->limits.width, config->limits.height,
-                       config->limits.frames, (double)config->memory.ram / 0x1p30);
+                       "the DiT needs %s for a clip of %dx%d with %d frames, memory.ram is "
+                       "%s: raise it, or lower limits.size or limits.frames",
+                       lx_bytes_text(bytes, needs, sizeof needs), config->limits.width,
+                       config->limits.height, config->limits.frames,
+                       lx_bytes_text(config->memory.ram, has, sizeof has));
     DIT_TRY(lx_arena_create(&s->arena, (size_t)bytes, err));
     return lx_exec_open_cpu(&s->x, s->arena, n_threads, err);
 }
