@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lx_config.h"
+#include "weights/lx_model_dir.h"
 
 /* --- progress -------------------------------------------------------------------------------- */
 
@@ -54,7 +55,7 @@ typedef struct common_flag {
 } common_flag;
 
 static const common_flag common_flags[] = {
-    {"weights", "FILE|DIR", "checkpoint: safetensors, folder of safetensors, index, .pth"},
+    {"weights", "FILE|DIR", "checkpoint: safetensors, folder of them, index, .pth; or a model folder"},
     {"input", "FILE", "safetensors with the input tensors"},
     {"output", "FILE", "where the result goes"},
     {"device", "cpu|cuda:N", "where to compute (default cpu)"},
@@ -226,6 +227,13 @@ lx_status lx_run_check_output(const lx_run *run, lx_err *err)
         return LX_OK;
     lx_status status = lx_safetensors_check(run->output, err);
     return status == LX_OK ? LX_OK : lx_wrap(err, "--output");
+}
+
+void lx_run_find_weights(lx_run *run, const char *part)
+{
+    _Static_assert(sizeof run->found == LX_PATH_MAX, "a path fits");
+    if (run->weights && lx_model_part(run->found, run->weights, part))
+        run->weights = run->found;
 }
 
 /* --- outputs --------------------------------------------------------------------------------- */

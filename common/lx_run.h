@@ -29,6 +29,7 @@ typedef struct lx_run {
     char out_names[LX_RUN_DUMPS + 16][128];
     int n_out;
     double start_s, load_s; /* monotonic */
+    char found[4096];       /* what lx_run_find_weights made of --weights */
 } lx_run;
 
 /* One flag of a stage: --NAME VALUE, or --NAME alone if !value. */
@@ -46,6 +47,10 @@ lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *fl
 
 /** Can --output be written? Asked before anything is computed: see lx_safetensors_check. */
 lx_status lx_run_check_output(const lx_run *run, lx_err *err);
+
+/** --weights may name a model's folder as people download it: then run->weights becomes its part
+ *  ("dit", "text", "vae"); any other file or folder stays as it is. */
+void lx_run_find_weights(lx_run *run, const char *part);
 
 /** True if the user asked for this intermediate tensor (by the name of the layer that makes it). */
 bool lx_run_wants(const lx_run *run, const char *name);

@@ -10,6 +10,8 @@
 #ifndef LX_MODEL_DIR_H
 #define LX_MODEL_DIR_H
 
+#include <stdbool.h>
+
 #include "lx_config.h"
 
 #define LX_PATH_MAX 4096
@@ -30,6 +32,10 @@ lx_status lx_model_resolve(lx_model_paths *out, const char *dir, const lx_model_
 
 /** The same for the `model` section of a config. */
 lx_status lx_model_of_config(lx_model_paths *out, const lx_config *config, lx_err *err);
+
+/** One part in dir, if it is a folder that has it: "dit", "text", "vae" or "tokenizer". False, and
+ *  out untouched, if dir is a file, the part is nowhere, or several could be it. */
+bool lx_model_part(char out[LX_PATH_MAX], const char *dir, const char *part);
 
 /** Print found, missing, truncated files, free disk and the download command as text to stdout, or
  *  as JSON; LX_ECONFIG if the folder cannot be used as it is. */

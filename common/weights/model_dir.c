@@ -356,6 +356,26 @@ lx_status lx_model_resolve(lx_model_paths *out, const char *dir, const lx_model_
     return status;
 }
 
+bool lx_model_part(char out[LX_PATH_MAX], const char *dir, const char *part)
+{
+    char found[LX_PATH_MAX];
+    bool is_found = false;
+    if (strlen(dir) >= LX_PATH_MAX - 300 || !is_folder(dir))
+        return false;
+    lx_places *places = calloc(1, sizeof *places);
+    for (int r = 0; places && r < LX_ROLES; r++)
+        if (!strcmp(part, role_names[r])) /* doubts about the DiT concern nobody else */
+            is_found = (lx_places_find(places, dir, NULL) == LX_OK || r != LX_ROLE_DIT) &&
+                       lx_places_role(places, (lx_role)r, found);
+    /* What lies beside somebody's own folder is not meant by its name. */
+    if (is_found && !is_subfolder_name(base_of(places->path)))
+        is_found = !strncmp(found, places->path, strlen(places->path));
+    free(places);
+    if (is_found)
+        snprintf(out, LX_PATH_MAX, "%s", found);
+    return is_found;
+}
+
 lx_status lx_model_of_config(lx_model_paths *out, const lx_config *config, lx_err *err)
 {
     lx_model_paths named = {0};

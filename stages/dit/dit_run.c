@@ -127,6 +127,7 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
     DIT_TRY(lx_run_check_output(&j->run, err));
     if (!f.noise_only && (!j->run.weights || !j->run.input))
         return lx_fail(err, LX_ECONFIG, "--weights FILE|DIR and --input FILE are needed");
+    lx_run_find_weights(&j->run, "dit");
     j->is_drawn = f.noise_only || !lx_run_has_input(&j->run, "latent");
     if (!j->is_drawn && (f.frames || f.size))
         return lx_fail(err, LX_ECONFIG,

@@ -12,6 +12,7 @@
 #include "encoder.h"
 #include "lx_log.h"
 #include "lx_process.h"
+#include "weights/lx_model_dir.h"
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -24,6 +25,7 @@
 typedef struct job_by_hand {
     lx_run run;
     const char *prompt, *tokenizer_flag; /* borrowed from argv */
+    const char *root;                    /* --weights as typed, likewise */
     char weights[LX_LIMIT_PATH], tokenizer[LX_LIMIT_PATH];
     encoder *model;
     int32_t *input_ids; /* malloc'd; NULL with --prompt */
@@ -76,6 +78,7 @@ static lx_status find_weights(job_by_hand *j, lx_err *err)
 {
     char found[256] = "";
     const char *path = j->run.weights;
+    j->root = path;
     if (strlen(path) >= sizeof j->weights)
         return lx_fail(err, LX_ECONFIG, "--weights: path of more than %d bytes", LX_LIMIT_PATH - 1);
     snprintf(j->weights, sizeof j->weights, "%s", path);
@@ -94,7 +97,11 @@ static lx_status find_weights(job_by_hand *j, lx_err *err)
         snprintf(found, sizeof found, "%s", name);
     }
     closedir(folder);
-    return status == LX_OK && found[0] ? join(j->weights, path, found, err) : status;
+    if (status != LX_OK || found[0])
+        return status == LX_OK ? join(j->weights, path, found, err) : status;
+    lx_run_find_weights(&j->run, "text"); /* the root of a model, or its distill_* folder */
+    snprintf(j->weights, sizeof j->weights, "%s", j->run.weights);
+    return LX_OK;
 }
 
 static bool has_tokenizer(const char *folder)
@@ -119,6 +126,8 @@ static lx_status find_tokenizer(job_by_hand *j, lx_err *err)
                    : lx_fail(err, LX_ECONFIG, "--tokenizer: path of more than %d bytes",
                              LX_LIMIT_PATH - 1);
     }
+    if (lx_model_part(j->tokenizer, j->root, "tokenizer"))
+        return LX_OK;
     char folder[LX_LIMIT_PATH];
     snprintf(folder, sizeof folder, "%s", j->weights);
     if (!is_folder(folder)) {

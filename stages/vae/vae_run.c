@@ -81,6 +81,7 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
         return lx_fail(err, LX_ECONFIG,
                        "--weights FILE, --input FILE and --output FILE are needed");
     VAE_TRY(lx_run_check_output(&j->run, err));
+    lx_run_find_weights(&j->run, "vae");
     j->clip.chunk = 1;
     if (chunk && (!lx_parse_i64(chunk, &j->clip.chunk) || j->clip.chunk < 1 ||
                   j->clip.chunk > LX_LIMIT_FRAMES))

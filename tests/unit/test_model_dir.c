@@ -205,6 +205,46 @@ static void test_what_is_missing_is_named(void **state)
     remove_tree(s.dir);
 }
 
+/* What `run --weights` looks for: one part, whatever else is missing. */
+static void test_one_part(void **state)
+{
+    static char path[LX_PATH_MAX];
+    (void)state;
+    scratch s = scratch_open();
+    static const char *const rows[][3] = {
+        /* asked, part, found ("" nothing) */
+        {"root", "dit", "root/distill_fp8"},
+        {"root/", "text", "root/distill_fp8/models_t5_umt5-xxl-enc-fp8.pth"},
+        {"root", "vae", "root/Wan2.1_VAE.pth"},
+        {"root", "tokenizer", "root/google/umt5-xxl"},
+        {"root/distill_fp8", "vae", "root/Wan2.1_VAE.pth"},
+        {"root/distill_fp8", "tokenizer", "root/google/umt5-xxl"},
+        {"root/mine", "vae", ""},
+        {"root/mine", "dit", "root/mine/one.safetensors"},
+        {"root/Wan2.1_VAE.pth", "vae", ""},
+        {"two", "dit", ""},
+        {"two", "vae", "two/Wan2.1_VAE.pth"},
+        {"nowhere", "dit", ""},
+    };
+    static const char *const files[] = {"root/distill_fp8/block_0.safetensors",
+                                        "root/distill_fp8/models_t5_umt5-xxl-enc-fp8.pth",
+                                        "root/Wan2.1_VAE.pth",
+                                        "root/google/umt5-xxl/spiece.model",
+                                        "root/mine/one.safetensors",
+                                        "two/one.safetensors",
+                                        "two/two.safetensors",
+                                        "two/Wan2.1_VAE.pth",
+                                        NULL};
+    touch_all(&s, files);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        *path = 0;
+        bool is_found = lx_model_part(path, in(&s, rows[i][0]), rows[i][1]);
+        assert_int_equal(is_found, *rows[i][2] != 0);
+        assert_string_equal(path, is_found ? in(&s, rows[i][2]) : "");
+    }
+    remove_tree(s.dir);
+}
+
 /* --- doctor ---------------------------------------------------------------------------------- */
 
 static char *run_doctor(const char *dir, int as_json, lx_status *status, lx_err *err)
@@ -318,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_flat_folders),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_what_is_missing_is_named),
+        cmocka_unit_test(test_one_part),
         cmocka_unit_test(test_doctor_finds_all_sound),
         cmocka_unit_test(test_doctor_names_what_is_broken),
         cmocka_unit_test(test_doctor_of_an_empty_folder),
