@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -20,6 +21,24 @@
 #define FILE_SPARE (1u << 20)
 
 /* --- defaults --------------------------------------------------------------------------------- */
+
+/* A name of another kind of file would promise what is not made. */
+static lx_status check_ending(const char *name, bool is_mp4, lx_err *err)
+{
+    static const char *const films[] = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".webm"};
+    const char *dot = strrchr(name, '.');
+    if (dot && !is_mp4 && strcmp(dot, ".mp4") == 0)
+        return lx_fail(err, LX_ECONFIG,
+                       "output: %s is to be a folder of PNG files (mux.format in config.yaml); "
+                       "give a name without .mp4",
+                       name);
+    for (size_t i = 0; dot && i < sizeof films / sizeof *films; i++)
+        if (strcasecmp(dot, films[i]) == 0)
+            return lx_fail(err, LX_ECONFIG, "output: %s: %s; give a name %s .mp4", name,
+                           is_mp4 ? "clips are mp4 files" : "clips are folders of PNG files",
+                           is_mp4 ? "with" : "without an ending such as");
+    return LX_OK;
+}
 
 static lx_status fill_names(lx_job *job, const lx_config *c, lx_err *err)
 {
@@ -35,11 +54,10 @@ static lx_status fill_names(lx_job *job, const lx_config *c, lx_err *err)
         return status;
     }
     size_t n = strlen(job->output), m = strlen(extension);
-    if (!is_mp4 && n > 4 && strcmp(job->output + n - 4, ".mp4") == 0)
-        return lx_fail(err, LX_ECONFIG,
-                       "output: %s is to be a folder of PNG files (mux.format in config.yaml); "
-                       "give a name without .mp4",
-                       job->output);
+    if (status == LX_OK)
+        status = check_ending(job->output, is_mp4, err);
+    if (status != LX_OK)
+        return status;
     if (n >= m && strcmp(job->output + n - m, extension) == 0)
         return status;
     if (n + m > LX_LIMIT_NAME)

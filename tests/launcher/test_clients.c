@@ -274,6 +274,7 @@ static void test_submit_refuses_by_name_of_the_field(void **state)
         {"output", 0, 0, 0, NULL, "../clip.mp4", NULL},
         {"output", 0, 0, 0, NULL, ".clip.mp4", NULL},
         {"output", 0, 0, 0, NULL, "a/b.mp4", NULL},
+        {"output", 0, 0, 0, NULL, "clip.avi", NULL},
         {"rng", 0, 0, 0, NULL, NULL, "dice"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -310,6 +311,12 @@ static void test_submit_refuses_a_taken_output(void **state)
     close(open(path, O_CREAT | O_WRONLY, 0600));
     assert_string_equal(submit(d, "c")->field, "output");
     assert_int_equal(last(d)->status, LX_ECONFIG); /* a person must choose another */
+    ask_nothing_special(d, "e");
+    snprintf(d->msg.u.work.job.output, sizeof d->msg.u.work.job.output, "e.mp4");
+    d->config.mux.format = LX_FORMAT_PNG; /* a folder of that name would be no mp4 */
+    assert_string_equal(ask(d, 1, LX_MSG_SUBMIT)->field, "output");
+    assert_int_equal(last(d)->status, LX_ECONFIG);
+    d->config.mux.format = LX_FORMAT_MP4;
     d->config.output.overwrite = true;
     assert_int_equal(submit(d, "c")->kind, LX_MSG_ACCEPTED);
     d->config.output.overwrite = false;
