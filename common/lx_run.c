@@ -55,7 +55,8 @@ typedef struct common_flag {
 } common_flag;
 
 static const common_flag common_flags[] = {
-    {"weights", "FILE|DIR", "checkpoint: safetensors, folder of them, index, .pth; or a model folder"},
+    {"weights", "FILE|DIR",
+     "checkpoint: safetensors, folder of them, index, .pth; or a model folder"},
     {"input", "FILE", "safetensors with the input tensors"},
     {"output", "FILE", "where the result goes"},
     {"device", "cpu|cuda:N", "where to compute (default cpu)"},

@@ -14,6 +14,7 @@
  * bytes: on disk now. published_bytes: of the published file of that name. needed_bytes: what the
  * download would take.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -131,6 +132,23 @@ static void check_weights_file(file_report *f)
     snprintf(f->problem, sizeof f->problem, "%.290s", err.message);
 }
 
+/* tokenizer.json must be JSON to its end; a spiece.model is only measured against the published. */
+static void check_tokenizer(file_report *f)
+{
+    json_error_t error;
+    size_t n = strlen(f->path);
+    if (n < 5 || strcmp(f->path + n - 5, ".json"))
+        return;
+    json_t *root = json_load_file(f->path, JSON_ALLOW_NUL, &error);
+    json_decref(root);
+    if (root)
+        return;
+    f->state = json_error_code(&error) == json_error_premature_end_of_input ? FILE_TRUNCATED
+                                                                            : FILE_DAMAGED;
+    snprintf(f->problem, sizeof f->problem, "truncated or damaged: line %d: %.200s", error.line,
+             error.text);
+}
+
 static void check_file(file_report *f, bool is_weights)
 {
     struct stat st;
@@ -159,6 +177,8 @@ static void check_file(file_report *f, bool is_weights)
     }
     if (is_weights)
         check_weights_file(f);
+    else
+        check_tokenizer(f);
 }
 
 static void add_file(report *r, lx_role role, const char *path, bool is_weights)
@@ -176,9 +196,52 @@ static void add_file(report *r, lx_role role, const char *path, bool is_weights)
 
 /* --- the DiT --------------------------------------------------------------------------------- */
 
+static void add_once(report *r, const char *path)
+{
+    for (int i = 0; i < r->n; i++)
+        if (!strcmp(r->file[i].path, path))
+            return;
+    add_file(r, LX_ROLE_DIT, path, true);
+}
+
+static void add_shards(report *r, const char *path)
+{
+    lx_index *index = NULL;
+    lx_err err = {0};
+    char shard[LX_PATH_MAX];
+    if (lx_index_open(&index, path, &err) != LX_OK) {
+        snprintf(r->problem, sizeof r->problem, "%.900s", err.message);
+        return;
+    }
+    for (size_t i = 0; i < lx_index_shards(index); i++)
+        if (snprintf(shard, sizeof shard, "%.*s%s", (int)(base_of(path) - path), path,
+                     lx_index_shard(index, i)) < LX_PATH_MAX)
+            add_once(r, shard);
+    lx_index_close(&index);
+}
+
+/* The index of a folder; false if there is none, or more than one. */
+static bool find_index(const char *folder, char out[LX_PATH_MAX])
+{
+    int n = 0;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        size_t length = strlen(e->d_name);
+        if (e->d_name[0] == '.' || length < 23 ||
+            strcmp(e->d_name + length - 23, ".safetensors.index.json"))
+            continue;
+        n++;
+        if (snprintf(out, LX_PATH_MAX, "%s/%s", folder, e->d_name) >= LX_PATH_MAX)
+            n = 2;
+    }
+    if (dir)
+        closedir(dir);
+    return n == 1;
+}
+
 /* Blocks 0..N of the per-block layout: N is the highest there is, 39 if block_39 of the published
- * 14B is to be expected (its blocks have 351 MB). */
-static void add_blocks(report *r, const char *folder)
+ * 14B is to be expected (its blocks have 351 MB, those of other sizes far less). */
+static void add_numbered(report *r, const char *folder)
 {
     char path[LX_PATH_MAX];
     int last = -1;
@@ -196,26 +259,27 @@ static void add_blocks(report *r, const char *folder)
         last = 39;
     for (int n = 0; n <= last; n++) {
         snprintf(path, sizeof path, "%s/block_%d.safetensors", folder, n);
-        add_file(r, LX_ROLE_DIT, path, true);
+        add_once(r, path);
     }
     snprintf(path, sizeof path, "%s/non_block.safetensors", folder);
-    add_file(r, LX_ROLE_DIT, path, true);
+    add_once(r, path);
 }
 
-static void add_shards(report *r, const char *path)
+/* An index names the last block too, which a gap in the numbers cannot. What else it names is not
+ * read from such a folder, nor is an index that makes no sense. */
+static void add_blocks(report *r, const char *folder)
 {
+    char path[LX_PATH_MAX];
     lx_index *index = NULL;
-    lx_err err = {0};
-    char shard[LX_PATH_MAX];
-    if (lx_index_open(&index, path, &err) != LX_OK) {
-        snprintf(r->problem, sizeof r->problem, "%.900s", err.message);
-        return;
-    }
-    for (size_t i = 0; i < lx_index_shards(index); i++)
-        if (snprintf(shard, sizeof shard, "%.*s%s", (int)(base_of(path) - path), path,
-                     lx_index_shard(index, i)) < LX_PATH_MAX)
-            add_file(r, LX_ROLE_DIT, shard, true);
+    if (find_index(folder, path) && lx_index_open(&index, path, NULL) == LX_OK)
+        for (size_t i = 0; i < lx_index_shards(index); i++) {
+            const char *name = lx_index_shard(index, i);
+            if ((!strncmp(name, "block_", 6) || !strcmp(name, "non_block.safetensors")) &&
+                snprintf(path, sizeof path, "%s/%s", folder, name) < LX_PATH_MAX)
+                add_once(r, path);
+        }
     lx_index_close(&index);
+    add_numbered(r, folder);
 }
 
 static void add_dit(report *r, const char *path)
@@ -258,27 +322,44 @@ static void add_include(char *includes, size_t room, const char *pattern)
         strcat(includes, quoted);
 }
 
-/* The command that fetches what is not sound: whole folders where many files are. */
+/* The folder of the repository that a part comes from: the one that the user's DiT is of. */
+static const char *published_folder(const report *r)
+{
+    static const char *const folders[] = {"distill_int8", "distill_fp8", "distill_models"};
+    for (size_t k = 0; k < sizeof folders / sizeof *folders; k++)
+        for (int i = 0; i < r->n; i++) {
+            const char *at = strstr(r->file[i].path, folders[k]);
+            if (r->file[i].role == LX_ROLE_DIT && at)
+                return folders[k];
+        }
+    for (int i = 0; i < r->n; i++)
+        if (r->file[i].role == LX_ROLE_DIT && strstr(base_of(r->file[i].path), "distill_model."))
+            return "distill_models";
+    return "distill_int8";
+}
+
+/* The command that fetches what is not sound, by the repository's layout whatever the local one:
+ * all blocks at once, other files by their name if the repository has it. */
 static void plan_download(report *r)
 {
     char includes[2 * LX_PATH_MAX] = "";
-    size_t root = strlen(r->root);
+    const char *folder = published_folder(r);
     for (int i = 0; i < r->n; i++) {
         const file_report *f = &r->file[i];
+        char pattern[LX_PATH_MAX];
         if (f->state == FILE_OK)
             continue;
-        const char *below = strncmp(f->path, r->root, root) || f->path[root] != '/'
-                                ? base_of(f->path)
-                                : f->path + root + 1;
-        char pattern[LX_PATH_MAX];
-        bool is_dit = f->role == LX_ROLE_DIT, is_folder = !strstr(base_of(f->path), ".");
         if (f->role == LX_ROLE_TOKENIZER)
             snprintf(pattern, sizeof pattern, "google/umt5-xxl/*");
-        else if (is_dit && (is_folder || strstr(below, "block_") || strstr(below, "non_block")))
-            snprintf(pattern, sizeof pattern, "%.*s/*block*",
-                     is_folder ? (int)strlen(below) : (int)strcspn(below, "/"), below);
+        else if (f->role == LX_ROLE_VAE)
+            snprintf(pattern, sizeof pattern, "%s/Wan2.1_VAE.pth", folder);
+        else if (f->role == LX_ROLE_TEXT)
+            snprintf(pattern, sizeof pattern, "%s/models_t5_umt5-xxl-enc-%s.pth", folder,
+                     !strcmp(folder, "distill_models") ? "bf16" : folder + strlen("distill_"));
+        else if (!strcmp(folder, "distill_models"))
+            snprintf(pattern, sizeof pattern, "distill_models/distill_model.safetensors");
         else
-            snprintf(pattern, sizeof pattern, "%s", below);
+            snprintf(pattern, sizeof pattern, "%s/*block*", folder);
         add_include(includes, sizeof includes, pattern);
         r->needed_bytes += f->published;
     }

@@ -334,6 +334,41 @@ static void test_doctor_names_what_is_broken(void **state)
     remove_tree(s.dir);
 }
 
+/* A flat folder: the index knows of a last block that is not there, the tokenizer ends early, and
+ * the command speaks of the repository's folders, not of this one's. */
+static void test_doctor_of_a_flat_folder(void **state)
+{
+    static const char index[] = "{\"weight_map\":{\"a\":\"block_0.safetensors\",\"b\":"
+                                "\"block_3.safetensors\",\"c\":\"other.safetensors\"}}";
+    static const char *const files[] = {"block_0.safetensors",   "block_2.safetensors",
+                                        "non_block.safetensors", "models_t5_umt5-xxl-enc-int8.pth",
+                                        "Wan2.1_VAE.pth",        NULL};
+    (void)state;
+    scratch s = scratch_open();
+    lx_status status;
+    lx_err err = {0};
+    touch_all(&s, files);
+    put_file(in(&s, "m.safetensors.index.json"), index, sizeof index - 1);
+    put_file(in(&s, "tokenizer.json"), "{\"model\": {\"vocab\": [[\"a\", 0", 28);
+    assert_int_equal(truncate(in(&s, "Wan2.1_VAE.pth"), 300), 0);
+    json_t *root = json_loads(run_doctor(s.dir, 1, &status, &err), 0, NULL);
+    assert_int_equal(status, LX_ECONFIG);
+    assert_string_equal(state_of(root, "/block_0."), "ok");
+    assert_string_equal(state_of(root, "/block_1."), "missing"); /* a gap */
+    assert_string_equal(state_of(root, "/block_2."), "ok");
+    assert_string_equal(state_of(root, "/block_3."), "missing"); /* only the index knows */
+    assert_string_equal(state_of(root, "other."), "not listed");
+    assert_string_equal(state_of(root, "tokenizer.json"), "truncated");
+    assert_int_equal(json_array_size(json_object_get(root, "files")), 8);
+    const char *command = json_string_value(json_object_get(root, "download"));
+    assert_non_null(strstr(command, " \"distill_int8/*block*\""));
+    assert_non_null(strstr(command, " \"distill_int8/Wan2.1_VAE.pth\""));
+    assert_non_null(strstr(command, " \"google/umt5-xxl/*\""));
+    assert_null(strstr(command, "enc-int8"));
+    json_decref(root);
+    remove_tree(s.dir);
+}
+
 static void test_doctor_of_an_empty_folder(void **state)
 {
     (void)state;
@@ -361,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_one_part),
         cmocka_unit_test(test_doctor_finds_all_sound),
         cmocka_unit_test(test_doctor_names_what_is_broken),
+        cmocka_unit_test(test_doctor_of_a_flat_folder),
         cmocka_unit_test(test_doctor_of_an_empty_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
