@@ -5,7 +5,9 @@
 #include "lx_process.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -45,27 +47,48 @@ const char *lx_bytes_text(uint64_t bytes, char *text, size_t room)
     return text;
 }
 
-static volatile sig_atomic_t is_interrupted;
+/* Interrupts are waited for by a thread of their own and blocked in all others. A handler would run
+ * on a computing thread, and generated code of oneDNN's products does not survive a signal frame on
+ * its stack: interrupted there, it corrupted the heap. */
+static atomic_bool is_interrupted;
 
-static void on_interrupt(int number)
+static void *wait_for_interrupts(void *unused)
 {
-    (void)number;
-    is_interrupted = 1;
-    signal(SIGINT, SIG_DFL); /* both: the second signal need not be of the same kind */
-    signal(SIGTERM, SIG_DFL);
+    (void)unused;
+    sigset_t set;
+    int number = 0;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    while (sigwait(&set, &number))
+        ;
+    atomic_store(&is_interrupted, true);
+    while (sigwait(&set, &number))
+        ;
+    signal(number, SIG_DFL); /* asked twice: now */
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+    return NULL;
 }
 
 void lx_catch_interrupt(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM};
-    struct sigaction old, catch = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
-    sigemptyset(&catch.sa_mask);
-    for (int i = 0; i < 2; i++)
-        if (!sigaction(numbers[i], NULL, &old) && old.sa_handler != SIG_IGN)
-            sigaction(numbers[i], &catch, NULL);
+    static atomic_bool is_caught;
+    pthread_t thread;
+    sigset_t set;
+    if (atomic_exchange(&is_caught, true))
+        return;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (pthread_create(&thread, NULL, wait_for_interrupts, NULL))
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL); /* then a signal ends the process at once */
+    else
+        pthread_detach(thread);
 }
 
 bool lx_interrupted(void)
 {
-    return is_interrupted;
+    return atomic_load(&is_interrupted);
 }

@@ -161,7 +161,7 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     *out = stage; /* the caller closes it, whatever happens from here on */
     stage->kind = kind;
     stage->replica = args.replica;
-    stage->wake_fd = -1;
+    stage->wake_fd = stage->term_fd = -1;
     stage->opened_s = lx_now_s();
     stage->progress = (lx_progress){.step = progress_step, .self = stage};
     status = read_handover(stage, args.handover, err);
@@ -175,8 +175,9 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
                        lx_stage_kind_name(kind), stage->config.stage[kind].n_replicas);
     const char *slow = getenv("LX2V_TEST_SLOW_UNIT_MS"); /* for tests: a machine 100 times slower */
     stage->slow_ms = slow ? atoi(slow) : 0;
-    stage_catch_term(stage);
-    status = start_control(stage, err);
+    status = stage_catch_term(stage, err);
+    if (status == LX_OK)
+        status = start_control(stage, err);
     if (status == LX_OK)
         post_hello(stage);
     return status;
@@ -497,6 +498,8 @@ void lx_stage_close(lx_stage **stage, const lx_err *err)
         stage_control_join(s);
     lx_bus_close(&s->bus);
     lx_share_close(&s->desk);
+    if (s->term_fd >= 0)
+        close(s->term_fd);
     if (s->wake_fd >= 0) {
         close(s->wake_fd);
         pthread_cond_destroy(&s->news);

@@ -7,9 +7,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "lx_log.h"
@@ -18,28 +18,22 @@
 #define TICK_MS 100 /* progress is told at most this often */
 #define FLUSH_S 1.0
 
-/* A signal handler can only reach globals: whether TERM came, and whom to wake. */
-static atomic_int term_came;
-static atomic_int term_wake_fd = -1;
-
-static void on_term(int signal_number)
+/* Blocked in every thread and read here: a handler would run on a computing thread (lx_process.c
+ * says what that did). */
+lx_status stage_catch_term(lx_stage *stage, lx_err *err)
 {
-    (void)signal_number;
-    int saved = errno;
-    atomic_store(&term_came, 1);
-    uint64_t one = 1;
-    int fd = atomic_load(&term_wake_fd);
-    if (fd >= 0 && write(fd, &one, sizeof one) < 0)
-        errno = 0; /* the tick finds the flag anyway */
-    errno = saved;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    stage->term_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return stage->term_fd < 0 ? lx_fail(err, LX_ESTAGE, "signalfd: %s", strerror(errno)) : LX_OK;
 }
 
-void stage_catch_term(lx_stage *stage)
+static bool term_came(const lx_stage *stage)
 {
-    (void)stage;
-    struct sigaction action = {.sa_handler = on_term, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
+    struct signalfd_siginfo info;
+    return read(stage->term_fd, &info, sizeof info) == sizeof info;
 }
 
 static void wake_control(lx_stage *stage)
@@ -208,9 +202,10 @@ static void beat_if_due(lx_stage *stage, double *last_s, uint64_t *last_moved)
 static void sleep_until_woken(lx_stage *stage)
 {
     struct pollfd fds[] = {{.fd = lx_bus_fd(stage->bus), .events = POLLIN},
-                           {.fd = stage->wake_fd, .events = POLLIN}};
+                           {.fd = stage->wake_fd, .events = POLLIN},
+                           {.fd = stage->term_fd, .events = POLLIN}};
     uint64_t count;
-    poll(fds, 2, TICK_MS);
+    poll(fds, 3, TICK_MS);
     if (read(stage->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
         LX_D("wake-up descriptor: %s", strerror(errno));
 }
@@ -218,8 +213,9 @@ static void sleep_until_woken(lx_stage *stage)
 /* Whether the thread shall end: asked to, and all said (or a second gone by). */
 static bool is_over(lx_stage *stage, double *closing_s)
 {
+    bool is_told = term_came(stage);
     pthread_mutex_lock(&stage->lock);
-    if (atomic_load(&term_came) && !stage->stop) {
+    if (is_told && !stage->stop) {
         stage->stop = true;
         pthread_cond_broadcast(&stage->news);
     }
@@ -239,7 +235,6 @@ void *stage_control_thread(void *self)
     static lx_msg msg; /* this thread's only */
     double last_beat_s = 0, closing_s = 0;
     uint64_t last_moved = 0;
-    atomic_store(&term_wake_fd, stage->wake_fd);
     for (;;) {
         send_outbox(stage);
         while (lx_bus_receive(stage->bus, NULL, &msg, 0, NULL) == LX_OK)
@@ -249,7 +244,6 @@ void *stage_control_thread(void *self)
         beat_if_due(stage, &last_beat_s, &last_moved);
         sleep_until_woken(stage);
     }
-    atomic_store(&term_wake_fd, -1);
     return NULL;
 }
 

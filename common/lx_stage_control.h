@@ -35,6 +35,7 @@ struct lx_stage {
     pthread_t control;
     bool has_control;
     int wake_fd; /* wakes the control thread */
+    int term_fd; /* SIGTERM as a file */
 
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t news;  /* wakes the working thread */
@@ -58,7 +59,7 @@ void stage_end_job(lx_stage *stage, const lx_msg *msg);
 void *stage_control_thread(void *stage);
 /** Send what is queued (for at most a second), then end the thread. */
 void stage_control_join(lx_stage *stage);
-/** SIGTERM is an order to stop. */
-void stage_catch_term(lx_stage *stage);
+/** SIGTERM is an order to stop. Call before any thread is made. */
+lx_status stage_catch_term(lx_stage *stage, lx_err *err);
 
 #endif
