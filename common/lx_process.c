@@ -73,10 +73,10 @@ static void *wait_for_interrupts(void *unused)
 
 void lx_catch_interrupt(void)
 {
-    static atomic_bool is_caught;
+    static _Atomic pid_t caught_in; /* a forked child has no such thread yet */
     pthread_t thread;
     sigset_t set;
-    if (atomic_exchange(&is_caught, true))
+    if (atomic_exchange(&caught_in, getpid()) == getpid())
         return;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
