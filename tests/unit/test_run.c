@@ -252,11 +252,12 @@ static void test_inputs_are_widened(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        /* first: it forks, and the others leave a thread that waits for interrupts */
+        cmocka_unit_test(test_an_interrupt_stops_the_work_and_leaves_nothing),
         cmocka_unit_test(test_flags_are_read),
         cmocka_unit_test(test_flags_are_refused),
         cmocka_unit_test(test_help_ends_with_success),
         cmocka_unit_test(test_outputs_are_copied_and_written),
-        cmocka_unit_test(test_an_interrupt_stops_the_work_and_leaves_nothing),
         cmocka_unit_test(test_dumps_are_checked_before_the_work),
         cmocka_unit_test(test_inputs_are_widened),
     };
