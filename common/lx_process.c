@@ -47,10 +47,10 @@ const char *lx_bytes_text(uint64_t bytes, char *text, size_t room)
     return text;
 }
 
-/* Interrupts are waited for by a thread of their own and blocked in all others. A handler ran on a
- * computing thread, and the heap was found corrupt in oneDNN 2.6's sgemm soon after ("corrupted size
- * vs. prev_size", again and again; never since). Why is not proven: perhaps its generated code keeps
- * data where a signal's frame goes. */
+/* Interrupts are waited for by a thread of their own and blocked in all others. When a handler ran
+ * on a computing thread, the heap was found corrupt in oneDNN 2.6's sgemm soon after ("corrupted
+ * size vs. prev_size", again and again; never since). Why is not proven: perhaps its generated code
+ * keeps data where a signal's frame goes. */
 static atomic_bool is_interrupted;
 
 static void *wait_for_interrupts(void *unused)
