@@ -8,27 +8,60 @@
 
 #include "lx_backend.h"
 
+static lx_status check_mat(const lx_exec *x, const char *what, const lx_mat *m, lx_dtype dtype,
+                           int64_t width, lx_err *err)
+{
+    if (lx_mat_is_sane(x, m, true) && m->dtype == dtype && m->cols == width)
+        return LX_OK;
+    return lx_fail(err, LX_EJOB,
+                   "attention: %s is %s [%" PRId64 ", %" PRId64 "], rows %" PRId64
+                   " apart; %s of %" PRId64 " columns is needed",
+                   what, lx_dtype_name(m->dtype), m->rows, m->cols, m->stride, lx_dtype_name(dtype),
+                   width);
+}
+
+lx_status lx_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_mat *k, const lx_mat *v,
+                        int64_t n_heads, lx_kv *out, lx_err *err)
+{
+    lx_status status = check_mat(x, "k", k, x->rows, k->cols, err);
+    if (status == LX_OK)
+        status = check_mat(x, "v", v, x->value, k->cols, err);
+    if (status != LX_OK)
+        return status;
+    if (n_heads < 1 || k->cols % n_heads || v->rows != k->rows)
+        return lx_fail(err, LX_EJOB,
+                       "attention of %" PRId64 " keys, %" PRId64 " values, %" PRId64
+                       " heads in %" PRId64 " columns is not possible",
+                       k->rows, v->rows, n_heads, k->cols);
+    lx_kv kv = {.kind = kind,
+                .n = k->rows,
+                .n_heads = n_heads,
+                .head_dim = k->cols / n_heads,
+                .k = *k,
+                .v = *v};
+    status = x->backend->kv_prepare(x, kind, &kv, err);
+    if (status == LX_OK)
+        *out = kv;
+    return status;
+}
+
 lx_status lx_attention(lx_exec *x, const lx_attention_args *args, lx_err *err)
 {
-    const lx_attention_args *a = args;
-    if (!lx_matrix_is_sane(a->n_heads, a->head_dim) || a->n_q < 1 || a->n_k < 1)
+    const lx_kv *kv = args->kv;
+    int64_t width = kv->n_heads * kv->head_dim;
+    lx_status status = check_mat(x, "q", &args->q, x->rows, width, err);
+    if (status == LX_OK)
+        status = check_mat(x, "out", &args->out, x->rows, width, err);
+    if (status != LX_OK)
+        return status;
+    if (args->out.rows != args->q.rows)
         return lx_fail(err, LX_EJOB,
-                       "attention of %" PRId64 " queries, %" PRId64 " keys, %" PRId64
-                       " heads of %" PRId64 " is not possible",
-                       a->n_q, a->n_k, a->n_heads, a->head_dim);
-    int64_t width = a->n_heads * a->head_dim;
-    const int64_t stride[4] = {a->q_stride, a->k_stride, a->v_stride, a->out_stride};
-    const int64_t rows[4] = {a->n_q, a->n_k, a->n_k, a->n_q};
-    for (int i = 0; i < 4; i++)
-        if (stride[i] < width || !lx_matrix_is_sane(rows[i], stride[i]))
-            return lx_fail(err, LX_EJOB,
-                           "attention: %" PRId64 " rows of %" PRId64 " floats cannot be %" PRId64
-                           " apart",
-                           rows[i], width, stride[i]);
-    if (a->rel && a->n_q != a->n_k)
+                       "attention of %" PRId64 " queries cannot have %" PRId64 " results",
+                       args->q.rows, args->out.rows);
+    if (args->rel && args->q.rows != kv->n)
         return lx_fail(err, LX_EJOB,
                        "attention with relative positions needs as many queries (%" PRId64
                        ") as keys (%" PRId64 ")",
-                       a->n_q, a->n_k);
-    return x->backend->attention(x, a, err);
+                       args->q.rows, kv->n);
+    return x->backend->attention(x, args, err);
 }

@@ -6,27 +6,48 @@
  *           out[i,h,:] = sum_j softmax_j(s)[h,i,j] v[j,h,:]
  *           rel: UMT5's relative position bias; key_bias: ln(512 - n) for the collapsed padding key
  * Shapes    q [n_q, n_heads, head_dim], k and v [n_k, n_heads, head_dim], each with its own row
- *           stride in floats; head_dim any (64, 128, 384 in Wan). No mask, not causal.
- * Numbers   f32 products, online softmax in f32, fixed order of summation.
- * Tests     tests/kernels/test_attention.c
+ *           stride; head_dim any (64, 128, 384 in Wan). No mask, not causal.
+ * Numbers   CPU: f32 products, online softmax in f32. A card: BF16 products with f32 sums, or
+ *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16
+ *           (attention.md a). Fixed order of summation everywhere.
+ * Tests     tests/kernels/test_attention.c, tests/gpu/test_cuda_attention.c
  */
 #ifndef LX_ATTENTION_H
 #define LX_ATTENTION_H
 
 #include "lx_exec.h"
 
+typedef enum lx_attention_kind {
+    LX_ATTENTION_PLAIN, /* the device's own float products */
+    LX_ATTENTION_INT8   /* INT8 q k^T where the device and head_dim allow, else as PLAIN */
+} lx_attention_kind;
+
+/* Keys and values as this device's attention reads them. Plain data; its memory is borrowed from
+ * the arena and from k and v. */
+typedef struct lx_kv {
+    lx_attention_kind kind; /* what was made */
+    int64_t n, n_heads, head_dim;
+    lx_mat k, v;
+    int8_t *codes; /* INT8: [n, n_heads * head_dim] of k - mean; else NULL */
+    float *scale;  /* INT8: one per group of keys and head */
+    float *k_mean; /* INT8: [n_heads * head_dim] */
+} lx_kv;
+
+/** Prepare keys (x->rows) and values (x->value), [n, n_heads * head_dim] each. INT8 codes are taken
+ *  from the arena; k and v themselves stay borrowed. */
+lx_status lx_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_mat *k, const lx_mat *v,
+                        int64_t n_heads, lx_kv *out, lx_err *err);
+
 typedef struct lx_attention_args {
-    const float *q, *k, *v;
-    int64_t q_stride, k_stride, v_stride; /* floats between rows (tokens) */
-    int64_t n_q, n_k, n_heads, head_dim;
+    lx_mat q; /* x->rows, [n_q, n_heads * head_dim] */
+    const lx_kv *kv;
     float scale;           /* 1/sqrt(128) for the DiT, 1 for UMT5 */
     const float *rel;      /* [n_heads, n_q + n_k - 1] or NULL; needs n_q == n_k */
     const float *key_bias; /* [n_k] or NULL */
-    float *out;            /* [n_q, n_heads, head_dim]; must not overlap the inputs */
-    int64_t out_stride;
+    lx_mat out;            /* x->rows, [n_q, n_heads * head_dim]; must not overlap the inputs */
 } lx_attention_args;
 
 lx_status lx_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
-void lx_attention_ref(const lx_attention_args *args);
+void lx_attention_ref(const lx_attention_args *args); /* all F32 */
 
 #endif

@@ -11,29 +11,32 @@
 /* s32 holds 2^17 products of at most 127 * 128: codes of activations are never -128. */
 #define K_MAX_I8 ((int64_t)1 << 17)
 
-lx_dtype lx_linear_act_dtype(const lx_weight *w)
+lx_dtype lx_linear_act_dtype(const lx_exec *x, const lx_weight *w)
 {
-    if (w->dtype == LX_DTYPE_I8)
-        return LX_DTYPE_I8;
-    return w->dtype == LX_DTYPE_F8_E4M3 && w->scale ? LX_DTYPE_F8_E4M3 : LX_DTYPE_F32;
+    return x->backend->act_dtype(x, w);
 }
 
-static bool is_act_dtype(lx_dtype dtype)
+static bool is_coded(lx_dtype dtype)
 {
-    return dtype == LX_DTYPE_F32 || dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+    return dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+}
+
+static bool is_act_dtype(const lx_exec *x, lx_dtype dtype)
+{
+    return dtype == LX_DTYPE_F32 || dtype == x->rows || is_coded(dtype);
 }
 
 lx_status lx_act_take(lx_exec *x, lx_dtype dtype, int64_t rows, int64_t cols, lx_act *out,
                       lx_err *err)
 {
-    if (!is_act_dtype(dtype) || !lx_matrix_is_sane(rows, cols))
+    if (!is_act_dtype(x, dtype) || !lx_matrix_is_sane(rows, cols))
         return lx_fail(err, LX_EJOB, "activations %s [%" PRId64 ", %" PRId64 "] are not possible",
                        lx_dtype_name(dtype), rows, cols);
     lx_act act = {.dtype = dtype, .rows = rows, .cols = cols};
     size_t mark = lx_arena_mark(x->arena);
     uint64_t bytes = (uint64_t)rows * (uint64_t)cols * lx_dtype_size(dtype);
     lx_status status = lx_arena_take(x->arena, (size_t)bytes, &act.data, err);
-    if (status == LX_OK && dtype != LX_DTYPE_F32)
+    if (status == LX_OK && is_coded(dtype))
         status = lx_arena_take_f32(x->arena, (uint64_t)rows, &act.scale, err);
     if (status != LX_OK) {
         lx_arena_reset(x->arena, mark);
@@ -43,20 +46,39 @@ lx_status lx_act_take(lx_exec *x, lx_dtype dtype, int64_t rows, int64_t cols, lx
     return LX_OK;
 }
 
-static lx_status check_act(const lx_act *act, lx_err *err)
+static lx_status check_act(const lx_exec *x, const lx_act *act, lx_err *err)
 {
-    bool has_scale = act->dtype == LX_DTYPE_F32 || act->scale;
-    if (is_act_dtype(act->dtype) && has_scale && act->data &&
+    bool has_scale = !is_coded(act->dtype) || act->scale;
+    if (is_act_dtype(x, act->dtype) && has_scale && act->data &&
         lx_matrix_is_sane(act->rows, act->cols))
         return LX_OK;
     return lx_fail(err, LX_EJOB, "activations %s [%" PRId64 ", %" PRId64 "] cannot be used",
                    lx_dtype_name(act->dtype), act->rows, act->cols);
 }
 
-lx_status lx_quantize_rows(lx_exec *x, const float *in, lx_act *out, lx_err *err)
+lx_status lx_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err)
 {
-    lx_status status = check_act(out, err);
-    return status == LX_OK ? x->backend->quantize_rows(x, in, out, err) : status;
+    lx_status status = check_act(x, out, err);
+    if (status != LX_OK)
+        return status;
+    if (!lx_mat_is_sane(x, in, false) || in->rows != out->rows || in->cols != out->cols)
+        return lx_fail(err, LX_EJOB,
+                       "%s [%" PRId64 ", %" PRId64 "] cannot be quantized to %s [%" PRId64
+                       ", %" PRId64 "]",
+                       lx_dtype_name(in->dtype), in->rows, in->cols, lx_dtype_name(out->dtype),
+                       out->rows, out->cols);
+    return x->backend->quantize_rows(x, in, out, err);
+}
+
+lx_status lx_act_of(lx_exec *x, const lx_mat *rows, const lx_weight *w, lx_act *out, lx_err *err)
+{
+    lx_dtype dtype = lx_linear_act_dtype(x, w);
+    if (rows->dtype == dtype && rows->stride == rows->cols) {
+        *out = (lx_act){.dtype = dtype, .rows = rows->rows, .cols = rows->cols, .data = rows->data};
+        return LX_OK;
+    }
+    lx_status status = lx_act_take(x, dtype, rows->rows, rows->cols, out, err);
+    return status == LX_OK ? lx_quantize_rows(x, rows, out, err) : status;
 }
 
 /* Rows and columns of a weight as a matrix; false if it is none. */
@@ -75,7 +97,8 @@ static bool matrix_of(const lx_weight *w, int64_t *n, int64_t *k)
     return lx_matrix_is_sane(*n, cols);
 }
 
-static lx_status check_weight(const lx_weight *w, const lx_act *in, int64_t *n, lx_err *err)
+static lx_status check_weight(const lx_exec *x, const lx_weight *w, const lx_act *in, int64_t *n,
+                              lx_err *err)
 {
     char shape[128];
     lx_shape_text(&w->shape, shape, sizeof shape);
@@ -93,31 +116,70 @@ static lx_status check_weight(const lx_weight *w, const lx_act *in, int64_t *n, 
         return lx_fail(err, LX_EJOB, "%s: %s is no dtype for a linear", w->name,
                        lx_dtype_name(w->dtype));
     }
-    if (in->dtype != lx_linear_act_dtype(w))
+    lx_dtype wanted = lx_linear_act_dtype(x, w);
+    bool is_widened = in->dtype == LX_DTYPE_F32 && !is_coded(wanted);
+    if (in->dtype != wanted && !is_widened)
         return lx_fail(err, LX_EJOB, "%s: takes %s activations, got %s", w->name,
-                       lx_dtype_name(lx_linear_act_dtype(w)), lx_dtype_name(in->dtype));
+                       lx_dtype_name(wanted), lx_dtype_name(in->dtype));
+    return LX_OK;
+}
+
+/* Everything but the output. *n: its columns. */
+static lx_status check_product(const lx_exec *x, const lx_act *in, const lx_weight *w,
+                               const lx_epilogue *e, int64_t *n, lx_err *err)
+{
+    lx_status status = check_act(x, in, err);
+    if (status == LX_OK)
+        status = check_weight(x, w, in, n, err);
+    if (status != LX_OK)
+        return status;
+    if (e->bias && !lx_weight_is_vector(e->bias, *n))
+        return lx_fail(err, LX_EJOB, "%s: the bias of %s needs %" PRId64 " elements", e->bias->name,
+                       w->name, *n);
+    if ((int)e->activation < 0 || e->activation > LX_ACTIVATION_SILU)
+        return lx_fail(err, LX_EJOB, "%s: activation %d does not exist", w->name,
+                       (int)e->activation);
+    if (e->mul &&
+        (!lx_mat_is_sane(x, e->mul, false) || e->mul->rows != in->rows || e->mul->cols != *n))
+        return lx_fail(err, LX_EJOB, "%s: factors of %s [%" PRId64 ", %" PRId64 "] do not fit",
+                       w->name, lx_dtype_name(e->mul->dtype), e->mul->rows, e->mul->cols);
     return LX_OK;
 }
 
 lx_status lx_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *epilogue,
-                    float *out, int64_t out_stride, lx_err *err)
+                    const lx_mat *out, lx_err *err)
 {
     static const lx_epilogue nothing = {0};
     const lx_epilogue *e = epilogue ? epilogue : &nothing;
     int64_t n = 0;
-    lx_status status = check_act(in, err);
-    if (status == LX_OK)
-        status = check_weight(w, in, &n, err);
+    lx_status status = check_product(x, in, w, e, &n, err);
     if (status != LX_OK)
         return status;
-    if (e->bias && !lx_weight_is_vector(e->bias, n))
-        return lx_fail(err, LX_EJOB, "%s: the bias of %s needs %" PRId64 " elements", e->bias->name,
-                       w->name, n);
-    if ((int)e->activation < 0 || e->activation > LX_ACTIVATION_SILU)
-        return lx_fail(err, LX_EJOB, "%s: activation %d does not exist", w->name,
-                       (int)e->activation);
-    if (out_stride < n || !lx_matrix_is_sane(in->rows, out_stride))
-        return lx_fail(err, LX_EJOB, "%s: rows of %" PRId64 " outputs cannot be %" PRId64 " apart",
-                       w->name, n, out_stride);
-    return x->backend->linear(x, in, w, e, out, out_stride, err);
+    if (!lx_mat_is_sane(x, out, true) || out->rows != in->rows || out->cols != n ||
+        (e->add_to_out && out->dtype != LX_DTYPE_F32))
+        return lx_fail(err, LX_EJOB,
+                       "%s: %" PRId64 " rows of %" PRId64 " outputs do not go into %s [%" PRId64
+                       ", %" PRId64 "], rows %" PRId64 " apart",
+                       w->name, in->rows, n, lx_dtype_name(out->dtype), out->rows, out->cols,
+                       out->stride);
+    return x->backend->linear(x, in, w, e, out, NULL, err);
+}
+
+lx_status lx_linear_to_act(lx_exec *x, const lx_act *in, const lx_weight *w,
+                           const lx_epilogue *epilogue, lx_act *out, lx_err *err)
+{
+    static const lx_epilogue nothing = {0};
+    const lx_epilogue *e = epilogue ? epilogue : &nothing;
+    int64_t n = 0;
+    lx_status status = check_product(x, in, w, e, &n, err);
+    if (status == LX_OK)
+        status = check_act(x, out, err);
+    if (status != LX_OK)
+        return status;
+    if (out->rows != in->rows || out->cols != n || e->mul || e->gate || e->add_to_out)
+        return lx_fail(err, LX_EJOB,
+                       "%s: %" PRId64 " rows of %" PRId64 " outputs do not go into codes [%" PRId64
+                       ", %" PRId64 "]",
+                       w->name, in->rows, n, out->rows, out->cols);
+    return x->backend->linear(x, in, w, e, NULL, out, err);
 }

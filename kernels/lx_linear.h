@@ -19,24 +19,30 @@
 #include "lx_exec.h"
 #include "weights/lx_weights.h"
 
-/* Activations as a linear reads them: f32 rows, or codes with one scale per row. */
+/* Activations as a linear reads them: dense rows of numbers, or codes with one scale per row. */
 typedef struct lx_act {
-    lx_dtype dtype; /* F32, I8 or F8_E4M3 */
+    lx_dtype dtype; /* F32, the exec's rows, I8 or F8_E4M3 */
     int64_t rows, cols;
     void *data;   /* [rows, cols] */
-    float *scale; /* [rows] for I8 and F8_E4M3; NULL for F32 */
+    float *scale; /* [rows] for I8 and F8_E4M3; else NULL */
 } lx_act;
 
-/** The activation dtype that a weight wants: I8 -> I8, F8_E4M3 with scale -> F8_E4M3, else F32. */
-lx_dtype lx_linear_act_dtype(const lx_weight *w);
+/** The activation dtype that a weight wants: I8 -> I8; F8_E4M3 with scale -> F8_E4M3 where the device
+ *  multiplies it; else x->rows. A float weight also takes F32 (on a card: widened for up to 8 rows,
+ *  else rounded to x->rows). */
+lx_dtype lx_linear_act_dtype(const lx_exec *x, const lx_weight *w);
 
 /** Take an lx_act of the given kind from the arena. */
 lx_status lx_act_take(lx_exec *x, lx_dtype dtype, int64_t rows, int64_t cols, lx_act *out,
                       lx_err *err);
 
-/** out <- quantize (or copy) in [rows, cols] f32 per row, into out's dtype. An all-zero row gets
+/** out <- quantize (or convert) in, F32 or x->rows, per row into out's dtype. An all-zero row gets
  *  zero codes and scale 0 for I8/F8. */
-lx_status lx_quantize_rows(lx_exec *x, const float *in, lx_act *out, lx_err *err);
+lx_status lx_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err);
+
+/** `rows` as the linear of weight w wants to read them: themselves if they are dense and of the
+ *  right dtype, else converted or quantized into the arena. */
+lx_status lx_act_of(lx_exec *x, const lx_mat *rows, const lx_weight *w, lx_act *out, lx_err *err);
 
 typedef enum lx_activation {
     LX_ACTIVATION_NONE,
@@ -47,20 +53,26 @@ typedef enum lx_activation {
 typedef struct lx_epilogue {
     const lx_weight *bias; /* [N] any float dtype; NULL: none */
     lx_activation activation;
-    const float *mul;  /* [M, N] or NULL */
+    const lx_mat *mul; /* [M, N] of F32 or x->rows, or NULL */
     const float *gate; /* [N] or NULL */
     bool add_to_out;   /* residual: out += y */
 } lx_epilogue;
 
 /**
- * out [M, N] f32 <- epilogue(in [M, K] x w [N, K]^T); out's rows are out_stride floats apart
- * (>= N), so that q, k, v can be written into one buffer. in->dtype must be lx_linear_act_dtype(w).
- * w may have more than two dims: [N, K...] is flattened (patch embedding).
+ * out [M, N] <- epilogue(in [M, K] x w [N, K]^T); out is F32, x->rows or x->value, rounded once;
+ * its stride lets q, k, v be written into one buffer. add_to_out needs F32. in->dtype must be
+ * lx_linear_act_dtype(w), or F32 for a float weight. w may have more than two dims: [N, K...] is
+ * flattened (patch embedding).
  */
 lx_status lx_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *epilogue,
-                    float *out, int64_t out_stride, lx_err *err);
+                    const lx_mat *out, lx_err *err);
 
-/** The definition: plain f64 loops (f32 rounding where the formula says so). */
+/** The same, with the result as the next linear reads it: out, taken before, says as what. mul, gate
+ *  and add_to_out are not served. The result is f32 before it is quantized. */
+lx_status lx_linear_to_act(lx_exec *x, const lx_act *in, const lx_weight *w,
+                           const lx_epilogue *epilogue, lx_act *out, lx_err *err);
+
+/** The definition, all F32: plain f64 loops (f32 rounding where the formula says so). */
 void lx_linear_ref(const lx_act *in, const lx_weight *w, const lx_epilogue *epilogue, float *out,
                    int64_t out_stride);
 void lx_quantize_rows_ref(const float *in, lx_act *out);

@@ -82,7 +82,7 @@ void lx_linear_ref(const lx_act *in, const lx_weight *w, const lx_epilogue *epil
         for (int64_t n = 0; n < n_out; n++) {
             double y = activate(product(in, w, e->bias, m, n), e->activation);
             if (e->mul)
-                y *= (double)e->mul[m * n_out + n];
+                y *= (double)((const float *)e->mul->data)[m * e->mul->stride + n];
             if (e->gate)
                 y *= (double)e->gate[n];
             float *o = &out[m * out_stride + n];

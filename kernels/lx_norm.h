@@ -26,7 +26,8 @@ typedef struct lx_norm {
     const float *scale;      /* [cols] modulation or NULL; applied as (1 + scale) */
 } lx_norm;
 
-/** in [rows, cols] f32 -> out (its dtype decides). in and out->data may be the same for F32. */
+/** in [rows, cols] f32 -> out (its dtype decides; F32, x->rows or codes). in and out->data may be
+ *  the same for F32. shift and scale are f32 in device memory. */
 lx_status lx_norm_rows(lx_exec *x, const float *in, const lx_norm *norm, lx_act *out, lx_err *err);
 void lx_norm_rows_ref(const float *in, const lx_norm *norm, lx_act *out);
 

@@ -24,26 +24,22 @@ lx_status lx_patchify(lx_exec *x, const lx_patch_dims *dims, const float *latent
                       lx_err *err)
 {
     lx_status status = check(dims, err);
-    if (status == LX_OK && !x->is_dry)
-        x->backend->patch->patchify(dims, latent, rows, x->n_threads);
-    return status;
+    return status == LX_OK ? x->backend->patchify(x, dims, latent, rows, err) : status;
 }
 
 lx_status lx_unpatchify(lx_exec *x, const lx_patch_dims *dims, const float *rows, float *latent,
                         lx_err *err)
 {
     lx_status status = check(dims, err);
-    if (status == LX_OK && !x->is_dry)
-        x->backend->patch->unpatchify(dims, rows, latent, x->n_threads);
-    return status;
+    return status == LX_OK ? x->backend->unpatchify(x, dims, rows, latent, err) : status;
 }
 
 lx_status lx_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t *first, lx_err *err)
 {
     if (n < 0)
         return lx_fail(err, LX_EJOB, "finite check of %" PRId64 " values", n);
-    *first = x->is_dry ? -1 : x->backend->patch->find_nonfinite(in, n);
-    return LX_OK;
+    *first = -1;
+    return x->backend->find_nonfinite(x, in, n, first, err);
 }
 
 /* One loop nest for both directions; `order` gives the place inside a row. */

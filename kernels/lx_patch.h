@@ -32,13 +32,4 @@ lx_status lx_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t *fir
 void lx_patchify_ref(const lx_patch_dims *dims, const float *latent, float *rows);
 void lx_unpatchify_ref(const lx_patch_dims *dims, const float *rows, float *latent);
 
-/* What a device implements; arguments are checked before. Not for model code. */
-typedef struct lx_patch_ops {
-    void (*patchify)(const lx_patch_dims *dims, const float *latent, float *rows, int n_threads);
-    void (*unpatchify)(const lx_patch_dims *dims, const float *rows, float *latent, int n_threads);
-    int64_t (*find_nonfinite)(const float *in, int64_t n);
-} lx_patch_ops;
-
-extern const lx_patch_ops lx_patch_ops_cpu;
-
 #endif

@@ -28,25 +28,25 @@ lx_status lx_rope_table_build(lx_exec *x, lx_grid grid, int64_t head_dim, lx_rop
     return status;
 }
 
-lx_status lx_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width, int64_t row_stride,
-                          const lx_weight *gain, float eps, const lx_rope_table *table, lx_err *err)
+lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, const lx_weight *gain,
+                          float eps, const lx_rope_table *table, lx_err *err)
 {
-    if (!lx_matrix_is_sane(tokens, width) || row_stride < width ||
-        !lx_matrix_is_sane(tokens, row_stride))
+    int64_t tokens = q->rows, width = q->cols;
+    if (!lx_mat_is_sane(x, q, false) || first_token < 0)
         return lx_fail(err, LX_EJOB,
                        "q/k of %" PRId64 " tokens x %" PRId64 ", %" PRId64
-                       " floats apart, are not possible",
-                       tokens, width, row_stride);
+                       " numbers apart, are not possible",
+                       tokens, width, q->stride);
     if (!lx_weight_is_vector(gain, width) || !(eps >= 0))
         return lx_fail(err, LX_EJOB, "%s: the q/k norm needs %" PRId64 " floating elements",
                        gain->name, width);
     if (table && width % table->head_dim)
         return lx_fail(err, LX_EJOB, "width %" PRId64 " is no multiple of heads of %" PRId64, width,
                        table->head_dim);
-    if (table && table->grid.t * table->grid.h * table->grid.w != tokens)
+    if (table && table->grid.t * table->grid.h * table->grid.w - tokens < first_token)
         return lx_fail(err, LX_EJOB,
-                       "%" PRId64 " tokens do not fill a grid of %" PRId64 " x %" PRId64
-                       " x %" PRId64,
-                       tokens, table->grid.t, table->grid.h, table->grid.w);
-    return x->backend->qk_norm_rope(x, q, tokens, width, row_stride, gain, eps, table, err);
+                       "%" PRId64 " tokens from %" PRId64 " on are not in a grid of %" PRId64
+                       " x %" PRId64 " x %" PRId64,
+                       tokens, first_token, table->grid.t, table->grid.h, table->grid.w);
+    return x->backend->qk_norm_rope(x, q, first_token, gain, eps, table, err);
 }

@@ -31,12 +31,11 @@ typedef struct lx_rope_table {
 lx_status lx_rope_table_build(lx_exec *x, lx_grid grid, int64_t head_dim, lx_rope_table *out,
                               lx_err *err);
 
-/** In place on q [tokens, n_heads * head_dim], rows row_stride floats apart. gain [width].
- *  table NULL: norm only (cross-attention); then tokens and head_dim come from the arguments. */
-lx_status lx_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width, int64_t row_stride,
-                          const lx_weight *gain, float eps, const lx_rope_table *table,
-                          lx_err *err);
-void lx_qk_norm_rope_ref(float *q, int64_t tokens, int64_t width, int64_t row_stride,
-                         const lx_weight *gain, float eps, const lx_rope_table *table);
+/** In place on q [tokens, n_heads * head_dim], F32 or x->rows; its rows are tokens first_token.. of
+ *  the grid. gain [width]. table NULL: norm only (cross-attention). */
+lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, const lx_weight *gain,
+                          float eps, const lx_rope_table *table, lx_err *err);
+void lx_qk_norm_rope_ref(const lx_mat *q, int64_t first_token, const lx_weight *gain, float eps,
+                         const lx_rope_table *table);
 
 #endif

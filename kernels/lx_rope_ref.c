@@ -25,12 +25,13 @@ static double angle(const lx_rope_table *table, int64_t s, int64_t p)
     return (double)at * pow(10000, -2.0 * (double)i / (double)(2 * n));
 }
 
-void lx_qk_norm_rope_ref(float *q, int64_t tokens, int64_t width, int64_t row_stride,
-                         const lx_weight *gain, float eps, const lx_rope_table *table)
+void lx_qk_norm_rope_ref(const lx_mat *q, int64_t first_token, const lx_weight *gain, float eps,
+                         const lx_rope_table *table)
 {
     const char *bytes = gain->data;
-    for (int64_t s = 0; s < tokens; s++) {
-        float *row = q + s * row_stride;
+    const int64_t width = q->cols;
+    for (int64_t s = 0; s < q->rows; s++) {
+        float *row = (float *)q->data + s * q->stride;
         double square = 0;
         for (int64_t i = 0; i < width; i++)
             square += (double)row[i] * (double)row[i] / (double)width;
@@ -41,7 +42,7 @@ void lx_qk_norm_rope_ref(float *q, int64_t tokens, int64_t width, int64_t row_st
             row[i] = (float)((double)g * (double)row[i] * rstd);
         }
         for (int64_t i = 0; table && i < width; i += 2) {
-            double theta = angle(table, s, i % table->head_dim / 2);
+            double theta = angle(table, first_token + s, i % table->head_dim / 2);
             double a = (double)row[i], b = (double)row[i + 1];
             row[i] = (float)(a * cos(theta) - b * sin(theta));
             row[i + 1] = (float)(a * sin(theta) + b * cos(theta));

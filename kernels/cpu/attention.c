@@ -33,33 +33,34 @@ typedef struct task {
 static int add_keys(const job *j, const task *t, int64_t k0, int64_t n)
 {
     const lx_attention_args *a = j->a;
-    const float *k = a->k + k0 * a->k_stride + t->h * a->head_dim;
-    const float *v = a->v + k0 * a->v_stride + t->h * a->head_dim;
-    lx_gemm scores = {.b_is_transposed = true, .m = t->n, .n = n, .k = a->head_dim};
-    scores.lda = a->q_stride;
-    scores.ldb = a->k_stride;
+    const lx_kv *kv = a->kv;
+    const float *k = (const float *)kv->k.data + k0 * kv->k.stride + t->h * kv->head_dim;
+    const float *v = (const float *)kv->v.data + k0 * kv->v.stride + t->h * kv->head_dim;
+    lx_gemm scores = {.b_is_transposed = true, .m = t->n, .n = n, .k = kv->head_dim};
+    scores.lda = a->q.stride;
+    scores.ldb = kv->k.stride;
     scores.ldc = n;
     scores.alpha = a->scale;
     int code = lx_dnnl_sgemm(&scores, t->q, k, t->scores);
     for (int64_t i = 0; i < t->n && !code; i++) {
-        float *s = t->scores + i * n, *out = t->out + i * a->out_stride;
+        float *s = t->scores + i * n, *out = t->out + i * a->out.stride;
         const float *rel = NULL;
         if (a->rel)
-            rel = a->rel + t->h * (2 * a->n_q - 1) + k0 - (t->i0 + i) + a->n_q - 1;
+            rel = a->rel + t->h * (2 * kv->n - 1) + k0 - (t->i0 + i) + kv->n - 1;
         float max = j->rows->score_max(s, rel, a->key_bias ? a->key_bias + k0 : NULL, n);
         if (k0 && max > t->max[i]) {
             float factor = t->max[i] - max;
             j->rows->exp_sum(&factor, 1, 0);
             t->sum[i] *= factor;
-            j->rows->scale(out, a->head_dim, factor);
+            j->rows->scale(out, kv->head_dim, factor);
         }
         t->max[i] = k0 && t->max[i] > max ? t->max[i] : max;
         float sum = j->rows->exp_sum(s, n, t->max[i]);
         t->sum[i] = k0 ? t->sum[i] + sum : sum;
     }
-    lx_gemm values = {.m = t->n, .n = a->head_dim, .k = n, .lda = n, .alpha = 1};
-    values.ldb = a->v_stride;
-    values.ldc = a->out_stride;
+    lx_gemm values = {.m = t->n, .n = kv->head_dim, .k = n, .lda = n, .alpha = 1};
+    values.ldb = kv->v.stride;
+    values.ldc = a->out.stride;
     values.beta = k0 ? 1.0f : 0.0f;
     return code ? code : lx_dnnl_sgemm(&values, t->scores, v, t->out);
 }
@@ -67,35 +68,43 @@ static int add_keys(const job *j, const task *t, int64_t k0, int64_t n)
 static int run_task(const job *j, int64_t index)
 {
     const lx_attention_args *a = j->a;
+    const lx_kv *kv = a->kv;
     task t = {.h = index / j->q_tiles, .i0 = index % j->q_tiles * j->tile_q};
-    t.n = lx_min_i64(j->tile_q, a->n_q - t.i0);
-    t.q = a->q + t.i0 * a->q_stride + t.h * a->head_dim;
-    t.out = a->out + t.i0 * a->out_stride + t.h * a->head_dim;
+    t.n = lx_min_i64(j->tile_q, a->q.rows - t.i0);
+    t.q = (const float *)a->q.data + t.i0 * a->q.stride + t.h * kv->head_dim;
+    t.out = (float *)a->out.data + t.i0 * a->out.stride + t.h * kv->head_dim;
     t.scores = j->scratch + lx_cpu_thread() * j->per_thread;
     t.max = t.scores + j->tile_q * j->tile_k;
     t.sum = t.max + j->tile_q;
-    for (int64_t k0 = 0; k0 < a->n_k; k0 += j->tile_k) {
-        int code = add_keys(j, &t, k0, lx_min_i64(j->tile_k, a->n_k - k0));
+    for (int64_t k0 = 0; k0 < kv->n; k0 += j->tile_k) {
+        int code = add_keys(j, &t, k0, lx_min_i64(j->tile_k, kv->n - k0));
         if (code)
             return code;
     }
     for (int64_t i = 0; i < t.n; i++)
-        j->rows->scale(t.out + i * a->out_stride, a->head_dim, 1.0f / t.sum[i]);
+        j->rows->scale(t.out + i * a->out.stride, kv->head_dim, 1.0f / t.sum[i]);
     return 0;
+}
+
+lx_status lx_cpu_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err)
+{
+    (void)x, (void)kind, (void)err;
+    kv->kind = LX_ATTENTION_PLAIN; /* float products are fast here */
+    return LX_OK;
 }
 
 lx_status lx_cpu_attention(lx_exec *x, const lx_attention_args *args, lx_err *err)
 {
     job j = {.a = args, .rows = lx_rows_best()};
-    j.tile_q = lx_min_i64(args->n_q, TILE_Q);
-    j.tile_k = lx_min_i64(args->n_k, TILE_K);
-    j.q_tiles = lx_ceil_div(args->n_q, j.tile_q);
+    j.tile_q = lx_min_i64(args->q.rows, TILE_Q);
+    j.tile_k = lx_min_i64(args->kv->n, TILE_K);
+    j.q_tiles = lx_ceil_div(args->q.rows, j.tile_q);
     j.per_thread = j.tile_q * (j.tile_k + 2);
     size_t mark = lx_arena_mark(x->arena);
     int code = 0;
     lx_status status = lx_cpu_take_per_thread(x, &j.per_thread, &j.scratch, err);
     if (status == LX_OK && !x->is_dry) {
-        int64_t tasks = j.q_tiles * args->n_heads;
+        int64_t tasks = j.q_tiles * args->kv->n_heads;
 #pragma omp parallel for schedule(dynamic) num_threads(x->n_threads) if (tasks > 1)
         for (int64_t i = 0; i < tasks; i++)
             lx_cpu_note(&code, run_task(&j, i));

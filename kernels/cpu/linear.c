@@ -85,7 +85,7 @@ static lx_row_epilogue row_epilogue(const job *j, int64_t m, int64_t n0)
         .w_scale = j->w->scale ? j->w->scale + n0 : NULL,
         .bias = j->bias ? j->bias + n0 : NULL,
         .activation = e->activation,
-        .mul = e->mul ? e->mul + m * j->n + n0 : NULL,
+        .mul = e->mul ? (const float *)e->mul->data + m * e->mul->stride + n0 : NULL,
         .gate = e->gate ? e->gate + n0 : NULL,
         .add_to_out = e->add_to_out,
     };
@@ -194,10 +194,12 @@ static int run_tile(const job *j, int64_t i)
     return j->m <= FEW_ROWS ? dot_tile(j, &s) : float_tile(j, &s);
 }
 
-lx_status lx_cpu_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
-                        float *out, int64_t out_stride, lx_err *err)
+static lx_status linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
+                        const lx_mat *out, lx_err *err)
 {
-    job j = {.in = in, .w = w, .e = e, .out = out, .out_stride = out_stride, .m = in->rows};
+    job j = {.in = in, .w = w, .e = e, .m = in->rows};
+    j.out = out->data;
+    j.out_stride = out->stride;
     j.n = w->shape.dim[0];
     j.k = in->cols;
     j.rows = lx_rows_best();
@@ -218,6 +220,34 @@ lx_status lx_cpu_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const 
     }
     lx_arena_reset(x->arena, mark);
     return status;
+}
+
+lx_status lx_cpu_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
+                        const lx_mat *out, lx_act *act, lx_err *err)
+{
+    if (out)
+        return linear(x, in, w, e, out, err);
+    if (act->dtype == LX_DTYPE_F32) {
+        lx_mat dense = lx_mat_f32(act->data, act->rows, act->cols);
+        return linear(x, in, w, e, &dense, err);
+    }
+    lx_mat rows;
+    size_t mark = lx_arena_mark(x->arena);
+    lx_status status = lx_mat_take(x, LX_DTYPE_F32, act->rows, act->cols, &rows, err);
+    if (status == LX_OK)
+        status = linear(x, in, w, e, &rows, err);
+    if (status == LX_OK)
+        status = lx_cpu_quantize_rows(x, &rows, act, err);
+    lx_arena_reset(x->arena, mark);
+    return status;
+}
+
+lx_dtype lx_cpu_act_dtype(const lx_exec *x, const lx_weight *w)
+{
+    (void)x;
+    if (w->dtype == LX_DTYPE_I8)
+        return LX_DTYPE_I8;
+    return w->dtype == LX_DTYPE_F8_E4M3 && w->scale ? LX_DTYPE_F8_E4M3 : LX_DTYPE_F32;
 }
 
 static void quantize_row(const float *in, lx_act *out, int64_t m)
@@ -245,13 +275,13 @@ void lx_cpu_quantize_row(const float *in, lx_act *out, int64_t row)
         quantize_row(in, out, row);
 }
 
-lx_status lx_cpu_quantize_rows(lx_exec *x, const float *in, lx_act *out, lx_err *err)
+lx_status lx_cpu_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err)
 {
     (void)err;
     if (x->is_dry)
         return LX_OK;
 #pragma omp parallel for schedule(static) num_threads(x->n_threads) if (out->rows > 1)
     for (int64_t m = 0; m < out->rows; m++)
-        lx_cpu_quantize_row(in + m * out->cols, out, m);
+        lx_cpu_quantize_row((const float *)in->data + m * in->stride, out, m);
     return LX_OK;
 }

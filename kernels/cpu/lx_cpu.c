@@ -153,11 +153,15 @@ static const char *describe(const lx_exec *x)
 }
 
 #define CPU_ENTRIES                                                                                \
-    .name = "cpu", .describe = describe, .quantize_rows = lx_cpu_quantize_rows,                    \
-    .linear = lx_cpu_linear, .norm_rows = lx_cpu_norm_rows,                                        \
+    .name = "cpu", .describe = describe, .upload = lx_cpu_copy, .download = lx_cpu_copy,           \
+    .copy = lx_cpu_copy, .zero = lx_cpu_zero, .mat_widen = lx_cpu_mat_widen,                       \
+    .wait = lx_cpu_nothing, .pace = lx_cpu_nothing, .act_dtype = lx_cpu_act_dtype,                 \
+    .quantize_rows = lx_cpu_quantize_rows, .linear = lx_cpu_linear, .norm_rows = lx_cpu_norm_rows, \
     .rope_table_build = lx_cpu_rope_table_build, .qk_norm_rope = lx_cpu_qk_norm_rope,              \
-    .attention = lx_cpu_attention, .silu = lx_cpu_silu, .axpby = lx_cpu_axpby,                     \
-    .gather_rows = lx_cpu_gather_rows, .conv = &lx_conv_ops_cpu, .patch = &lx_patch_ops_cpu
+    .kv_prepare = lx_cpu_kv_prepare, .attention = lx_cpu_attention, .silu = lx_cpu_silu,           \
+    .axpby = lx_cpu_axpby, .widen = lx_cpu_widen, .patchify = lx_cpu_patchify,                     \
+    .unpatchify = lx_cpu_unpatchify, .find_nonfinite = lx_cpu_find_nonfinite,                      \
+    .conv = &lx_conv_ops_cpu
 
 const lx_backend *lx_backend_cpu(void)
 {

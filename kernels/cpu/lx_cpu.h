@@ -57,20 +57,33 @@ lx_status lx_cpu_vector(lx_exec *x, const lx_weight *w, int64_t n, const float *
 /** One row of lx_quantize_rows; in may be the row itself if out is F32. */
 void lx_cpu_quantize_row(const float *in, lx_act *out, int64_t row);
 
-lx_status lx_cpu_quantize_rows(lx_exec *x, const float *in, lx_act *out, lx_err *err);
+lx_dtype lx_cpu_act_dtype(const lx_exec *x, const lx_weight *w);
+lx_status lx_cpu_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err);
 lx_status lx_cpu_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
-                        float *out, int64_t out_stride, lx_err *err);
+                        const lx_mat *out, lx_act *act, lx_err *err);
 lx_status lx_cpu_norm_rows(lx_exec *x, const float *in, const lx_norm *norm, lx_act *out,
                            lx_err *err);
 lx_status lx_cpu_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err);
-lx_status lx_cpu_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width,
-                              int64_t row_stride, const lx_weight *gain, float eps,
-                              const lx_rope_table *table, lx_err *err);
+lx_status lx_cpu_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token,
+                              const lx_weight *gain, float eps, const lx_rope_table *table,
+                              lx_err *err);
+lx_status lx_cpu_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err);
 lx_status lx_cpu_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
 lx_status lx_cpu_silu(lx_exec *x, const float *in, int64_t n, float *out, lx_err *err);
 lx_status lx_cpu_axpby(lx_exec *x, float a, const float *in, float b, int64_t n, float *out,
                        lx_err *err);
-lx_status lx_cpu_gather_rows(lx_exec *x, const lx_weight *weight, const int32_t *ids, int64_t n,
-                             float *out, lx_err *err);
+lx_status lx_cpu_widen(lx_exec *x, const lx_weight *weight, int64_t n, float *out, lx_err *err);
+lx_status lx_cpu_patchify(lx_exec *x, const lx_patch_dims *dims, const float *latent, float *rows,
+                          lx_err *err);
+lx_status lx_cpu_unpatchify(lx_exec *x, const lx_patch_dims *dims, const float *rows, float *latent,
+                            lx_err *err);
+lx_status lx_cpu_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t *first,
+                                lx_err *err);
+
+/* copy.c: host to host */
+lx_status lx_cpu_copy(lx_exec *x, void *dst, const void *src, size_t bytes, lx_err *err);
+lx_status lx_cpu_zero(lx_exec *x, void *dst, size_t bytes, lx_err *err);
+lx_status lx_cpu_mat_widen(lx_exec *x, const lx_mat *in, float *out, lx_err *err);
+lx_status lx_cpu_nothing(lx_exec *x, lx_err *err);
 
 #endif

@@ -9,11 +9,14 @@
 #include "lx_cpu.h"
 #include "lx_patch.h"
 
-static void patchify(const lx_patch_dims *d, const float *latent, float *rows, int n_threads)
+lx_status lx_cpu_patchify(lx_exec *x, const lx_patch_dims *d, const float *latent, float *rows,
+                          lx_err *err)
 {
+    (void)err;
+    if (x->is_dry)
+        return LX_OK;
     int64_t h2 = d->h / 2, w2 = d->w / 2, n = d->t * h2, area = d->t * d->h * d->w;
-    (void)n_threads;
-#pragma omp parallel for schedule(static) num_threads(n_threads)
+#pragma omp parallel for schedule(static) num_threads(x->n_threads)
     for (int64_t r = 0; r < n; r++) { /* r = t * h2 + i; latent row 2i of frame t */
         const float *top = latent + (r / h2 * d->h + r % h2 * 2) * d->w;
         float *out = rows + r * w2 * 4 * d->channels;
@@ -24,13 +27,17 @@ static void patchify(const lx_patch_dims *d, const float *latent, float *rows, i
                 out[2] = in[d->w], out[3] = in[d->w + 1];
             }
     }
+    return LX_OK;
 }
 
-static void unpatchify(const lx_patch_dims *d, const float *rows, float *latent, int n_threads)
+lx_status lx_cpu_unpatchify(lx_exec *x, const lx_patch_dims *d, const float *rows, float *latent,
+                            lx_err *err)
 {
+    (void)err;
+    if (x->is_dry)
+        return LX_OK;
     int64_t h2 = d->h / 2, w2 = d->w / 2, n = d->t * h2, area = d->t * d->h * d->w;
-    (void)n_threads;
-#pragma omp parallel for schedule(static) num_threads(n_threads)
+#pragma omp parallel for schedule(static) num_threads(x->n_threads)
     for (int64_t r = 0; r < n; r++) {
         float *top = latent + (r / h2 * d->h + r % h2 * 2) * d->w;
         const float *row = rows + r * w2 * 4 * d->channels;
@@ -41,15 +48,16 @@ static void unpatchify(const lx_patch_dims *d, const float *rows, float *latent,
                 out[d->w] = row[2 * d->channels + c], out[d->w + 1] = row[3 * d->channels + c];
             }
     }
+    return LX_OK;
 }
 
-static int64_t find_nonfinite(const float *in, int64_t n)
+lx_status lx_cpu_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t *first, lx_err *err)
 {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(in[i]))
-            return i;
-    return -1;
+    (void)err;
+    for (int64_t i = 0; i < n && !x->is_dry; i++)
+        if (!isfinite(in[i])) {
+            *first = i;
+            break;
+        }
+    return LX_OK;
 }
-
-const lx_patch_ops lx_patch_ops_cpu = {
-    .patchify = patchify, .unpatchify = unpatchify, .find_nonfinite = find_nonfinite};

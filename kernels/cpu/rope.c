@@ -70,10 +70,11 @@ static void token_row(const lx_rope_table *table, int64_t s, float *out)
     memcpy(out + front + side, table->w + w * side, (size_t)side * sizeof *out);
 }
 
-lx_status lx_cpu_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t width,
-                              int64_t row_stride, const lx_weight *gain, float eps,
-                              const lx_rope_table *table, lx_err *err)
+lx_status lx_cpu_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token,
+                              const lx_weight *gain, float eps, const lx_rope_table *table,
+                              lx_err *err)
 {
+    const int64_t tokens = q->rows, width = q->cols;
     const lx_rows *rows = lx_rows_best();
     int64_t head_dim = table ? table->head_dim : 0, per_thread = head_dim;
     lx_row_affine affine = {0};
@@ -85,13 +86,14 @@ lx_status lx_cpu_qk_norm_rope(lx_exec *x, float *q, int64_t tokens, int64_t widt
     if (status == LX_OK && !x->is_dry) {
 #pragma omp parallel for schedule(static) num_threads(x->n_threads) if (tokens > 1)
         for (int64_t s = 0; s < tokens; s++) {
-            float *row = q + s * row_stride, *turn = scratch + lx_cpu_thread() * per_thread;
+            float *row = (float *)q->data + s * q->stride,
+                  *turn = scratch + lx_cpu_thread() * per_thread;
             lx_row_affine a = affine;
             double square = rows->sum_squares(row, width, 0) / (double)width;
             a.rstd = 1 / sqrt(square + (double)eps);
             rows->affine(row, row, width, &a);
             if (table)
-                token_row(table, s, turn);
+                token_row(table, first_token + s, turn);
             for (int64_t i = 0; table && i < width; i += head_dim)
                 rows->rotate(row + i, turn, head_dim);
         }
