@@ -10,13 +10,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define ARENA_ALIGN 64
+#define ARENA_ALIGN 256
 /* A dry arena counts from here, so that its addresses are neither NULL nor mapped. */
 #define DRY_BASE ((uintptr_t)4096)
 
 struct lx_arena {
     unsigned char *base; /* owned; NULL if dry */
     size_t bytes, mark, peak;
+    void (*release)(void *self, void *memory); /* NULL: munmap, unless is_foreign */
+    void *self;
+    bool is_foreign;
 };
 
 static uint64_t available_bytes(void)
@@ -46,6 +49,18 @@ lx_status lx_arena_create(lx_arena **out, size_t bytes, lx_err *err)
     return LX_OK;
 }
 
+lx_status lx_arena_create_on(lx_arena **out, void *memory, size_t bytes,
+                             void (*release)(void *self, void *memory), void *self, lx_err *err)
+{
+    lx_arena *arena = calloc(1, sizeof *arena);
+    if (!arena)
+        return lx_fail(err, LX_EAGAIN, "out of memory for an arena's record");
+    *arena = (lx_arena){
+        .base = memory, .bytes = bytes, .release = release, .self = self, .is_foreign = true};
+    *out = arena;
+    return LX_OK;
+}
+
 lx_status lx_arena_create_dry(lx_arena **out, lx_err *err)
 {
     lx_arena *arena = calloc(1, sizeof *arena);
@@ -59,7 +74,9 @@ void lx_arena_destroy(lx_arena **arena)
 {
     if (!arena || !*arena)
         return;
-    if ((*arena)->base)
+    if ((*arena)->release)
+        (*arena)->release((*arena)->self, (*arena)->base);
+    else if ((*arena)->base && !(*arena)->is_foreign)
         munmap((*arena)->base, (*arena)->bytes);
     free(*arena);
     *arena = NULL;

@@ -20,10 +20,14 @@ typedef struct lx_arena lx_arena;
 
 /** Reserve and touch `bytes`. LX_EAGAIN with needed and available figures if they are not there. */
 lx_status lx_arena_create(lx_arena **out, size_t bytes, lx_err *err);
+/** The same over memory that exists, a card's for example; `release` (may be NULL) gets it when the
+ *  arena is destroyed. memory is moved on success. */
+lx_status lx_arena_create_on(lx_arena **out, void *memory, size_t bytes,
+                             void (*release)(void *self, void *memory), void *self, lx_err *err);
 lx_status lx_arena_create_dry(lx_arena **out, lx_err *err);
 void lx_arena_destroy(lx_arena **arena);
 
-/** Take `bytes`, 64-byte aligned, uninitialised. LX_EJOB with figures when it is too small. */
+/** Take `bytes`, 256-byte aligned (a card's widest accesses), uninitialised. LX_EJOB with figures when it is too small. */
 lx_status lx_arena_take(lx_arena *arena, size_t bytes, void **out, lx_err *err);
 
 /** Take n floats, the commonest need; n is checked. */

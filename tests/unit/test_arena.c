@@ -21,8 +21,8 @@ static void test_takes_are_aligned_and_bounded(void **state)
     assert_int_equal(lx_arena_create(&arena, 1024, NULL), LX_OK);
     assert_int_equal(lx_arena_take(arena, 1, &a, NULL), LX_OK);
     assert_int_equal(lx_arena_take(arena, 100, &b, NULL), LX_OK);
-    assert_int_equal((uintptr_t)b % 64, 0);
-    assert_int_equal((char *)b - (char *)a, 64);
+    assert_int_equal((uintptr_t)b % 256, 0);
+    assert_int_equal((char *)b - (char *)a, 256);
     size_t mark = lx_arena_mark(arena);
     assert_int_equal(lx_arena_take(arena, 1024, &b, &err), LX_EJOB);
     assert_non_null(strstr(err.message, "planned"));

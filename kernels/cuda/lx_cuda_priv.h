@@ -1,0 +1,72 @@
+/*
+ * lx_cuda_priv.h - what our side's families of a card share
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef LX_CUDA_PRIV_H
+#define LX_CUDA_PRIV_H
+
+#include "lx_backend.h"
+#include "lx_cuda.h"
+#include "lx_cuda_module.h"
+
+struct lx_cuda {
+    lx_card card;
+    void *library;                /* dlopen'd; NULL in a plan */
+    const lx_cuda_module *module; /* NULL in a plan */
+    lx_cuda_dev *dev;             /* NULL in a plan */
+    int pace;                     /* which of the two pace events is the older */
+    bool is_paced[2];
+    char text[160]; /* describe */
+};
+
+/* The last events are lx_exec_pace's. */
+enum { LX_CUDA_PACE_EVENT = LX_CUDA_EVENTS, LX_CUDA_EVENTS_ALL = LX_CUDA_EVENTS + 2 };
+
+/** A code of the module as a status: out of memory LX_EAGAIN, all else LX_ESTAGE (a card that failed
+ *  once fails for ever in this process). `what` is the operation, for the message. */
+lx_status lx_cuda_status(const lx_cuda *cuda, int code, const char *what, lx_err *err);
+
+static inline lx_cu_vec lx_cu_vec_of(const lx_weight *w)
+{
+    return w ? (lx_cu_vec){(int)w->dtype, w->data} : (lx_cu_vec){0, NULL};
+}
+
+static inline lx_cu_mat lx_cu_mat_of(const lx_mat *m)
+{
+    return m ? (lx_cu_mat){(int)m->dtype, m->rows, m->cols, m->stride, m->data}
+             : (lx_cu_mat){0, 0, 0, 0, NULL};
+}
+
+/* linear.c */
+lx_dtype lx_cuda_act_dtype(const lx_exec *x, const lx_weight *w);
+lx_status lx_cuda_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err);
+lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
+                         const lx_mat *out, lx_act *act, lx_err *err);
+
+/* rows.c */
+lx_status lx_cuda_norm_rows(lx_exec *x, const float *in, const lx_norm *norm, lx_act *out,
+                            lx_err *err);
+lx_status lx_cuda_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err);
+lx_status lx_cuda_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token,
+                               const lx_weight *gain, float eps, const lx_rope_table *table,
+                               lx_err *err);
+lx_status lx_cuda_silu(lx_exec *x, const float *in, int64_t n, float *out, lx_err *err);
+lx_status lx_cuda_axpby(lx_exec *x, float a, const float *in, float b, int64_t n, float *out,
+                        lx_err *err);
+lx_status lx_cuda_widen(lx_exec *x, const lx_weight *weight, int64_t n, float *out, lx_err *err);
+lx_status lx_cuda_mat_widen(lx_exec *x, const lx_mat *in, float *out, lx_err *err);
+lx_status lx_cuda_patchify(lx_exec *x, const lx_patch_dims *dims, const float *latent, float *rows,
+                           lx_err *err);
+lx_status lx_cuda_unpatchify(lx_exec *x, const lx_patch_dims *dims, const float *rows,
+                             float *latent, lx_err *err);
+lx_status lx_cuda_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t *first,
+                                 lx_err *err);
+
+/* attention.c */
+lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err);
+lx_status lx_cuda_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
+
+/* conv.c, colour.c */
+extern const struct lx_conv_ops lx_conv_ops_cuda;
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * lx_cuda.h - op families on an NVIDIA card
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Opens a card for one process and makes the exec that runs on it. All CUDA code is the
+ *           module liblx2v_cuda.so, loaded here at run time: nothing else of ours links CUDA, so
+ *           every binary starts without a driver and can say what is missing.
+ * Plan      lx_exec_plan_cuda makes a dry exec for a card that need not be in this machine: which
+ *           kernels run and what they need follows from lx_card alone.
+ * Threads   One lx_cuda, one thread; lx_cuda_copy_* (the copy queue) may be used from one other.
+ * Tests     tests/gpu
+ */
+#ifndef LX_CUDA_H
+#define LX_CUDA_H
+
+#include "lx_exec.h"
+
+typedef struct lx_cuda lx_cuda; /* one open card: context, queues, handles */
+
+/* What decides which kernels run. */
+typedef struct lx_card {
+    char name[96];
+    int index;            /* in PCI order; -1: not in this machine */
+    int major, minor;     /* compute capability */
+    int n_sm;             /* multiprocessors */
+    int shared_bytes;     /* shared memory that a block may have */
+    uint64_t total_bytes; /* of device memory */
+} lx_card;
+
+/** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
+bool lx_card_has_fp8(const lx_card *card);
+
+/**
+ * Load the module and open card `index` (PCI order). module: path of liblx2v_cuda.so; NULL: beside
+ * this program or in ../lib.
+ *
+ * @retval LX_ECONFIG  no driver, no module, a driver that is too old, no such card, a card below
+ *                     compute capability 8.0: what was found and what is needed
+ * @retval LX_EAGAIN   the card has no memory for a context at this moment
+ */
+lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err);
+void lx_cuda_close(lx_cuda **cuda);
+const lx_card *lx_cuda_card(const lx_cuda *cuda);
+/** Free and total bytes as the driver tells them now. */
+lx_status lx_cuda_memory(lx_cuda *cuda, uint64_t *free_bytes, uint64_t *total_bytes, lx_err *err);
+
+/** An arena of device memory, taken once. LX_EAGAIN with needed and free figures. */
+lx_status lx_cuda_arena(lx_cuda *cuda, size_t bytes, lx_arena **out, lx_err *err);
+
+/** The exec on an open card; n_threads is for what the host prepares. */
+lx_status lx_exec_open_cuda(lx_exec *out, lx_cuda *cuda, lx_arena *arena, lx_arena *host,
+                            lx_err *err);
+/** A dry exec on a card of this kind. Both arenas are dry; *out keeps its own copy of the card. */
+lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card *card, lx_arena *arena, lx_arena *host,
+                            lx_err *err);
+void lx_exec_plan_done(lx_exec *x); /* frees what lx_exec_plan_cuda made */
+
+/* --- the copy queue: weights on their way to the card while kernels run ---------------------- */
+
+/** Pinned host memory, for the few buffers that copies start from. */
+lx_status lx_cuda_pin(lx_cuda *cuda, size_t bytes, void **out, lx_err *err);
+void lx_cuda_unpin(lx_cuda *cuda, void *memory);
+
+#define LX_CUDA_EVENTS 64 /* per card; who uses which is the caller's affair */
+
+/** Queue a copy from pinned memory to the card on the copy queue. */
+lx_status lx_cuda_copy_in(lx_cuda *cuda, void *dst, const void *src_pinned, size_t bytes,
+                          lx_err *err);
+typedef enum lx_cuda_queue { LX_CUDA_COMPUTE, LX_CUDA_COPY } lx_cuda_queue;
+/** Mark the place that `queue` has reached. */
+lx_status lx_cuda_mark(lx_cuda *cuda, int event, lx_cuda_queue queue, lx_err *err);
+/** Work queued from now on `queue` begins after the mark; an event never marked is passed. */
+lx_status lx_cuda_after(lx_cuda *cuda, int event, lx_cuda_queue queue, lx_err *err);
+/** The host waits until the mark is reached. */
+lx_status lx_cuda_reached(lx_cuda *cuda, int event, lx_err *err);
+
+#endif
