@@ -4,6 +4,7 @@
 #
 #   deploy/packages.sh            what building and running needs
 #   deploy/packages.sh --test     also what tests/run.sh needs
+#   deploy/packages.sh --bundle   also what deploy/bundle.sh needs
 #   deploy/packages.sh --list     only print what is missing; exit 1 if anything is
 #
 # Debian 12, Debian 13 and Ubuntu 24.04. What differs between them in names is here and nowhere
@@ -38,6 +39,16 @@ test_needs=(
     "shellcheck"
     "procps"       # the pipeline tests look at processes
 )
+bundle_needs=(
+    "patchelf"     # library paths relative to the bundle
+    "binutils"     # readelf, strip
+    "xz-utils"
+    "dpkg-dev"     # unpacks the distribution's source of FFmpeg (--slim)
+    "make"
+    "nasm"         # FFmpeg's assembler
+    "libx264-dev"
+    "zlib1g-dev"   # for PNG
+)
 
 libraries="gcc (C17), cmake >= 3.22, ninja, pkg-config, libzmq >= 4.3.3, czmq >= 4.2, msgpack-c >= 4, libyaml,
   jansson >= 2.13, utf8proc, oneDNN 2.6 or 3, FFmpeg 5 to 7 with libx264 (libavcodec, libavformat,
@@ -50,16 +61,18 @@ die() {
 }
 
 with_tests=0
+with_bundle=0
 list_only=0
 for argument in "$@"; do
     case $argument in
     --test) with_tests=1 ;;
+    --bundle) with_bundle=1 ;;
     --list) list_only=1 ;;
     -h | --help)
-        sed -n '2,11s/^# \{0,1\}//p' "$0"
+        sed -n '2,12s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
-    *) die "unknown option $argument; accepted are --test, --list, --help" ;;
+    *) die "unknown option $argument; accepted are --test, --bundle, --list, --help" ;;
     esac
 done
 
@@ -140,6 +153,9 @@ look() {
 needs=("${build_needs[@]}")
 if [ "$with_tests" -eq 1 ]; then
     needs+=("${test_needs[@]}")
+fi
+if [ "$with_bundle" -eq 1 ]; then
+    needs+=("${bundle_needs[@]}")
 fi
 
 look

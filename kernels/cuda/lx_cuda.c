@@ -2,6 +2,7 @@
  * lx_cuda.c - finding the module, opening a card, and the card's table of op families
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <assert.h>
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <stdio.h>
