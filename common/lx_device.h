@@ -74,7 +74,7 @@ typedef struct lx_card_link { /* from one card to another */
 
 typedef struct lx_cards {
     char driver[32];  /* "580.65.06"; "" without a driver */
-    char reason[256]; /* why there is no driver, or no card; "" if all is well */
+    char reason[512]; /* why there is no driver, or no card; "" if all is well */
     int cuda;         /* of the driver: 13000 = 13.0; 0: unknown */
     int cuda_needed;  /* by this build; 0: built without CUDA */
     bool has_nvml;
