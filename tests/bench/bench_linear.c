@@ -106,14 +106,15 @@ static void bench_linear(bench *b, lx_dtype dtype, int64_t m, int64_t n, int64_t
     if (dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3)
         w.scale = scale;
     lx_act act;
-    must(b, lx_act_take(&b->x, lx_linear_act_dtype(&w), m, k, &act, &b->err));
+    must(b, lx_act_take(&b->x, lx_linear_act_dtype(&b->x, &w), m, k, &act, &b->err));
+    lx_mat rows = lx_mat_f32(in, m, k), result = lx_mat_f32(out, m, n);
     lx_weight bias = {.name = "b", .dtype = LX_DTYPE_F32, .shape = {1, {n}}, .data = scale};
     lx_epilogue e = {.bias = &bias, .gate = scale, .add_to_out = true};
     double best = 1e9, spent = 0;
     for (int i = 0; i < 20 && (i < 3 || spent < 1); i++) {
-        must(b, lx_quantize_rows(&b->x, in, &act, &b->err));
+        must(b, lx_quantize_rows(&b->x, &rows, &act, &b->err));
         double t = now_s();
-        must(b, lx_linear(&b->x, &act, &w, &e, out, n, &b->err));
+        must(b, lx_linear(&b->x, &act, &w, &e, &result, &b->err));
         t = now_s() - t;
         best = t < best ? t : best;
         spent += t;
@@ -129,17 +130,16 @@ static void bench_attention(bench *b, int64_t n_q, int64_t n_k, int64_t heads, i
 {
     size_t mark = lx_arena_mark(b->x.arena);
     int64_t width = heads * dim;
-    float *q = take(b, n_q * width), *k = take(b, n_k * width), *v = take(b, n_k * width);
-    lx_attention_args a = {.q = q, .k = k, .v = v, .out = take(b, n_q * width)};
-    fill(q, n_q * width);
-    fill(k, n_k * width);
-    fill(v, n_k * width);
-    a.q_stride = a.k_stride = a.v_stride = a.out_stride = width;
-    a.n_q = n_q;
-    a.n_k = n_k;
-    a.n_heads = heads;
-    a.head_dim = dim;
-    a.scale = 0.1f;
+    float *in[3] = {take(b, n_q * width), take(b, n_k * width), take(b, n_k * width)};
+    for (int i = 0; i < 3; i++)
+        fill(in[i], (i ? n_k : n_q) * width);
+    lx_mat k = lx_mat_f32(in[1], n_k, width), v = lx_mat_f32(in[2], n_k, width);
+    lx_kv kv;
+    must(b, lx_kv_prepare(&b->x, LX_ATTENTION_PLAIN, &k, &v, heads, &kv, &b->err));
+    lx_attention_args a = {.q = lx_mat_f32(in[0], n_q, width),
+                           .kv = &kv,
+                           .scale = 0.1f,
+                           .out = lx_mat_f32(take(b, n_q * width), n_q, width)};
     double best = 1e9, spent = 0;
     for (int i = 0; i < 10 && (i < 3 || spent < 2); i++) {
         double t = now_s();

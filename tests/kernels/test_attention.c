@@ -6,9 +6,17 @@
 
 typedef struct problem {
     lx_attention_args a;
+    lx_kv *kv; /* what a points to */
     float *q, *k, *v, *rel, *key_bias, *got, *want, *plain;
     int64_t n_out;
 } problem;
+
+static lx_mat mat(float *data, int64_t rows, int64_t cols, int64_t stride)
+{
+    lx_mat m = lx_mat_f32(data, rows, cols);
+    m.stride = stride;
+    return m;
+}
 
 /* biases: 1 rel, 2 key_bias. slack: floats between rows beyond the width. */
 static problem make(int input, const int64_t dims[4], int64_t slack, int biases, float scale)
@@ -25,55 +33,75 @@ static problem make(int input, const int64_t dims[4], int64_t slack, int biases,
     p.got = check_floats(p.n_out);
     p.want = check_floats(p.n_out);
     p.plain = check_floats(p.n_out);
-    p.a = (lx_attention_args){p.q,
-                              p.k,
-                              p.v,
-                              stride,
-                              stride,
-                              stride,
-                              n_q,
-                              n_k,
-                              dims[2],
-                              dims[3],
-                              scale,
-                              biases & 1 ? p.rel : NULL,
-                              biases & 2 ? p.key_bias : NULL,
-                              p.got,
-                              stride};
+    p.kv = check_alloc(1, sizeof *p.kv);
+    *p.kv = (lx_kv){.n = n_k,
+                    .n_heads = dims[2],
+                    .head_dim = dims[3],
+                    .k = mat(p.k, n_k, width, stride),
+                    .v = mat(p.v, n_k, width, stride)};
+    p.a = (lx_attention_args){.q = mat(p.q, n_q, width, stride),
+                              .kv = p.kv,
+                              .scale = scale,
+                              .rel = biases & 1 ? p.rel : NULL,
+                              .key_bias = biases & 2 ? p.key_bias : NULL,
+                              .out = mat(p.got, n_q, width, stride)};
     return p;
 }
 
 static void destroy(problem *p)
 {
     free(p->q), free(p->k), free(p->v), free(p->rel), free(p->key_bias);
-    free(p->got), free(p->want), free(p->plain);
+    free(p->got), free(p->want), free(p->plain), free(p->kv);
+}
+
+/* Keys and values prepared, then the attention, as a model does it. */
+static void attend(lx_exec *x, problem *p)
+{
+    lx_mat k = p->kv->k, v = p->kv->v;
+    check_ok(lx_kv_prepare(x, LX_ATTENTION_PLAIN, &k, &v, p->kv->n_heads, p->kv, err));
+    check_ok(lx_attention(x, &p->a, err));
+}
+
+/* Head h of row i. */
+static float *head_of(const lx_mat *m, const lx_kv *kv, int64_t i, int64_t h)
+{
+    return (float *)m->data + i * m->stride + h * kv->head_dim;
+}
+
+/* The relative position bias of a score. */
+static float rel_of(const lx_attention_args *a, int64_t h, int64_t i, int64_t j)
+{
+    int64_t n_q = a->q.rows, n_k = a->kv->n;
+    return a->rel ? a->rel[h * (n_q + n_k - 1) + j - i + n_q - 1] : 0;
 }
 
 /* softmax(q k^T) v in f32, one row at a time: the yardstick of the pass rule. */
 static void plain_attention(const lx_attention_args *a, float *out)
 {
-    float *s = check_floats(a->n_k);
-    for (int64_t h = 0; h < a->n_heads; h++)
-        for (int64_t i = 0; i < a->n_q; i++) {
+    const lx_kv *kv = a->kv;
+    float *s = check_floats(kv->n);
+    for (int64_t h = 0; h < kv->n_heads; h++)
+        for (int64_t i = 0; i < a->q.rows; i++) {
             float max = -HUGE_VALF, total = 0;
-            for (int64_t j = 0; j < a->n_k; j++) {
+            const float *q = head_of(&a->q, kv, i, h);
+            for (int64_t j = 0; j < kv->n; j++) {
                 float dot = 0;
-                for (int64_t c = 0; c < a->head_dim; c++)
-                    dot += a->q[i * a->q_stride + h * a->head_dim + c] *
-                           a->k[j * a->k_stride + h * a->head_dim + c];
+                const float *k = head_of(&kv->k, kv, j, h);
+                for (int64_t c = 0; c < kv->head_dim; c++)
+                    dot += q[c] * k[c];
                 s[j] = dot * a->scale;
-                s[j] += a->rel ? a->rel[h * (a->n_q + a->n_k - 1) + j - i + a->n_q - 1] : 0;
+                s[j] += rel_of(a, h, i, j);
                 s[j] += a->key_bias ? a->key_bias[j] : 0;
                 max = fmaxf(max, s[j]);
             }
-            for (int64_t j = 0; j < a->n_k; j++) {
+            for (int64_t j = 0; j < kv->n; j++) {
                 s[j] = expf(s[j] - max);
                 total += s[j];
             }
-            float *o = out + i * a->out_stride + h * a->head_dim;
-            for (int64_t j = 0; j < a->n_k; j++)
-                for (int64_t c = 0; c < a->head_dim; c++)
-                    o[c] += s[j] / total * a->v[j * a->v_stride + h * a->head_dim + c];
+            float *o = out + i * a->out.stride + h * kv->head_dim;
+            for (int64_t j = 0; j < kv->n; j++)
+                for (int64_t c = 0; c < kv->head_dim; c++)
+                    o[c] += s[j] / total * head_of(&kv->v, kv, j, h)[c];
         }
     free(s);
 }
@@ -81,42 +109,44 @@ static void plain_attention(const lx_attention_args *a, float *out)
 /* The definition in f64 with each weight computed once: lx_attention_ref is for small shapes. */
 static void wide_attention(const lx_attention_args *a, float *out)
 {
-    double *s = check_alloc(a->n_k, sizeof *s), *sum = check_alloc(a->head_dim, sizeof *sum);
-    for (int64_t h = 0; h < a->n_heads; h++)
-        for (int64_t i = 0; i < a->n_q; i++) {
+    const lx_kv *kv = a->kv;
+    double *s = check_alloc(kv->n, sizeof *s), *sum = check_alloc(kv->head_dim, sizeof *sum);
+    for (int64_t h = 0; h < kv->n_heads; h++)
+        for (int64_t i = 0; i < a->q.rows; i++) {
             double max = -HUGE_VAL, total = 0;
-            memset(sum, 0, (size_t)a->head_dim * sizeof *sum);
-            for (int64_t j = 0; j < a->n_k; j++) {
+            const float *q = head_of(&a->q, kv, i, h);
+            memset(sum, 0, (size_t)kv->head_dim * sizeof *sum);
+            for (int64_t j = 0; j < kv->n; j++) {
                 s[j] = 0;
-                for (int64_t c = 0; c < a->head_dim; c++)
-                    s[j] += (double)a->q[i * a->q_stride + h * a->head_dim + c] *
-                            (double)a->k[j * a->k_stride + h * a->head_dim + c];
+                const float *k = head_of(&kv->k, kv, j, h);
+                for (int64_t c = 0; c < kv->head_dim; c++)
+                    s[j] += (double)q[c] * (double)k[c];
                 s[j] *= (double)a->scale;
-                s[j] += a->rel ? (double)a->rel[h * (a->n_q + a->n_k - 1) + j - i + a->n_q - 1] : 0;
+                s[j] += (double)rel_of(a, h, i, j);
                 s[j] += a->key_bias ? (double)a->key_bias[j] : 0;
                 max = fmax(max, s[j]);
             }
-            for (int64_t j = 0; j < a->n_k; j++) {
+            for (int64_t j = 0; j < kv->n; j++) {
                 double e = exp(s[j] - max);
                 total += e;
-                for (int64_t c = 0; c < a->head_dim; c++)
-                    sum[c] += e * (double)a->v[j * a->v_stride + h * a->head_dim + c];
+                for (int64_t c = 0; c < kv->head_dim; c++)
+                    sum[c] += e * (double)head_of(&kv->v, kv, j, h)[c];
             }
-            for (int64_t c = 0; c < a->head_dim; c++)
-                out[i * a->out_stride + h * a->head_dim + c] = (float)(sum[c] / total);
+            for (int64_t c = 0; c < kv->head_dim; c++)
+                out[i * a->out.stride + h * kv->head_dim + c] = (float)(sum[c] / total);
         }
     free(s), free(sum);
 }
 
 static void check_problem(lx_exec *x, problem *p)
 {
-    check_ok(lx_attention(x, &p->a, err));
+    attend(x, p);
     assert_int_equal(lx_arena_mark(x->arena), 0);
     wide_attention(&p->a, p->want);
     plain_attention(&p->a, p->plain);
     char what[96];
-    snprintf(what, sizeof what, "attention %dx%d, %d heads of %d", (int)p->a.n_q, (int)p->a.n_k,
-             (int)p->a.n_heads, (int)p->a.head_dim);
+    snprintf(what, sizeof what, "attention %dx%d, %d heads of %d", (int)p->a.q.rows, (int)p->kv->n,
+             (int)p->kv->n_heads, (int)p->kv->head_dim);
     check_pass(what, p->got, p->plain, p->want, p->n_out);
 }
 
@@ -155,7 +185,7 @@ static void test_attention_over_inputs(void **state)
                 int64_t dims[4] = {is_long ? 11 : 61 + draw, is_long ? 1300 + draw : 61 + draw, 2,
                                    64};
                 problem p = make(input, dims, 0, is_long ? 2 : 3, 1.0f);
-                check_ok(lx_attention(&x, &p.a, err));
+                attend(&x, &p);
                 wide_attention(&p.a, p.want);
                 plain_attention(&p.a, p.plain);
                 error += check_error(p.got, p.want, p.n_out);
@@ -214,8 +244,8 @@ static void test_attention_key_bias_stands_for_copies(void **state)
     memcpy(one.v, full.v, 21 * 64 * sizeof(float));
     memset(one.key_bias, 0, 21 * sizeof(float));
     one.key_bias[20] = logf(64 - 20);
-    check_ok(lx_attention(&x, &full.a, err));
-    check_ok(lx_attention(&x, &one.a, err));
+    attend(&x, &full);
+    attend(&x, &one);
     assert_true(check_error(full.got, one.got, 11 * 64) < 1e-6);
     destroy(&full);
     destroy(&one);
@@ -231,8 +261,8 @@ static void test_attention_same_bits_for_any_thread_count(void **state)
     static const int threads[] = {1, 1, 2, 3};
     for (int t = 0; t < 4; t++) {
         lx_exec x = check_open(threads[t]), dry = check_open_dry(threads[t]);
-        check_ok(lx_attention(&x, &p.a, err));
-        check_ok(lx_attention(&dry, &p.a, err));
+        attend(&x, &p);
+        attend(&dry, &p);
         assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
         check_close(&x);
         check_close(&dry);
@@ -251,8 +281,10 @@ static void test_attention_scratch_does_not_grow(void **state)
     for (int i = 0; i < 2; i++) {
         lx_exec dry = check_open_dry(2);
         float f = 0;
-        int64_t n = i ? 75600 : 1000;
-        lx_attention_args a = {&f, &f, &f, 384, 384, 384, n, n, 1, 384, 1, NULL, NULL, &f, 384};
+        lx_kv kv;
+        lx_mat m = lx_mat_f32(&f, i ? 75600 : 1000, 384);
+        check_ok(lx_kv_prepare(&dry, LX_ATTENTION_PLAIN, &m, &m, 1, &kv, err));
+        lx_attention_args a = {.q = m, .kv = &kv, .scale = 1, .out = m};
         check_ok(lx_attention(&dry, &a, err));
         peak[i] = lx_arena_peak(dry.arena);
         check_close(&dry);
@@ -261,25 +293,71 @@ static void test_attention_scratch_does_not_grow(void **state)
     assert_true(peak[0] < (size_t)2 << 20);
 }
 
+/* The CPU has float products only: INT8 is answered with what it has, and says so. */
+static void test_attention_prepares_float_keys(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {4, 5, 2, 8};
+    lx_exec x = check_open(1);
+    problem p = make(CHECK_RANDOM, dims, 3, 0, 1.0f);
+    lx_mat k = p.kv->k, v = p.kv->v;
+    lx_kv kv = {.n = -1};
+    check_ok(lx_kv_prepare(&x, LX_ATTENTION_INT8, &k, &v, 2, &kv, err));
+    assert_int_equal(kv.kind, LX_ATTENTION_PLAIN);
+    assert_true(kv.n == 5 && kv.n_heads == 2 && kv.head_dim == 8);
+    assert_ptr_equal(kv.k.data, p.k);
+    assert_ptr_equal(kv.v.data, p.v);
+    assert_true(kv.k.stride == 19 && !kv.codes && !kv.scale && !kv.k_mean);
+    assert_int_equal(lx_arena_mark(x.arena), 0);
+    destroy(&p);
+    check_close(&x);
+}
+
+static void test_attention_refuses_keys_and_values_that_do_not_fit(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {4, 5, 2, 8};
+    lx_exec x = check_open(1);
+    problem p = make(CHECK_RANDOM, dims, 0, 0, 1.0f);
+    const lx_mat k = p.kv->k, v = p.kv->v;
+    lx_mat bad[] = {v, v, v, v, v, v};
+    bad[0].rows = 4;
+    bad[1].stride = 15;
+    bad[2].cols = 8;
+    bad[3].dtype = LX_DTYPE_BF16;
+    bad[4].data = NULL;
+    bad[5].rows = INT64_MAX;
+    lx_kv kv = {.n = -1};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(lx_kv_prepare(&x, LX_ATTENTION_PLAIN, &k, &bad[i], 2, &kv, NULL), LX_EJOB);
+    lx_mat none = k, huge = k;
+    none.rows = 0;
+    huge.cols = huge.stride = INT64_MAX;
+    assert_int_equal(lx_kv_prepare(&x, LX_ATTENTION_PLAIN, &none, &none, 2, &kv, NULL), LX_EJOB);
+    assert_int_equal(lx_kv_prepare(&x, LX_ATTENTION_PLAIN, &huge, &huge, 1, &kv, NULL), LX_EJOB);
+    assert_int_equal(lx_kv_prepare(&x, LX_ATTENTION_PLAIN, &k, &v, 3, &kv, NULL), LX_EJOB);
+    assert_int_equal(lx_kv_prepare(&x, LX_ATTENTION_PLAIN, &k, &v, 0, &kv, NULL), LX_EJOB);
+    assert_int_equal(kv.n, -1); /* written on success only */
+    destroy(&p);
+    check_close(&x);
+}
+
 static void test_attention_refuses_what_does_not_fit(void **state)
 {
     (void)state;
     static const int64_t dims[4] = {4, 5, 2, 8};
     lx_exec x = check_open(1);
     problem p = make(CHECK_RANDOM, dims, 0, 0, 1.0f);
-    lx_attention_args a = p.a;
-    a.rel = p.rel;
-    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
-    a = p.a;
-    a.n_k = 0;
-    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
-    a = p.a;
-    a.v_stride = 15;
-    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
-    a = p.a;
-    a.head_dim = INT64_MAX;
-    assert_int_equal(lx_attention(&x, &a, NULL), LX_EJOB);
-    check_ok(lx_attention(&x, &p.a, err));
+    lx_attention_args a[] = {p.a, p.a, p.a, p.a, p.a, p.a};
+    a[0].rel = p.rel; /* as many queries as keys are needed */
+    a[1].out.rows = 3;
+    a[2].q.stride = 15;
+    a[3].q.cols = 8;
+    a[4].out.dtype = LX_DTYPE_F16;
+    a[5].q.cols = a[5].q.stride = INT64_MAX;
+    for (size_t i = 0; i < sizeof a / sizeof *a; i++)
+        assert_int_equal(lx_attention(&x, &a[i], NULL), LX_EJOB);
+    attend(&x, &p);
     destroy(&p);
     check_close(&x);
 }
@@ -294,6 +372,8 @@ int main(void)
         cmocka_unit_test(test_attention_key_bias_stands_for_copies),
         cmocka_unit_test(test_attention_same_bits_for_any_thread_count),
         cmocka_unit_test(test_attention_scratch_does_not_grow),
+        cmocka_unit_test(test_attention_prepares_float_keys),
+        cmocka_unit_test(test_attention_refuses_keys_and_values_that_do_not_fit),
         cmocka_unit_test(test_attention_refuses_what_does_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

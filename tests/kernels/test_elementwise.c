@@ -62,6 +62,33 @@ static void test_gather_widens_rows(void **state)
     check_close(&x);
 }
 
+static void test_widen_reads_every_float_type(void **state)
+{
+    (void)state;
+    static const lx_dtype dtypes[] = {LX_DTYPE_F32, LX_DTYPE_BF16, LX_DTYPE_F16, LX_DTYPE_F8_E4M3,
+                                      LX_DTYPE_F8_E5M2};
+    lx_exec x = check_open(2), dry = check_open_dry(2);
+    check_rng r = {4};
+    float *values = check_input(&r, CHECK_RANDOM, 7 * 33), got[7 * 33], want[7 * 33];
+    for (int d = 0; d < 5; d++) {
+        lx_weight w = check_weight(values, dtypes[d], 7, 33);
+        assert_true(lx_widen_to_f32(want, w.data, w.dtype, 7 * 33));
+        memset(got, 0, sizeof got);
+        check_ok(lx_widen(&dry, &w, got, err));
+        assert_true(got[0] == 0 && got[7 * 33 - 1] == 0);
+        check_ok(lx_widen(&x, &w, got, err));
+        assert_memory_equal(got, want, sizeof got);
+        w.dtype = LX_DTYPE_I8;
+        assert_int_equal(lx_widen(&x, &w, got, NULL), LX_EJOB);
+        w.shape.dim[0] = -1;
+        assert_int_equal(lx_widen(&x, &w, got, NULL), LX_EJOB);
+        check_free_weight(&w);
+    }
+    free(values);
+    check_close(&x);
+    check_close(&dry);
+}
+
 static void test_gather_refuses_ids_outside(void **state)
 {
     (void)state;
@@ -89,6 +116,7 @@ int main(void)
         cmocka_unit_test(test_silu_over_lengths),
         cmocka_unit_test(test_axpby_bits),
         cmocka_unit_test(test_gather_widens_rows),
+        cmocka_unit_test(test_widen_reads_every_float_type),
         cmocka_unit_test(test_gather_refuses_ids_outside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,8 +37,9 @@ static void linears(lx_exec *x, int64_t rows, float *in, float *w, float *out)
         lx_weight weight = {
             .name = "w", .dtype = dtypes[d], .shape = {2, {WIDTH, WIDTH}}, .data = w};
         weight.scale = d >= 2 ? w : NULL;
-        lx_act act = {lx_linear_act_dtype(&weight), rows, WIDTH, in, in};
-        check_ok(lx_linear(x, &act, &weight, NULL, out, WIDTH, err));
+        lx_act act = {lx_linear_act_dtype(x, &weight), rows, WIDTH, in, in};
+        lx_mat result = lx_mat_f32(out, rows, WIDTH);
+        check_ok(lx_linear(x, &act, &weight, NULL, &result, err));
     }
 }
 
@@ -47,12 +48,13 @@ static void attentions(lx_exec *x, int64_t rows, float *in, float *out)
     static const int64_t head_dims[] = {64, 128, 384};
     for (int d = 0; d < 3; d++)
         for (int cross = 0; cross < 2; cross++) {
-            lx_attention_args a = {.q = in, .k = in, .v = in, .out = out, .scale = 1};
-            a.q_stride = a.k_stride = a.v_stride = a.out_stride = WIDTH;
-            a.n_q = rows;
-            a.n_k = cross ? rows * 7 % 513 + 1 : rows;
-            a.n_heads = WIDTH / head_dims[d];
-            a.head_dim = head_dims[d];
+            lx_kv kv;
+            lx_mat m = lx_mat_f32(in, cross ? rows * 7 % 513 + 1 : rows, WIDTH);
+            check_ok(lx_kv_prepare(x, LX_ATTENTION_PLAIN, &m, &m, WIDTH / head_dims[d], &kv, err));
+            lx_attention_args a = {.q = lx_mat_f32(in, rows, WIDTH),
+                                   .kv = &kv,
+                                   .scale = 1,
+                                   .out = lx_mat_f32(out, rows, WIDTH)};
             check_ok(lx_attention(x, &a, err));
         }
 }

@@ -21,14 +21,23 @@ typedef struct problem {
     int64_t m, n, k, stride;
     lx_act in; /* in ordinary memory */
     lx_weight w, bias;
-    float *mul, *gate, *out0; /* out0: what out holds before */
+    lx_mat mul;         /* rows 5 floats apart beyond the width */
+    float *gate, *out0; /* out0: what out holds before */
     float *got, *want, *plain;
 } problem;
 
-static problem make(check_rng *r, variant v, int kind, int64_t m, int64_t n, int64_t k)
+static lx_mat mat(float *data, int64_t rows, int64_t cols, int64_t stride)
+{
+    lx_mat m = lx_mat_f32(data, rows, cols);
+    m.stride = stride;
+    return m;
+}
+
+static problem make(const lx_exec *x, check_rng *r, variant v, int kind, int64_t m, int64_t n,
+                    int64_t k)
 {
     problem p = {.m = m, .n = n, .k = k, .stride = n + 3};
-    float *w = check_input(r, CHECK_RANDOM, n * k), *x = check_input(r, kind, m * k);
+    float *w = check_input(r, CHECK_RANDOM, n * k), *rows = check_input(r, kind, m * k);
     for (int64_t i = 0; i < n * k && v.scaled; i++)
         w[i] *= v.dtype == LX_DTYPE_I8 ? 128 : 448;
     p.w = check_weight(w, v.dtype, n, k);
@@ -40,16 +49,16 @@ static problem make(check_rng *r, variant v, int kind, int64_t m, int64_t n, int
             scale[i] = 0.01f + 0.01f * fabsf(check_uniform(r));
         p.w.scale = scale;
     }
-    lx_dtype dtype = lx_linear_act_dtype(&p.w);
+    lx_dtype dtype = lx_linear_act_dtype(x, &p.w);
     p.in = (lx_act){dtype, m, k, check_alloc(m * k, lx_dtype_size(dtype)), check_floats(m)};
-    lx_quantize_rows_ref(x, &p.in);
-    p.mul = check_input(r, CHECK_RANDOM, m * n);
+    lx_quantize_rows_ref(rows, &p.in);
+    p.mul = mat(check_input(r, CHECK_RANDOM, m * (n + 5)), m, n, n + 5);
     p.gate = check_input(r, CHECK_RANDOM, n);
     p.out0 = check_input(r, CHECK_RANDOM, m * p.stride);
     p.got = check_floats(m * p.stride);
     p.want = check_floats(m * p.stride);
     p.plain = check_floats(m * p.stride);
-    free(w), free(x), free(b);
+    free(w), free(rows), free(b);
     return p;
 }
 
@@ -58,7 +67,7 @@ static void destroy(problem *p)
     check_free_weight(&p->w);
     check_free_weight(&p->bias);
     free(p->in.data), free(p->in.scale);
-    free(p->mul), free(p->gate), free(p->out0), free(p->got), free(p->want), free(p->plain);
+    free(p->mul.data), free(p->gate), free(p->out0), free(p->got), free(p->want), free(p->plain);
 }
 
 static float plain_activate(float y, lx_activation a)
@@ -81,7 +90,7 @@ static void plain_linear(const problem *p, const lx_epilogue *e)
                 acc += xs[m * p->k + k] * ws[n * p->k + k];
             float y = p->w.scale ? p->in.scale[m] * (p->w.scale[n] * acc) + b : acc + b;
             y = plain_activate(y, e->activation);
-            y *= e->mul ? e->mul[m * p->n + n] : 1;
+            y *= e->mul ? ((const float *)e->mul->data)[m * e->mul->stride + n] : 1;
             y *= e->gate ? e->gate[n] : 1;
             float *o = &p->plain[m * p->stride + n];
             *o = e->add_to_out ? *o + y : y;
@@ -93,7 +102,8 @@ static void run(lx_exec *x, problem *p, const lx_epilogue *e)
 {
     size_t bytes = (size_t)(p->m * p->stride) * sizeof(float), mark = lx_arena_mark(x->arena);
     memcpy(p->got, p->out0, bytes);
-    check_ok(lx_linear(x, &p->in, &p->w, e, p->got, p->stride, err));
+    lx_mat out = mat(p->got, p->m, p->n, p->stride);
+    check_ok(lx_linear(x, &p->in, &p->w, e, &out, err));
     assert_int_equal(lx_arena_mark(x->arena), mark); /* all scratch given back */
 }
 
@@ -138,7 +148,7 @@ static void test_linear_over_shapes(void **state)
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             problem p =
-                make(&r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1], shapes[i][2]);
+                make(&x, &r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1], shapes[i][2]);
             lx_epilogue e = {.bias = i % 2 ? &p.bias : NULL};
             check_problem(&x, &p, &e);
             destroy(&p);
@@ -154,7 +164,7 @@ static void test_linear_over_inputs(void **state)
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (int kind = 0; kind < CHECK_KINDS; kind++)
             for (int64_t m = 3; m <= 19; m += 16) {
-                problem p = make(&r, variants[v], kind, m, 41, 521);
+                problem p = make(&x, &r, variants[v], kind, m, 41, 521);
                 lx_epilogue e = {.bias = &p.bias};
                 check_problem(&x, &p, &e);
                 destroy(&p);
@@ -170,9 +180,9 @@ static void test_linear_over_epilogues(void **state)
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (int bits = 0; bits < 48; bits++)
             for (int64_t m = 2; m <= 9; m += 7) {
-                problem p = make(&r, variants[v], CHECK_RANDOM, m, 300, 17);
+                problem p = make(&x, &r, variants[v], CHECK_RANDOM, m, 300, 17);
                 lx_epilogue e = {.bias = bits & 1 ? &p.bias : NULL,
-                                 .mul = bits & 2 ? p.mul : NULL,
+                                 .mul = bits & 2 ? &p.mul : NULL,
                                  .gate = bits & 4 ? p.gate : NULL,
                                  .add_to_out = bits & 8,
                                  .activation = (lx_activation)(bits / 16)};
@@ -195,7 +205,7 @@ static void test_linear_same_bits_for_any_thread_count(void **state)
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (size_t i = 0; i < 4; i++) {
             problem p =
-                make(&r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1], shapes[i][2]);
+                make(x, &r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1], shapes[i][2]);
             lx_epilogue e = {.bias = &p.bias, .activation = LX_ACTIVATION_GELU, .add_to_out = true};
             size_t bytes = (size_t)(p.m * p.stride) * sizeof(float);
             for (int t = 0; t < 4; t++) {
@@ -217,10 +227,11 @@ static void test_linear_dry_run_measures_the_real_one(void **state)
     lx_exec opened = check_open(2);
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (int64_t m = 1; m <= 601; m += 300) {
-            problem p = make(&r, variants[v], CHECK_RANDOM, m, 401, 530);
+            problem p = make(&opened, &r, variants[v], CHECK_RANDOM, m, 401, 530);
             lx_epilogue e = {.bias = &p.bias};
             lx_exec x = opened, dry = check_open_dry(2);
             check_ok(lx_arena_create(&x.arena, (size_t)12 << 20, err)); /* peaks start at 0 */
+            x.host = x.arena;
             run(&x, &p, &e);
             run(&dry, &p, &e);
             assert_int_equal(lx_arena_peak(dry.arena), lx_arena_peak(x.arena));
@@ -241,7 +252,8 @@ static void test_linear_scratch_is_bounded(void **state)
     lx_weight w = {.name = "ffn", .dtype = LX_DTYPE_BF16, .shape = {2, {13824, 5120}}, .data = &w};
     lx_act in = {LX_DTYPE_F32, 75600, 5120, &w, NULL};
     float out;
-    check_ok(lx_linear(&dry, &in, &w, NULL, &out, 13824, err));
+    lx_mat into = lx_mat_f32(&out, 75600, 13824);
+    check_ok(lx_linear(&dry, &in, &w, NULL, &into, err));
     assert_true(lx_arena_peak(dry.arena) < (size_t)2 * (4 << 20));
     check_close(&dry);
 }
@@ -251,7 +263,7 @@ static void test_linear_reads_flattened_patches(void **state)
     (void)state;
     lx_exec x = check_open(2);
     check_rng r = {6};
-    problem p = make(&r, (variant){LX_DTYPE_BF16, false}, CHECK_RANDOM, 30, 96, 64);
+    problem p = make(&x, &r, (variant){LX_DTYPE_BF16, false}, CHECK_RANDOM, 30, 96, 64);
     p.w.shape = (lx_shape){5, {96, 16, 1, 2, 2}};
     lx_epilogue e = {.bias = &p.bias};
     check_problem(&x, &p, &e);
@@ -271,6 +283,7 @@ static void test_quantize_rows_bits(void **state)
             for (int c = 0; c < 7; c++) {
                 int64_t m = 9, k = cols[c];
                 float *in = check_input(&r, kind % CHECK_KINDS, m * k);
+                lx_mat rows = lx_mat_f32(in, m, k);
                 for (int64_t i = 0; i < k; i++) {
                     in[3 * k + i] = 0;                            /* a zero row among others */
                     in[5 * k + i] *= 1e-41f;                      /* subnormal */
@@ -280,7 +293,7 @@ static void test_quantize_rows_bits(void **state)
                 lx_quantize_rows_ref(in, &want);
                 check_ok(lx_act_take(&x, dtypes[d], m, k, &got, err));
                 assert_true((got.scale == NULL) == (d == 0));
-                check_ok(lx_quantize_rows(&x, in, &got, err));
+                check_ok(lx_quantize_rows(&x, &rows, &got, err));
                 assert_memory_equal(got.data, want.data,
                                     (size_t)(m * k) * lx_dtype_size(dtypes[d]));
                 if (d)
@@ -305,30 +318,197 @@ static void test_linear_refuses_what_does_not_fit(void **state)
     (void)state;
     lx_exec x = check_open(1);
     check_rng r = {8};
-    problem p = make(&r, (variant){LX_DTYPE_I8, true}, CHECK_RANDOM, 3, 8, 16);
+    problem p = make(&x, &r, (variant){LX_DTYPE_I8, true}, CHECK_RANDOM, 3, 8, 16);
     lx_epilogue e = {.bias = &p.bias};
     lx_act in = p.in;
     lx_weight w = p.w;
+    const lx_mat good = lx_mat_f32(p.got, 3, 8);
     in.cols = 15;
-    expect_refusal("[8, 16]", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    expect_refusal("[8, 16]", lx_linear(&x, &in, &w, &e, &good, err));
     in = p.in;
     in.dtype = LX_DTYPE_F32;
-    expect_refusal("takes I8", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    expect_refusal("takes I8", lx_linear(&x, &in, &w, &e, &good, err));
     w.scale = NULL;
-    expect_refusal("without a scale", lx_linear(&x, &p.in, &w, &e, p.got, 8, err));
+    expect_refusal("without a scale", lx_linear(&x, &p.in, &w, &e, &good, err));
     w = p.w;
     w.dtype = LX_DTYPE_I32;
-    expect_refusal("I32", lx_linear(&x, &in, &w, &e, p.got, 8, err));
+    expect_refusal("I32", lx_linear(&x, &in, &w, &e, &good, err));
     w.shape = (lx_shape){1, {128}};
-    expect_refusal("[128]", lx_linear(&x, &in, &w, &e, p.got, 8, err));
-    expect_refusal("apart", lx_linear(&x, &p.in, &p.w, &e, p.got, 7, err));
+    expect_refusal("[128]", lx_linear(&x, &in, &w, &e, &good, err));
     p.bias.shape.dim[0] = 7;
-    expect_refusal("bias", lx_linear(&x, &p.in, &p.w, &e, p.got, 8, err));
+    expect_refusal("bias", lx_linear(&x, &p.in, &p.w, &e, &good, err));
     p.in.rows = 0;
-    expect_refusal("[0, 16]", lx_linear(&x, &p.in, &p.w, NULL, p.got, 8, err));
+    expect_refusal("[0, 16]", lx_linear(&x, &p.in, &p.w, NULL, &good, err));
     expect_refusal("not possible", lx_act_take(&x, LX_DTYPE_I8, 1, INT64_MAX, &in, err));
     p.in.rows = 3;
     destroy(&p);
+    check_close(&x);
+}
+
+static void test_linear_refuses_outputs_and_factors_that_do_not_fit(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(1);
+    check_rng r = {9};
+    problem p = make(&x, &r, (variant){LX_DTYPE_BF16, false}, CHECK_RANDOM, 3, 8, 16);
+    const lx_mat good = lx_mat_f32(p.got, 3, 8);
+    lx_mat bad[] = {good, good, good, good, good};
+    bad[0].stride = 7;
+    bad[1].rows = 4;
+    bad[2].cols = 7;
+    bad[3].dtype = LX_DTYPE_I8;
+    bad[4].data = NULL;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        lx_epilogue e = {.mul = &bad[i]};
+        expect_refusal("apart", lx_linear(&x, &p.in, &p.w, NULL, &bad[i], err));
+        expect_refusal("factors", lx_linear(&x, &p.in, &p.w, &e, &good, err));
+    }
+    check_ok(lx_linear(&x, &p.in, &p.w, &(lx_epilogue){.mul = &p.mul}, &good, err));
+    destroy(&p);
+    check_close(&x);
+}
+
+/* --- results as the next linear reads them --------------------------------------------------- */
+
+static lx_act act_in(lx_dtype dtype, int64_t rows, int64_t cols)
+{
+    return (lx_act){dtype, rows, cols, check_alloc(rows * cols, 4), check_floats(rows)};
+}
+
+static void free_act(lx_act *act)
+{
+    free(act->data), free(act->scale);
+}
+
+/* It is the linear, then the quantization of what that made. */
+static void test_linear_to_act_is_linear_then_quantize(void **state)
+{
+    (void)state;
+    static const lx_dtype dtypes[] = {LX_DTYPE_F32, LX_DTYPE_I8, LX_DTYPE_F8_E4M3};
+    lx_exec x = check_open(2);
+    check_rng r = {10};
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        for (int d = 0; d < 3; d++)
+            for (int64_t m = 3; m <= 40; m += 37) {
+                problem p = make(&x, &r, variants[v], CHECK_PLANTED, m, 421, 130);
+                lx_epilogue e = {.bias = &p.bias, .activation = LX_ACTIVATION_GELU};
+                lx_act got = act_in(dtypes[d], m, 421), want = act_in(dtypes[d], m, 421);
+                lx_mat rows = lx_mat_f32(p.want, m, 421);
+                check_ok(lx_linear(&x, &p.in, &p.w, &e, &rows, err));
+                lx_quantize_rows_ref(rows.data, &want);
+                check_ok(lx_linear_to_act(&x, &p.in, &p.w, &e, &got, err));
+                assert_memory_equal(got.data, want.data,
+                                    (size_t)(m * 421) * lx_dtype_size(dtypes[d]));
+                if (d)
+                    assert_memory_equal(got.scale, want.scale, (size_t)m * sizeof(float));
+                assert_int_equal(lx_arena_mark(x.arena), 0);
+                free_act(&got);
+                free_act(&want);
+                destroy(&p);
+            }
+    check_close(&x);
+}
+
+static void test_linear_to_act_dry_run_measures_the_real_one(void **state)
+{
+    (void)state;
+    static const lx_dtype dtypes[] = {LX_DTYPE_F32, LX_DTYPE_I8, LX_DTYPE_F8_E4M3};
+    check_rng r = {11};
+    for (int d = 0; d < 3; d++) {
+        lx_exec x = check_open(2), dry = check_open_dry(2);
+        problem p = make(&x, &r, (variant){LX_DTYPE_BF16, false}, CHECK_RANDOM, 70, 401, 530);
+        lx_act out = act_in(dtypes[d], 70, 401);
+        check_ok(lx_linear_to_act(&dry, &p.in, &p.w, NULL, &out, err));
+        for (int64_t i = 0; i < 70; i++)
+            assert_true(out.scale[i] == 0); /* dry: nothing was written */
+        check_ok(lx_linear_to_act(&x, &p.in, &p.w, NULL, &out, err));
+        assert_int_equal(lx_arena_peak(dry.arena), lx_arena_peak(x.arena));
+        free_act(&out);
+        destroy(&p);
+        check_close(&x);
+        check_close(&dry);
+    }
+}
+
+static void test_linear_to_act_refuses_what_it_does_not_serve(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(1);
+    check_rng r = {12};
+    problem p = make(&x, &r, (variant){LX_DTYPE_I8, true}, CHECK_RANDOM, 3, 8, 16);
+    lx_act good = act_in(LX_DTYPE_I8, 3, 8);
+    const lx_epilogue not_served[] = {{.mul = &p.mul}, {.gate = p.gate}, {.add_to_out = true}};
+    for (size_t i = 0; i < 3; i++)
+        expect_refusal("do not go", lx_linear_to_act(&x, &p.in, &p.w, &not_served[i], &good, err));
+    lx_act bad[] = {good, good, good, good, good};
+    bad[0].rows = 2;
+    bad[1].cols = 9;
+    bad[2].scale = NULL;
+    bad[3].dtype = LX_DTYPE_F16;
+    bad[4].data = NULL;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(lx_linear_to_act(&x, &p.in, &p.w, NULL, &bad[i], NULL), LX_EJOB);
+    check_ok(lx_linear_to_act(&x, &p.in, &p.w, NULL, &good, err));
+    free_act(&good);
+    destroy(&p);
+    check_close(&x);
+}
+
+/* Rows become what a weight's linear reads: themselves where they can, else a copy or codes. */
+static void test_act_of_reads_rows_where_they_lie(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(2);
+    check_rng r = {13};
+    int64_t m = 5, k = 33;
+    float *in = check_input(&r, CHECK_RANDOM, m * k);
+    for (size_t v = 0; v < N_VARIANTS; v++) {
+        problem p = make(&x, &r, variants[v], CHECK_RANDOM, m, 4, k);
+        lx_mat rows = lx_mat_f32(in, m, k), window = lx_mat_cols(&rows, 3, 20);
+        lx_act act, want = act_in(p.in.dtype, m, k);
+        lx_quantize_rows_ref(in, &want);
+        check_ok(lx_act_of(&x, &rows, &p.w, &act, err));
+        assert_int_equal(act.dtype, lx_linear_act_dtype(&x, &p.w));
+        assert_true(act.rows == m && act.cols == k);
+        assert_int_equal(act.data == (void *)in, act.dtype == LX_DTYPE_F32);
+        assert_int_equal(lx_arena_mark(x.arena) == 0, act.dtype == LX_DTYPE_F32);
+        assert_memory_equal(act.data, want.data, (size_t)(m * k) * lx_dtype_size(act.dtype));
+        if (act.dtype != LX_DTYPE_F32)
+            assert_memory_equal(act.scale, want.scale, (size_t)m * sizeof(float));
+        check_ok(lx_act_of(&x, &window, &p.w, &act, err)); /* not dense: moved together */
+        assert_true(act.rows == m && act.cols == 20 && act.data != window.data);
+        for (int64_t i = 0; i < m && act.dtype == LX_DTYPE_F32; i++)
+            assert_memory_equal((float *)act.data + i * 20, in + i * k + 3, 20 * sizeof(float));
+        lx_arena_reset(x.arena, 0);
+        free_act(&want);
+        destroy(&p);
+    }
+    free(in);
+    check_close(&x);
+}
+
+/* q, k and v side by side in one buffer, each written through its window. */
+static void test_linear_writes_windows_of_one_buffer(void **state)
+{
+    (void)state;
+    lx_exec x = check_open(2);
+    check_rng r = {14};
+    enum { M = 19, N = 24, ALL = 3 * N + 2 };
+    float buffer[M * ALL], alone[M * N];
+    for (int i = 0; i < M * ALL; i++)
+        buffer[i] = 77;
+    lx_mat all = lx_mat_f32(buffer, M, ALL), one = lx_mat_f32(alone, M, N);
+    for (int part = 0; part < 3; part++) {
+        problem p = make(&x, &r, variants[part * 3], CHECK_RANDOM, M, N, 50);
+        lx_mat window = lx_mat_cols(&all, 1 + part * N, N);
+        check_ok(lx_linear(&x, &p.in, &p.w, NULL, &window, err));
+        check_ok(lx_linear(&x, &p.in, &p.w, NULL, &one, err));
+        for (int i = 0; i < M; i++)
+            assert_memory_equal(buffer + i * ALL + 1 + part * N, alone + i * N, N * sizeof(float));
+        destroy(&p);
+    }
+    for (int i = 0; i < M; i++)
+        assert_true(buffer[i * ALL] == 77 && buffer[i * ALL + ALL - 1] == 77);
     check_close(&x);
 }
 
@@ -359,6 +539,12 @@ int main(void)
         cmocka_unit_test(test_linear_scratch_is_bounded),
         cmocka_unit_test(test_linear_reads_flattened_patches),
         cmocka_unit_test(test_linear_refuses_what_does_not_fit),
+        cmocka_unit_test(test_linear_refuses_outputs_and_factors_that_do_not_fit),
+        cmocka_unit_test(test_linear_to_act_is_linear_then_quantize),
+        cmocka_unit_test(test_linear_to_act_dry_run_measures_the_real_one),
+        cmocka_unit_test(test_linear_to_act_refuses_what_it_does_not_serve),
+        cmocka_unit_test(test_act_of_reads_rows_where_they_lie),
+        cmocka_unit_test(test_linear_writes_windows_of_one_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
