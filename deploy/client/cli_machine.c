@@ -7,7 +7,9 @@
 #include <dirent.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -65,12 +67,44 @@ static void look_at_memory(cli_machine *m)
         fclose(file);
 }
 
+/* The lowest memory.max from our control group (version 2) up to the root; in a container that is
+ * less than what /proc/meminfo tells. */
+static void look_at_limits(cli_machine *m)
+{
+    char line[4096], path[4352], text[32];
+    struct rlimit limit;
+    m->memlock_bytes = UINT64_MAX;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        m->memlock_bytes = limit.rlim_cur;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    bool found = false;
+    while (file && !found && fgets(line, sizeof line, file))
+        found = strncmp(line, "0::/", 4) == 0;
+    if (file)
+        fclose(file);
+    if (!found)
+        return;
+    line[strcspn(line, "\n")] = 0;
+    for (char *at = line + 3; *at; *strrchr(at, '/') = 0) {
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", at);
+        file = fopen(path, "re");
+        if (file && fgets(text, sizeof text, file) && *text >= '0' && *text <= '9') {
+            uint64_t bytes = strtoull(text, NULL, 10);
+            if (bytes > 0 && (m->limit_bytes == 0 || bytes < m->limit_bytes))
+                m->limit_bytes = bytes;
+        }
+        if (file)
+            fclose(file);
+    }
+}
+
 void cli_machine_look(cli_machine *m)
 {
     struct statvfs shm;
     memset(m, 0, sizeof *m);
     look_at_cpu(m);
     look_at_memory(m);
+    look_at_limits(m);
     if (statvfs("/dev/shm", &shm) == 0) {
         m->shm_bytes = (uint64_t)shm.f_blocks * shm.f_frsize;
         m->shm_free_bytes = (uint64_t)shm.f_bavail * shm.f_frsize;

@@ -1,0 +1,31 @@
+/*
+ * cli_cards.h - the cards, told to a person
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Role      Text and advice for `doctor`: what a card's compute capability means for lx2v, what
+ *           its slot gives, what the cards can hand to each other.
+ */
+#ifndef CLI_CARDS_H
+#define CLI_CARDS_H
+
+#include <stdio.h>
+
+#include "lx_device.h"
+
+#define CLI_NOTES_MAX 24
+
+typedef struct cli_notes { /* what a person may want to act on */
+    int n;
+    char text[CLI_NOTES_MAX][320];
+} cli_notes;
+
+void cli_note(cli_notes *notes, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/** Driver, cards, links: lines of "word      text". */
+void cli_cards_print(FILE *to, const lx_cards *cards);
+void cli_cards_advise(cli_notes *notes, const lx_cards *cards);
+
+/** Oldest driver for a CUDA version (13000 = 13.0): "580"; "" if unknown. */
+const char *cli_cards_driver_for(int cuda);
+
+#endif
