@@ -15,7 +15,7 @@ struct lx_cuda {
     const lx_cuda_module *module; /* NULL in a plan */
     lx_cuda_dev *dev;             /* NULL in a plan */
     int pace;                     /* which of the two pace events is the older */
-    bool is_paced[2];
+    bool has_told_fp8; /* the notice that FP8 is widened here */
     char text[160]; /* describe */
 };
 

@@ -1,5 +1,5 @@
 /*
- * dit.c - denoising: the steps of one clip, and how much memory they need
+ * dit.c - denoising: the steps of one clip
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "dit.h"
@@ -7,16 +7,6 @@
 #include <inttypes.h>
 
 #include "dit_model.h"
-
-static lx_status check_request(const dit *m, const dit_request *r, lx_err *err)
-{
-    if (r->n_context < 1 || r->n_context > m->options.text_len)
-        return lx_fail(err, LX_EJOB,
-                       "context of %" PRId64 " rows: this model takes 1 to %" PRId64
-                       " (text length)",
-                       r->n_context, m->options.text_len);
-    return LX_OK;
-}
 
 static uint64_t latent_values(const lx_patch_dims *d)
 {
@@ -40,85 +30,70 @@ static lx_status check_finite(lx_exec *x, const dit_request *r, int32_t step, co
                    first % d->w);
 }
 
-/* One step; noise is scratch for lcm's draws. */
-static lx_status step(dit_pass *p, const dit_request *r, int32_t i, float *velocity, float *noise,
-                      float *latent, lx_err *err)
+/* What one clip needs beside the pass. */
+typedef struct clip {
+    uint64_t n;                       /* values of a latent */
+    float *latent, *velocity, *noise; /* on the device; noise: scratch for lcm's draws, or NULL */
+    float *drawn;                     /* noise on the host; on the CPU noise itself */
+} clip;
+
+static lx_status take_clip(lx_exec *x, const dit_request *r, clip *c, lx_err *err)
 {
-    const uint64_t n = latent_values(&r->latent);
-    DIT_TRY(dit_forward(p, latent, r->schedule->timestep[i], velocity, err));
-    DIT_TRY(check_finite(p->x, r, i, velocity, err));
-    if (r->velocity && !p->x->is_dry)
-        for (uint64_t k = 0; k < n; k++)
-            r->velocity[(uint64_t)i * n + k] = velocity[k];
-    /* Draw 0 is the initial noise, so step i's is draw i + 1. */
-    if (noise && !p->x->is_dry && i + 1 < r->schedule->n_steps)
-        lx_rng_normal(r->rng, r->seed, (uint32_t)i + 1, n, noise);
-    return dit_sampler_step(p->x, r->schedule, r->sampler, i, velocity, noise, (int64_t)n, latent,
-                            err);
+    const lx_patch_dims *d = &r->latent;
+    DIT_TRY(
+        lx_shape_bytes(&LX_SHAPE(d->channels, d->t, d->h, d->w), LX_DTYPE_F32, &c->n, NULL, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, c->n, &c->latent, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, c->n, &c->velocity, err));
+    if (r->sampler != LX_SAMPLER_LCM)
+        return LX_OK;
+    DIT_TRY(lx_arena_take_f32(x->arena, c->n, &c->noise, err));
+    c->drawn = c->noise;
+    return lx_exec_is_host(x) ? LX_OK : lx_arena_take_f32(x->host, c->n, &c->drawn, err);
 }
 
-static lx_status denoise(const dit *m, lx_exec *x, const dit_request *r, float *latent, lx_err *err)
+static lx_status step(dit_pass *p, const clip *c, lx_err *err)
 {
-    uint64_t bytes, n;
-    dit_keys keys;
+    const dit_request *r = p->request;
+    const size_t bytes = (size_t)c->n * sizeof(float);
+    const int32_t i = p->step;
+    lx_exec *x = p->x;
+    DIT_TRY(dit_forward(p, c->latent, c->velocity, err));
+    DIT_TRY(check_finite(x, r, i, c->velocity, err));
+    if (r->velocity)
+        DIT_TRY(lx_download(x, r->velocity + (uint64_t)i * c->n, c->velocity, bytes, err));
+    /* Draw 0 is the initial noise, so step i's is draw i + 1. */
+    if (c->noise && i + 1 < r->schedule->n_steps) {
+        if (!x->is_dry)
+            lx_rng_normal(r->rng, r->seed, (uint32_t)i + 1, c->n, c->drawn);
+        if (c->drawn != c->noise)
+            DIT_TRY(lx_upload(x, c->noise, c->drawn, bytes, err));
+    }
+    return dit_sampler_step(x, r->schedule, r->sampler, i, c->velocity, c->noise, (int64_t)c->n,
+                            c->latent, err);
+}
+
+lx_status dit_denoise_all(dit_engine *e, const dit_request *r, float *latent, lx_err *err)
+{
+    clip c = {0};
     dit_pass p;
-    float *velocity, *noise = NULL;
-    const lx_patch_dims *d = &r->latent;
-    DIT_TRY(check_request(m, r, err));
-    DIT_TRY(
-        lx_shape_bytes(&LX_SHAPE(d->channels, d->t, d->h, d->w), LX_DTYPE_F32, &n, &bytes, err));
-    DIT_TRY(dit_keys_make(m, x, r, &keys, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, n, &velocity, err));
-    if (r->sampler == LX_SAMPLER_LCM)
-        DIT_TRY(lx_arena_take_f32(x->arena, n, &noise, err));
-    DIT_TRY(dit_pass_open(m, x, r, &keys, &p, err));
-    for (int32_t i = 0; i < r->schedule->n_steps; i++) {
-        DIT_TRY(step(&p, r, i, velocity, noise, latent, err));
+    DIT_TRY(take_clip(&e->x, r, &c, err));
+    DIT_TRY(dit_pass_open(e, r, &p, err));
+    const size_t bytes = (size_t)c.n * sizeof(float);
+    DIT_TRY(lx_upload(&e->x, c.latent, latent, bytes, err));
+    for (p.step = 0; p.step < r->schedule->n_steps; p.step++) {
+        DIT_TRY(step(&p, &c, err));
         p.run = NULL; /* dumps are of the first step */
     }
-    return LX_OK;
+    return lx_download(&e->x, latent, c.latent, bytes, err);
 }
 
-lx_status dit_denoise(const dit *model, lx_exec *x, const dit_request *request, float *latent,
-                      lx_err *err)
+lx_status dit_denoise(dit_engine *e, const dit_request *request, float *latent, lx_err *err)
 {
-    size_t mark = lx_arena_mark(x->arena);
-    lx_status status = denoise(model, x, request, latent, err);
-    lx_arena_reset(x->arena, mark);
-    return status;
-}
-
-lx_status dit_plan(const dit *model, int n_threads, const lx_patch_dims *latent, lx_run *run,
-                   uint64_t *bytes, lx_err *err)
-{
-    lx_arena *dry = NULL;
-    lx_exec x;
-    dit_schedule schedule;
-    float *context, *state;
-    uint64_t n;
-    dit_schedule_default(&schedule);
-    dit_request request = {.latent = *latent,
-                           .n_context = model->options.text_len,
-                           .schedule = &schedule,
-                           .sampler = LX_SAMPLER_LCM, /* needs a little more than euler */
-                           .run = run};
-    lx_status status = lx_shape_bytes(&LX_SHAPE(latent->channels, latent->t, latent->h, latent->w),
-                                      LX_DTYPE_F32, &n, NULL, err);
-    if (status == LX_OK)
-        status = lx_arena_create_dry(&dry, err);
-    if (status == LX_OK)
-        status = lx_exec_open_cpu(&x, dry, n_threads, err);
-    if (status == LX_OK)
-        status = lx_arena_take_f32(
-            dry, (uint64_t)model->options.text_len * (uint64_t)model->dims.text_dim, &context, err);
-    if (status == LX_OK)
-        status = lx_arena_take_f32(dry, n, &state, err);
-    if (status == LX_OK) {
-        request.context = context;
-        status = dit_denoise(model, &x, &request, state, err);
-    }
-    if (status == LX_OK)
-        *bytes = lx_arena_peak(dry);
-    lx_arena_destroy(&dry);
+    size_t mark = lx_arena_mark(e->arena), host_mark = lx_arena_mark(e->host);
+    lx_status status = dit_denoise_all(e, request, latent, err);
+    /* Kernels may still read what is given back: whoever takes it next queues behind them. */
+    lx_arena_reset(e->arena, mark);
+    if (e->host != e->arena)
+        lx_arena_reset(e->host, host_mark);
     return status;
 }

@@ -8,8 +8,10 @@
  * Promise   float32 activations and residual; the same settings give the same bits; thread count,
  *           chunk size and the collapsed padding key change results by at most 1e-6. A velocity
  *           with NaN or infinity fails the job and names the step. Cancel is heard between blocks.
- * Memory    Weights stay as they are stored. Everything else comes from the arena of the exec; a
- *           dry exec measures it (dit_plan).
+ * Device    dit is the checkpoint in host memory, dit_engine the checkpoint on one device: exec,
+ *           memory, and the blocks' way to the card. The forward pass is written once.
+ * Memory    Weights stay as they are stored. Everything else comes from the engine's arenas; the
+ *           same code, run dry, measures them (dit_plan), also for a card that is not here.
  * Source    dit.md 2, 3, 5; scheduler.md 1
  * Tests     tests/stages/test_dit_*.c
  *
@@ -30,6 +32,8 @@
 #ifndef DIT_H
 #define DIT_H
 
+#include "lx_attention.h"
+#include "lx_cuda.h"
 #include "lx_patch.h"
 #include "lx_progress.h"
 #include "lx_rng.h"
@@ -49,6 +53,39 @@ typedef struct dit_options {
     bool is_uncollapsed; /* attend to every padding row: slower, for comparison only */
 } dit_options;
 
+typedef enum dit_attention_choice {
+    DIT_ATTENTION_AUTO, /* INT8 for quantized weights and long sequences, else PLAIN */
+    DIT_ATTENTION_PLAIN,
+    DIT_ATTENTION_INT8
+} dit_attention_choice;
+
+/* Where and how a model runs. Zeros: on the CPU with every core. */
+typedef struct dit_setup {
+    const char *device; /* "cpu" or NULL, "cuda:N"; borrowed during the call */
+    int n_threads;
+    uint64_t vram; /* bytes of the card for all of this process; 0: what is free, less 0.3 GiB */
+    bool is_streaming;   /* no block stays on the card, whatever the budget */
+    uint64_t ring_bytes; /* pinned host memory; 0: a good size */
+    dit_attention_choice attention;
+    lx_patch_dims largest; /* memory is for latents up to this */
+    lx_run *run;           /* dumps to count in; may be NULL */
+} dit_setup;
+
+/* What a model needs on a device, in bytes. */
+typedef struct dit_memory {
+    uint64_t weights;     /* blocks that stay on the card, and small constant parts */
+    uint64_t slots;       /* ring of blocks on the card */
+    uint64_t activations; /* everything else of the device arena */
+    uint64_t host;        /* host arena (0 on the CPU: it is in activations) */
+    uint64_t pinned;
+    uint64_t context; /* the driver's own, on the card: estimated in a plan, measured when open */
+    uint64_t total;   /* of the device: weights + slots + activations + context */
+    int64_t n_resident, n_blocks, chunk;
+    lx_attention_kind attention;
+} dit_memory;
+
+typedef struct dit_engine dit_engine; /* a model on a device; opaque */
+
 /** Open and check a checkpoint. options may be NULL. */
 lx_status dit_load(dit **out, const char *path, const dit_options *options,
                    const lx_progress *progress, lx_err *err);
@@ -60,7 +97,7 @@ int64_t dit_text_len(const dit *model);
 
 typedef struct dit_request {
     lx_patch_dims latent; /* channels, t, h, w */
-    const float *context; /* [n_context, text_dim] */
+    const float *context; /* [n_context, text_dim], in host memory, as all pointers here */
     int64_t n_context;
     const dit_schedule *schedule;
     lx_sampler sampler;
@@ -73,18 +110,29 @@ typedef struct dit_request {
 } dit_request;
 
 /**
+ * Choose how a model runs within setup's budget, and measure it. card: NULL for the CPU, else what
+ * kind of card; it need not be in this machine, and setup->vram must then say the budget.
+ *
+ * @retval LX_EAGAIN  it does not fit in any way: needed and allowed
+ * @retval LX_EJOB    the latent is not possible
+ */
+lx_status dit_plan(const dit *model, const lx_card *card, const dit_setup *setup, dit_memory *out,
+                   lx_err *err);
+
+/** Plan, open the device, take its memory, place what stays there. model is borrowed until close. */
+lx_status dit_engine_open(dit_engine **out, const dit *model, const dit_setup *setup,
+                          const lx_progress *progress, lx_err *err);
+void dit_engine_close(dit_engine **engine);
+const dit_memory *dit_engine_memory(const dit_engine *engine);
+lx_exec *dit_engine_exec(dit_engine *engine);
+
+/**
  * Denoise in place: latent [channels, t, h, w] holds the noise and then the result.
  *
  * @retval LX_EJOB     sizes that the model or the arena cannot take; a velocity that is not finite
  * @retval LX_ECANCEL  progress said so
  */
-lx_status dit_denoise(const dit *model, lx_exec *x, const dit_request *request, float *latent,
-                      lx_err *err);
-
-/** Arena bytes of a job of this size with the longest context, its context and latent included.
- *  run: dumps to count in; may be NULL. */
-lx_status dit_plan(const dit *model, int n_threads, const lx_patch_dims *latent, lx_run *run,
-                   uint64_t *bytes, lx_err *err);
+lx_status dit_denoise(dit_engine *engine, const dit_request *request, float *latent, lx_err *err);
 
 /** Timestep embedding [n]: cos(t w_i), i < n/2, then sin(t w_i); w_i = 10000^(-2i/n). */
 void dit_timestep_embedding(double t, int64_t n, float *out);

@@ -1,136 +1,150 @@
 /*
- * dit_forward.c - latent and timestep to velocity: patches, time path, blocks, head
+ * dit_forward.c - a clip's buffers, and one forward pass: patches, blocks, head
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <inttypes.h>
-#include <math.h>
 
 #include "dit_model.h"
 #include "lx_elementwise.h"
 
-void dit_timestep_embedding(double t, int64_t n, float *out)
+/* Buffers of the whole clip. Their sizes are bounded by count_tokens. */
+static lx_status take_buffers(dit_pass *p, lx_err *err)
 {
-    int64_t half = n / 2;
-    for (int64_t i = 0; i < half; i++) {
-        double angle = t * pow(10000.0, -(double)i / (double)half);
-        out[i] = (float)cos(angle);
-        out[half + i] = (float)sin(angle);
-    }
+    lx_exec *x = p->x;
+    const uint64_t dim = (uint64_t)p->model->dims.dim, n = (uint64_t)p->n_tokens;
+    lx_grid grid = {p->latent.t, p->latent.h / 2, p->latent.w / 2};
+    DIT_TRY(lx_rope_table_build(x, grid, p->model->dims.head_dim, &p->rope, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, 6 * dim, &p->mod, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, n * dim, &p->residual, err));
+    DIT_TRY(lx_mat_take(x, x->rows, p->n_tokens, p->model->dims.dim, &p->k, err));
+    return lx_mat_take(x, x->value, p->n_tokens, p->model->dims.dim, &p->v, err);
 }
 
-lx_status dit_pass_open(const dit *m, lx_exec *x, const dit_request *r, const dit_keys *keys,
-                        dit_pass *out, lx_err *err)
+static lx_status count_tokens(dit_pass *p, lx_err *err)
 {
-    const lx_patch_dims *d = &r->latent;
-    const uint64_t dim = (uint64_t)m->dims.dim;
+    const lx_patch_dims *d = &p->latent;
+    const lx_dit_dims *m = &p->model->dims;
     uint64_t n;
-    if (d->channels != m->dims.in_dim || d->t < 1 || d->h < 2 || d->w < 2 || d->h % 2 || d->w % 2)
+    if (d->channels != m->in_dim || d->t < 1 || d->h < 2 || d->w < 2 || d->h % 2 || d->w % 2)
         return lx_fail(err, LX_EJOB,
                        "latent [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64
                        "]: this model takes [%" PRId64 ", T, h, w] with even h and w",
-                       d->channels, d->t, d->h, d->w, m->dims.in_dim);
-    dit_pass p = {.model = m, .x = x, .run = r->run, .progress = r->progress, .keys = keys};
-    p.latent = *d;
-    lx_grid grid = {d->t, d->h / 2, d->w / 2};
-    if (!lx_mul_u64((uint64_t)grid.t, (uint64_t)grid.h, &n) ||
-        !lx_mul_u64(n, (uint64_t)grid.w, &n) || n > LX_LIMIT_ELEMENTS / (3 * dim))
+                       d->channels, d->t, d->h, d->w, m->in_dim);
+    if (!lx_mul_u64((uint64_t)d->t, (uint64_t)d->h / 2, &n) ||
+        !lx_mul_u64(n, (uint64_t)d->w / 2, &n) || n > LX_LIMIT_ELEMENTS / (3 * (uint64_t)m->dim))
         return lx_fail(err, LX_EJOB,
                        "a latent of %" PRId64 " x %" PRId64 " x %" PRId64 " has too many tokens",
                        d->t, d->h, d->w);
-    p.n_tokens = (int64_t)n;
-    p.n_blocks = r->n_blocks ? r->n_blocks : m->dims.n_blocks;
-    p.total = (uint64_t)p.n_blocks * (uint64_t)r->schedule->n_steps;
-    DIT_TRY(lx_rope_table_build(x, grid, m->dims.head_dim, &p.rope, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, n * dim, &p.residual, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, n * 3 * dim, &p.qkv, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, dim, &p.e, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, 6 * dim, &p.e0, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, 6 * dim, &p.mod, err));
+    p->n_tokens = (int64_t)n;
+    return LX_OK;
+}
+
+lx_status dit_pass_open(dit_engine *engine, const dit_request *r, dit_pass *out, lx_err *err)
+{
+    const dit *m = engine->model;
+    lx_exec *x = &engine->x;
+    const uint64_t steps = (uint64_t)r->schedule->n_steps, dim = (uint64_t)m->dims.dim;
+    dit_pass p = {.engine = engine,
+                  .model = m,
+                  .x = x,
+                  .request = r,
+                  .run = r->run,
+                  .latent = r->latent,
+                  .chunk = engine->memory.chunk,
+                  .n_blocks = r->n_blocks ? r->n_blocks : m->dims.n_blocks};
+    p.total = (uint64_t)p.n_blocks * steps;
+    DIT_TRY(count_tokens(&p, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, steps * dim, &p.e, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, steps * 6 * dim, &p.e0, err));
+    DIT_TRY(dit_keys_open(&p, err)); /* both need room that the buffers may use afterwards */
+    DIT_TRY(dit_time_path(&p, err));
+    DIT_TRY(take_buffers(&p, err));
     *out = p;
     return LX_OK;
 }
 
-/* e = W2 silu(W0 p), e0 = W silu(e). */
-static lx_status time_path(dit_pass *p, float timestep, lx_err *err)
-{
-    const dit *m = p->model;
-    lx_exec *x = p->x;
-    size_t mark = lx_arena_mark(x->arena);
-    float *angles, *hidden;
-    lx_act in;
-    DIT_TRY(lx_arena_take_f32(x->arena, (uint64_t)m->dims.freq_dim, &angles, err));
-    DIT_TRY(lx_arena_take_f32(x->arena, (uint64_t)m->dims.dim, &hidden, err));
-    if (!x->is_dry)
-        dit_timestep_embedding((double)timestep, m->dims.freq_dim, angles);
-    DIT_TRY(dit_input(x, &m->time0, angles, 1, m->dims.freq_dim, &in, err));
-    DIT_TRY(dit_linear_run(x, &m->time0, &in, (lx_epilogue){.activation = LX_ACTIVATION_SILU},
-                           hidden, m->dims.dim, NULL, 0, err));
-    DIT_TRY(dit_input(x, &m->time2, hidden, 1, m->dims.dim, &in, err));
-    DIT_TRY(dit_linear_run(x, &m->time2, &in, (lx_epilogue){0}, p->e, m->dims.dim, NULL, 0, err));
-    DIT_TRY(dit_dump(x, p->run, "time_embedding", p->e, 1, m->dims.dim, m->dims.dim, err));
-    DIT_TRY(lx_silu(x, p->e, m->dims.dim, hidden, err));
-    DIT_TRY(dit_input(x, &m->time_proj, hidden, 1, m->dims.dim, &in, err));
-    DIT_TRY(dit_linear_run(x, &m->time_proj, &in, (lx_epilogue){0}, p->e0, 6 * m->dims.dim, NULL, 0,
-                           err));
-    lx_arena_reset(x->arena, mark);
-    return dit_dump(x, p->run, "time_projection", p->e0, 6, m->dims.dim, m->dims.dim, err);
-}
-
 static lx_status embed_patches(dit_pass *p, const float *latent, lx_err *err)
 {
-    const dit *m = p->model;
-    const int64_t cols = 4 * m->dims.in_dim, dim = m->dims.dim;
-    size_t mark = lx_arena_mark(p->x->arena);
-    float *rows;
+    const int64_t cols = 4 * p->model->dims.in_dim, dim = p->model->dims.dim;
+    lx_exec *x = p->x;
+    size_t mark = lx_arena_mark(x->arena);
+    lx_mat rows, residual = lx_mat_f32(p->residual, p->n_tokens, dim);
     lx_act in;
-    DIT_TRY(lx_arena_take_f32(p->x->arena, (uint64_t)p->n_tokens * (uint64_t)cols, &rows, err));
-    DIT_TRY(lx_patchify(p->x, &p->latent, latent, rows, err));
-    DIT_TRY(dit_input(p->x, &m->patch, rows, p->n_tokens, cols, &in, err));
-    DIT_TRY(dit_linear_run(p->x, &m->patch, &in, (lx_epilogue){0}, p->residual, dim, NULL, 0, err));
-    lx_arena_reset(p->x->arena, mark);
-    return dit_dump(p->x, p->run, "patch_embedding", p->residual, p->n_tokens, dim, dim, err);
+    DIT_TRY(lx_mat_take(x, LX_DTYPE_F32, p->n_tokens, cols, &rows, err));
+    DIT_TRY(lx_patchify(x, &p->latent, latent, rows.data, err));
+    DIT_TRY(lx_act_of(x, &rows, &p->engine->patch.w, &in, err));
+    DIT_TRY(dit_linear_run(x, &p->engine->patch, &in, (lx_epilogue){0}, &residual, NULL, 0, err));
+    lx_arena_reset(x->arena, mark);
+    return dit_dump(x, p->run, "patch_embedding", &residual, err);
 }
 
 /* Modulated by head.modulation + e: e itself, not its projection. */
+static lx_status head_modulation(dit_pass *p, float *mod, lx_err *err)
+{
+    const int64_t dim = p->model->dims.dim;
+    const float *e = p->e + p->step * dim;
+    DIT_TRY(lx_widen(p->x, &p->engine->head_modulation, mod, err));
+    DIT_TRY(lx_axpby(p->x, 1.0f, e, 1.0f, dim, mod, err));
+    return lx_axpby(p->x, 1.0f, e, 1.0f, dim, mod + dim, err);
+}
+
 static lx_status head(dit_pass *p, float *velocity, lx_err *err)
 {
-    const dit *m = p->model;
-    const int64_t cols = 4 * m->dims.out_dim, dim = m->dims.dim;
-    const int32_t row = 0;
-    size_t mark = lx_arena_mark(p->x->arena);
-    float *rows, *mod;
-    DIT_TRY(lx_arena_take_f32(p->x->arena, (uint64_t)p->n_tokens * (uint64_t)cols, &rows, err));
-    DIT_TRY(lx_arena_take_f32(p->x->arena, 2 * (uint64_t)dim, &mod, err));
-    DIT_TRY(lx_gather_rows(p->x, &m->head_modulation, &row, 1, mod, err));
-    DIT_TRY(lx_axpby(p->x, 1.0f, p->e, 1.0f, dim, mod, err));
-    DIT_TRY(lx_axpby(p->x, 1.0f, p->e, 1.0f, dim, mod + dim, err));
+    const dit_linear *lin = &p->engine->head;
+    const int64_t cols = 4 * p->model->dims.out_dim, dim = p->model->dims.dim;
+    lx_exec *x = p->x;
+    size_t mark = lx_arena_mark(x->arena);
+    lx_mat rows;
+    float *mod;
+    DIT_TRY(lx_mat_take(x, LX_DTYPE_F32, p->n_tokens, cols, &rows, err));
+    DIT_TRY(lx_arena_take_f32(x->arena, 2 * (uint64_t)dim, &mod, err));
+    DIT_TRY(head_modulation(p, mod, err));
     lx_norm norm = {.kind = LX_NORM_LAYER, .eps = DIT_EPS, .shift = mod, .scale = mod + dim};
-    size_t chunk_mark = lx_arena_mark(p->x->arena);
-    for (int64_t first = 0; first < p->n_tokens; first += m->options.chunk) {
-        int64_t left = p->n_tokens - first, n = left < m->options.chunk ? left : m->options.chunk;
+    size_t chunk_mark = lx_arena_mark(x->arena);
+    for (int64_t first = 0; first < p->n_tokens; first += p->chunk) {
+        int64_t left = p->n_tokens - first, n = left < p->chunk ? left : p->chunk;
+        lx_mat out = lx_mat_rows(&rows, first, n);
         lx_act in;
-        DIT_TRY(lx_act_take(p->x, m->head.act, n, dim, &in, err));
-        DIT_TRY(lx_norm_rows(p->x, p->residual + first * dim, &norm, &in, err));
-        DIT_TRY(dit_linear_run(p->x, &m->head, &in, (lx_epilogue){0}, rows + first * cols, cols,
-                               NULL, 0, err));
-        lx_arena_reset(p->x->arena, chunk_mark);
+        DIT_TRY(lx_act_take(x, lx_linear_act_dtype(x, &lin->w), n, dim, &in, err));
+        DIT_TRY(lx_norm_rows(x, p->residual + first * dim, &norm, &in, err));
+        DIT_TRY(dit_linear_run(x, lin, &in, (lx_epilogue){0}, &out, NULL, 0, err));
+        lx_arena_reset(x->arena, chunk_mark);
     }
-    DIT_TRY(dit_dump(p->x, p->run, "head", rows, p->n_tokens, cols, cols, err));
-    DIT_TRY(lx_unpatchify(p->x, &p->latent, rows, velocity, err));
-    lx_arena_reset(p->x->arena, mark);
+    DIT_TRY(dit_dump(x, p->run, "head", &rows, err));
+    DIT_TRY(lx_unpatchify(x, &p->latent, rows.data, velocity, err));
+    lx_arena_reset(x->arena, mark);
     return LX_OK;
 }
 
-lx_status dit_forward(dit_pass *p, const float *latent, float timestep, float *velocity,
-                      lx_err *err)
+/* Block n with its weights where the device reads them. */
+static lx_status with_weights(dit_pass *p, int64_t n, lx_err *err)
 {
-    DIT_TRY(time_path(p, timestep, err));
+    dit_block b = p->model->blocks[n];
+    const lx_weight *weights;
+    lx_status status = LX_OK;
+    if (p->step == 0) {
+        DIT_TRY(lx_residency_enter(p->engine->key_parts, n, &weights, err));
+        dit_block_bind_keys(&b, weights);
+        status = dit_keys_make(p, &b, n, err);
+        lx_status left = lx_residency_leave(p->engine->key_parts, n, err);
+        DIT_TRY(status != LX_OK ? status : left);
+    }
+    DIT_TRY(lx_residency_enter(p->engine->blocks, n, &weights, err));
+    dit_block_bind_main(&b, weights);
+    status = dit_block_run(p, &b, n, err);
+    lx_status left = lx_residency_leave(p->engine->blocks, n, status == LX_OK ? err : NULL);
+    return status != LX_OK ? status : left;
+}
+
+lx_status dit_forward(dit_pass *p, const float *latent, float *velocity, lx_err *err)
+{
     DIT_TRY(embed_patches(p, latent, err));
     for (int64_t n = 0; n < p->n_blocks; n++) {
-        DIT_TRY(dit_block_run(p, n, err));
+        DIT_TRY(with_weights(p, n, err));
         p->done++;
+        DIT_TRY(lx_exec_pace(p->x, err));
         if (!p->x->is_dry)
-            DIT_TRY(lx_progress_step(p->progress, "block", p->done, p->total, err));
+            DIT_TRY(lx_progress_step(p->request->progress, "block", p->done, p->total, err));
     }
     return head(p, velocity, err);
 }

@@ -4,62 +4,62 @@
  */
 #include "dit_model.h"
 
-static lx_status take_matrix(lx_exec *x, int64_t rows, int64_t cols, float **out, lx_err *err)
-{
-    uint64_t n;
-    if (rows < 0 || cols < 0 || !lx_mul_u64((uint64_t)rows, (uint64_t)cols, &n))
-        return lx_fail(err, LX_EJOB, "a tensor of the DiT is too large");
-    return lx_arena_take_f32(x->arena, n, out, err);
-}
-
 lx_status dit_tap_open(lx_exec *x, lx_run *run, const char *name, int64_t rows, int64_t cols,
                        dit_tap *out, lx_err *err)
 {
-    *out = (dit_tap){.name = name, .rows = rows, .cols = cols};
+    *out = (dit_tap){.name = name};
     if (x->is_dry)
         lx_run_know(run, name);
     if (!run || !lx_run_wants(run, name))
         return LX_OK;
-    return take_matrix(x, rows, cols, &out->data, err);
+    return lx_mat_take(x, LX_DTYPE_F32, rows, cols, &out->rows, err);
 }
 
 lx_status dit_tap_close(lx_exec *x, lx_run *run, const dit_tap *tap, lx_err *err)
 {
-    if (!tap->data)
-        return LX_OK;
-    return dit_dump(x, run, tap->name, tap->data, tap->rows, tap->cols, tap->cols, err);
+    return tap->rows.data ? dit_dump(x, run, tap->name, &tap->rows, err) : LX_OK;
 }
 
-lx_status dit_dump(lx_exec *x, lx_run *run, const char *name, const float *data, int64_t rows,
-                   int64_t cols, int64_t stride, lx_err *err)
+lx_status dit_dump(lx_exec *x, lx_run *run, const char *name, const lx_mat *rows, lx_err *err)
 {
+    float *host;
     if (x->is_dry)
         lx_run_know(run, name);
-    if (x->is_dry || !run)
+    if (!run || !lx_run_wants(run, name))
         return LX_OK;
-    return lx_run_dump(run, name, data, rows, cols, stride, err);
+    size_t mark = lx_arena_mark(x->host);
+    DIT_TRY(lx_arena_take_f32(x->host, (uint64_t)rows->rows * (uint64_t)rows->cols, &host, err));
+    DIT_TRY(lx_mat_download(x, rows, host, err));
+    lx_status status = LX_OK;
+    if (!x->is_dry)
+        status = lx_run_dump(run, name, host, rows->rows, rows->cols, rows->cols, err);
+    lx_arena_reset(x->host, mark);
+    return status;
 }
 
-lx_status dit_input(lx_exec *x, const dit_linear *lin, float *rows, int64_t n, int64_t cols,
-                    lx_act *out, lx_err *err)
+lx_status dit_tap_linear(lx_exec *x, const dit_linear *lin, const lx_act *in, const dit_tap *tap,
+                         int64_t first_row, lx_err *err)
 {
-    if (lin->act == LX_DTYPE_F32) {
-        *out = (lx_act){.dtype = LX_DTYPE_F32, .rows = n, .cols = cols, .data = rows};
+    if (!tap || !tap->rows.data)
         return LX_OK;
-    }
-    DIT_TRY(lx_act_take(x, lin->act, n, cols, out, err));
-    return lx_quantize_rows(x, rows, out, err);
+    lx_epilogue plain = {.bias = &lin->b};
+    lx_mat rows = lx_mat_rows(&tap->rows, first_row, in->rows);
+    return lx_linear(x, in, &lin->w, &plain, &rows, err);
 }
 
 lx_status dit_linear_run(lx_exec *x, const dit_linear *lin, const lx_act *in, lx_epilogue epilogue,
-                         float *out, int64_t stride, const dit_tap *tap, int64_t first_row,
-                         lx_err *err)
+                         const lx_mat *out, const dit_tap *tap, int64_t first_row, lx_err *err)
 {
     epilogue.bias = &lin->b;
-    if (tap && tap->data) {
-        lx_epilogue plain = {.bias = &lin->b};
-        DIT_TRY(
-            lx_linear(x, in, &lin->w, &plain, tap->data + first_row * tap->cols, tap->cols, err));
-    }
-    return lx_linear(x, in, &lin->w, &epilogue, out, stride, err);
+    DIT_TRY(dit_tap_linear(x, lin, in, tap, first_row, err));
+    return lx_linear(x, in, &lin->w, &epilogue, out, err);
+}
+
+lx_status dit_linear_place(lx_exec *x, const dit_linear *in, dit_linear *out, lx_err *err)
+{
+    dit_linear placed = *in;
+    DIT_TRY(lx_weight_place(x, &in->w, &placed.w, err));
+    DIT_TRY(lx_weight_place(x, &in->b, &placed.b, err));
+    *out = placed;
+    return LX_OK;
 }

@@ -5,12 +5,9 @@
 #include "dit_model.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* Tokens per chunk: the FFN's hidden rows of the 14B are then 108 MiB, and attention's keys are
- * still read once for many queries. */
-#define CHUNK 2048
 
 static lx_status find(const dit *m, const char *name, lx_weight *out, lx_err *err)
 {
@@ -33,7 +30,6 @@ static lx_status find_linear(const dit *m, const char *prefix, const char *suffi
     snprintf(out->name, sizeof out->name, "%s%s%s", prefix, *prefix ? "." : "", suffix);
     DIT_TRY(find_in(m, out->name, "weight", &out->w, err));
     DIT_TRY(find_in(m, out->name, "bias", &out->b, err));
-    out->act = lx_linear_act_dtype(&out->w);
     return LX_OK;
 }
 
@@ -64,12 +60,22 @@ static lx_status find_attention(const dit *m, const char *block, const char *kin
     return find_in(m, prefix, "norm_k.weight", &out->norm_k, err);
 }
 
+static bool is_coded(const dit_linear *l)
+{
+    return l->w.dtype == LX_DTYPE_I8 || (l->w.dtype == LX_DTYPE_F8_E4M3 && l->w.scale);
+}
+
+static bool have_one_form(const dit_linear *a, const dit_linear *b)
+{
+    return is_coded(a) == is_coded(b) && (!is_coded(a) || a->w.dtype == b->w.dtype);
+}
+
 /* Linears that share one input must want it in one form. */
 static lx_status check_shared_inputs(const dit *m, const dit_block *b, lx_err *err)
 {
     const dit_block *first = &m->blocks[0];
-    if (b->self.k.act == b->self.q.act && b->self.v.act == b->self.q.act &&
-        b->cross.k.act == first->cross.k.act && b->cross.v.act == first->cross.k.act)
+    if (have_one_form(&b->self.k, &b->self.q) && have_one_form(&b->self.v, &b->self.q) &&
+        have_one_form(&b->cross.k, &first->cross.k) && have_one_form(&b->cross.v, &first->cross.k))
         return LX_OK;
     return lx_fail(err, LX_ECONFIG,
                    "%s: %s: q, k, v are stored in different types; all must be float, I8 or "
@@ -89,6 +95,47 @@ static lx_status find_block(dit *m, int64_t n, lx_err *err)
     DIT_TRY(find_linear(m, b->name, "ffn.0", &b->ffn0, err));
     DIT_TRY(find_linear(m, b->name, "ffn.2", &b->ffn2, err));
     return check_shared_inputs(m, b, err);
+}
+
+/* --- a block as lists ------------------------------------------------------------------------ */
+
+#define AT(member) offsetof(dit_block, member)
+
+static const size_t main_at[DIT_MAIN_WEIGHTS] = {
+    AT(modulation),  AT(norm3_gain), AT(norm3_bias), AT(self.q.w),  AT(self.q.b),  AT(self.k.w),
+    AT(self.k.b),    AT(self.v.w),   AT(self.v.b),   AT(self.o.w),  AT(self.o.b),  AT(self.norm_q),
+    AT(self.norm_k), AT(cross.q.w),  AT(cross.q.b),  AT(cross.o.w), AT(cross.o.b), AT(cross.norm_q),
+    AT(ffn0.w),      AT(ffn0.b),     AT(ffn2.w),     AT(ffn2.b)};
+static const size_t keys_at[DIT_KEYS_WEIGHTS] = {AT(cross.k.w), AT(cross.k.b), AT(cross.v.w),
+                                                 AT(cross.v.b), AT(cross.norm_k)};
+
+static const lx_weight *weight_at(const dit_block *b, size_t at)
+{
+    return (const lx_weight *)(const void *)((const char *)b + at);
+}
+
+void dit_block_list_main(const dit_block *block, lx_weight *weights)
+{
+    for (size_t i = 0; i < DIT_MAIN_WEIGHTS; i++)
+        weights[i] = *weight_at(block, main_at[i]);
+}
+
+void dit_block_list_keys(const dit_block *block, lx_weight *weights)
+{
+    for (size_t i = 0; i < DIT_KEYS_WEIGHTS; i++)
+        weights[i] = *weight_at(block, keys_at[i]);
+}
+
+void dit_block_bind_main(dit_block *block, const lx_weight *weights)
+{
+    for (size_t i = 0; i < DIT_MAIN_WEIGHTS; i++)
+        *(lx_weight *)(void *)((char *)block + main_at[i]) = weights[i];
+}
+
+void dit_block_bind_keys(dit_block *block, const lx_weight *weights)
+{
+    for (size_t i = 0; i < DIT_KEYS_WEIGHTS; i++)
+        *(lx_weight *)(void *)((char *)block + keys_at[i]) = weights[i];
 }
 
 static lx_status check_dims(const dit *m, lx_err *err)
@@ -132,9 +179,7 @@ static lx_status take_options(dit *m, const dit_options *options, lx_err *err)
         m->options = *options;
     if (m->options.text_len == 0)
         m->options.text_len = DIT_TEXT_LEN;
-    if (m->options.chunk == 0)
-        m->options.chunk = CHUNK;
-    if (m->options.text_len < 1 || m->options.text_len > DIT_TEXT_LEN_MAX || m->options.chunk < 1)
+    if (m->options.text_len < 1 || m->options.text_len > DIT_TEXT_LEN_MAX || m->options.chunk < 0)
         return lx_fail(err, LX_ECONFIG, "text_len %" PRId64 ": accepted are 1 to %d",
                        m->options.text_len, DIT_TEXT_LEN_MAX);
     return LX_OK;

@@ -8,8 +8,10 @@
 #define DIT_MODEL_H
 
 #include "dit.h"
+#include "lx_copy.h"
 #include "lx_linear.h"
 #include "lx_norm.h"
+#include "lx_residency.h"
 #include "lx_rope.h"
 
 #define DIT_NAME 64
@@ -27,7 +29,6 @@
 typedef struct dit_linear {
     char name[DIT_NAME];
     lx_weight w, b;
-    lx_dtype act; /* how w wants its input */
 } dit_linear;
 
 typedef struct dit_attention {
@@ -43,46 +44,71 @@ typedef struct dit_block {
     dit_linear ffn0, ffn2;
 } dit_block;
 
+/* A block's weights in two parts. What makes the prompt's keys and values is needed once per clip;
+ * the rest in every step. */
+enum { DIT_MAIN_WEIGHTS = 22, DIT_KEYS_WEIGHTS = 5 };
+/** Copy out: weights [DIT_MAIN_WEIGHTS] or [DIT_KEYS_WEIGHTS]. */
+void dit_block_list_main(const dit_block *block, lx_weight *weights);
+void dit_block_list_keys(const dit_block *block, lx_weight *weights);
+/** And back, where they are on a device. */
+void dit_block_bind_main(dit_block *block, const lx_weight *weights);
+void dit_block_bind_keys(dit_block *block, const lx_weight *weights);
+
 struct dit {
     lx_weights *weights; /* owned */
     lx_dit_dims dims;
-    dit_options options; /* no zeros left */
+    dit_options options; /* chunk 0: the engine's affair; otherwise no zeros left */
     dit_linear patch, text0, text2, time0, time2, time_proj, head;
     lx_weight head_modulation; /* viewed as [1, 2 D] */
     dit_block *blocks;         /* owned, [n_blocks] */
 };
 
-/* Keys and values of cross-attention: they depend on the prompt alone. */
+struct dit_engine {
+    const dit *model; /* borrowed */
+    dit_memory memory;
+    lx_cuda *cuda;          /* owned; NULL on the CPU */
+    lx_arena *arena, *host; /* owned; one and the same on the CPU */
+    lx_exec x;
+    lx_weight *main, *keys;           /* owned: [n_blocks][DIT_MAIN_WEIGHTS], ... */
+    lx_residency *blocks, *key_parts; /* owned */
+    dit_linear patch, head;           /* on the device */
+    lx_weight head_modulation;
+};
+
+/* Keys and values of cross-attention: they depend on the prompt alone. Each block makes its own in
+ * the first step. */
 typedef struct dit_keys {
     int64_t n;         /* context rows, padding included */
     int64_t n_repeats; /* how many rows the last one stands for: 1, or all the padding */
-    float *k, *v;      /* [n_blocks, n, D] */
-    const float *bias; /* [n] logarithmic weights, or NULL */
+    lx_act embedded;   /* the embedded context as the blocks' linears read it */
+    lx_mat k, v;       /* [n_blocks * n, D] */
+    const float *bias; /* [n] logarithmic weights on the device, or NULL */
 } dit_keys;
 
-/* One forward pass, its buffers borrowed from the arena. */
+/* One clip, its buffers borrowed from the arenas. */
 typedef struct dit_pass {
+    dit_engine *engine;
     const dit *model;
     lx_exec *x;
-    lx_run *run; /* dumps; NULL: none */
-    const lx_progress *progress;
+    const dit_request *request;
+    lx_run *run;          /* dumps; NULL: none */
     uint64_t done, total; /* blocks */
-    const dit_keys *keys;
+    int32_t step;         /* of the schedule */
+    int64_t chunk;
+    dit_keys keys;
     lx_patch_dims latent;
     lx_rope_table rope;
     int64_t n_tokens, n_blocks;
     float *residual; /* [S, D] */
-    float *qkv;      /* [S, 3 D] */
-    float *e;        /* [D] */
-    float *e0;       /* [6 D] */
+    lx_mat k, v;     /* [S, D] of the block at work */
+    float *e, *e0;   /* [n_steps, D], [n_steps, 6 D] */
     float *mod;      /* [6 D] modulation of the block at work: shift, scale, gate; twice */
 } dit_pass;
 
 /* A whole tensor collected for --dump while the work goes on in chunks; data NULL: not wanted. */
 typedef struct dit_tap {
     const char *name;
-    int64_t rows, cols;
-    float *data;
+    lx_mat rows; /* F32, on the device */
 } dit_tap;
 
 lx_status dit_tap_open(lx_exec *x, lx_run *run, const char *name, int64_t rows, int64_t cols,
@@ -90,32 +116,39 @@ lx_status dit_tap_open(lx_exec *x, lx_run *run, const char *name, int64_t rows, 
 lx_status dit_tap_close(lx_exec *x, lx_run *run, const dit_tap *tap, lx_err *err);
 
 /** Dump rows that are there as a whole. */
-lx_status dit_dump(lx_exec *x, lx_run *run, const char *name, const float *data, int64_t rows,
-                   int64_t cols, int64_t stride, lx_err *err);
-
-/** f32 rows as lin wants to read them: the rows themselves, or their codes from the arena. */
-lx_status dit_input(lx_exec *x, const dit_linear *lin, float *rows, int64_t n, int64_t cols,
-                    lx_act *out, lx_err *err);
+lx_status dit_dump(lx_exec *x, lx_run *run, const char *name, const lx_mat *rows, lx_err *err);
 
 /**
  * out <- epilogue(lin(in)); bias is filled in here. tap (may be NULL): rows from first_row on
  * also get the plain output, before activation, gate and residual.
  */
 lx_status dit_linear_run(lx_exec *x, const dit_linear *lin, const lx_act *in, lx_epilogue epilogue,
-                         float *out, int64_t stride, const dit_tap *tap, int64_t first_row,
-                         lx_err *err);
+                         const lx_mat *out, const dit_tap *tap, int64_t first_row, lx_err *err);
+/** The plain output into the tap alone, where it is wanted. */
+lx_status dit_tap_linear(lx_exec *x, const dit_linear *lin, const lx_act *in, const dit_tap *tap,
+                         int64_t first_row, lx_err *err);
+/** The linear's weights for as long as the arena's mark. */
+lx_status dit_linear_place(lx_exec *x, const dit_linear *in, dit_linear *out, lx_err *err);
 
-/** dit_text.c: the context of a request into keys and values of every block. */
-lx_status dit_keys_make(const dit *model, lx_exec *x, const dit_request *request, dit_keys *out,
-                        lx_err *err);
+/** dit_text.c: the context of a request, embedded, and room for the keys of every block. */
+lx_status dit_keys_open(dit_pass *pass, lx_err *err);
+/** Keys and values of block n; called in the first step. */
+lx_status dit_keys_make(dit_pass *pass, const dit_block *block, int64_t n, lx_err *err);
+/** Keys and values of block n, ready for attention. */
+lx_status dit_keys_of(const dit_pass *pass, int64_t n, lx_kv *out, lx_err *err);
+
+/** dit_time.c: e and e0 of every step. */
+lx_status dit_time_path(dit_pass *pass, lx_err *err);
 
 /** dit_block.c: block n on pass->residual. */
-lx_status dit_block_run(dit_pass *pass, int64_t n, lx_err *err);
+lx_status dit_block_run(dit_pass *pass, const dit_block *block, int64_t n, lx_err *err);
 
-/** dit_forward.c: velocity [channels, t, h, w] of a latent at timestep t. */
-lx_status dit_pass_open(const dit *model, lx_exec *x, const dit_request *request,
-                        const dit_keys *keys, dit_pass *out, lx_err *err);
-lx_status dit_forward(dit_pass *pass, const float *latent, float timestep, float *velocity,
-                      lx_err *err);
+/** dit_forward.c: velocity [channels, t, h, w] of a latent, both on the device, at pass->step. */
+lx_status dit_pass_open(dit_engine *engine, const dit_request *request, dit_pass *out, lx_err *err);
+lx_status dit_forward(dit_pass *pass, const float *latent, float *velocity, lx_err *err);
+
+/** dit.c: all of dit_denoise; in a dry engine only the memory is taken. */
+lx_status dit_denoise_all(dit_engine *engine, const dit_request *request, float *latent,
+                          lx_err *err);
 
 #endif

@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "dit_model.h"
@@ -12,8 +13,8 @@
 
 /* The flags as typed; NULL where absent. */
 typedef struct run_flags {
-    const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size;
-    bool noise_only;
+    const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size, *attention;
+    bool noise_only, streaming;
 } run_flags;
 
 /* A run and what it owns. */
@@ -25,9 +26,11 @@ typedef struct job_by_hand {
     lx_rng rng;
     uint64_t seed;
     lx_patch_dims latent;
+    dit_attention_choice attention;
+    bool is_streaming;
     bool noise_only, is_drawn; /* is_drawn: the initial noise comes from the seed */
     dit *model;
-    lx_arena *arena;
+    dit_engine *engine;
     float *context, *state, *velocity; /* malloc'd */
     int64_t n_context;
 } job_by_hand;
@@ -99,6 +102,19 @@ static lx_status parse_size(const run_flags *f, lx_patch_dims *out, lx_err *err)
     return LX_OK;
 }
 
+static lx_status parse_attention(const char *text, dit_attention_choice *out, lx_err *err)
+{
+    static const char *const names[] = {"auto", "plain", "int8"};
+    *out = DIT_ATTENTION_AUTO;
+    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i]) == 0) {
+            *out = (dit_attention_choice)i;
+            return LX_OK;
+        }
+    return text ? lx_fail(err, LX_ECONFIG, "--attention %.40s: expected auto, plain or int8", text)
+                : LX_OK;
+}
+
 static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
 {
     run_flags f = {0};
@@ -111,10 +127,14 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
         {"rng", &f.rng, NULL, "lx2v, torch-cpu, torch-cuda:132x2048, torch-cuda:rtx3060 (lx2v)"},
         {"frames", &f.frames, NULL, "4n+1 (81); not with a latent in the input"},
         {"size", &f.size, NULL, "WxH (832x480); not with a latent in the input"},
+        {"attention", &f.attention, NULL, "auto, plain or int8 (auto); on a card"},
+        {"streaming", NULL, &f.streaming, "keep no block on the card"},
         {"noise-only", NULL, &f.noise_only, "write the noise and the schedule; needs no weights"},
     };
     DIT_TRY(lx_run_parse(&j->run, argc, argv, flags, sizeof flags / sizeof *flags, err));
     j->noise_only = f.noise_only;
+    j->is_streaming = f.streaming;
+    DIT_TRY(parse_attention(f.attention, &j->attention, err));
     j->text_len = DIT_TEXT_LEN;
     DIT_TRY(parse_count("text-len", f.text_len, 1, DIT_TEXT_LEN_MAX, &j->text_len, err));
     DIT_TRY(parse_schedule(&f, &j->schedule, err));
@@ -186,25 +206,24 @@ static lx_status read_context(job_by_hand *j, lx_err *err)
 static lx_status load(job_by_hand *j, lx_err *err)
 {
     dit_options options = {.text_len = j->text_len};
-    char needed[24], allowed[24];
-    uint64_t bytes;
     DIT_TRY(dit_load(&j->model, j->run.weights, &options, &j->run.progress, err));
     DIT_TRY(read_context(j, err));
     DIT_TRY(j->is_drawn ? draw(j, err) : read_latent(j, err));
-    DIT_TRY(as_usage(dit_plan(j->model, j->run.threads, &j->latent, &j->run, &bytes, err), err));
+    dit_setup setup = {.device = j->run.device,
+                       .n_threads = j->run.threads,
+                       .vram = j->run.vram_bytes,
+                       .is_streaming = j->is_streaming,
+                       .attention = j->attention,
+                       .largest = j->latent,
+                       .run = &j->run};
+    DIT_TRY(as_usage(dit_engine_open(&j->engine, j->model, &setup, &j->run.progress, err), err));
     DIT_TRY(lx_run_check_dumps(&j->run, "dit", err));
-    if (j->run.vram_bytes && bytes > j->run.vram_bytes)
-        return lx_fail(err, LX_EAGAIN, "this clip needs %s, --vram allows %s",
-                       lx_bytes_text(bytes, needed, sizeof needed),
-                       lx_bytes_text(j->run.vram_bytes, allowed, sizeof allowed));
-    DIT_TRY(lx_arena_create(&j->arena, (size_t)bytes, err));
     j->run.load_s = lx_now_s() - j->run.start_s;
     return LX_OK;
 }
 
 static lx_status denoise(job_by_hand *j, lx_err *err)
 {
-    lx_exec x;
     lx_shape one = latent_shape(&j->latent);
     lx_shape all = LX_SHAPE(j->schedule.n_steps, one.dim[0], one.dim[1], one.dim[2], one.dim[3]);
     uint64_t bytes;
@@ -212,9 +231,8 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
     j->velocity = malloc((size_t)bytes);
     if (!j->velocity)
         return lx_fail(err, LX_EAGAIN, "no memory for velocities of %" PRIu64 " bytes", bytes);
-    DIT_TRY(lx_exec_open_cpu(&x, j->arena, j->run.threads, err));
-    LX_I("%s seed=%" PRIu64 " sampler=%s steps=%d", lx_exec_describe(&x), j->seed,
-         lx_sampler_name(j->sampler), (int)j->schedule.n_steps);
+    LX_I("%s seed=%" PRIu64 " sampler=%s steps=%d", lx_exec_describe(dit_engine_exec(j->engine)),
+         j->seed, lx_sampler_name(j->sampler), (int)j->schedule.n_steps);
     dit_request request = {.latent = j->latent,
                            .context = j->context,
                            .n_context = j->n_context,
@@ -225,7 +243,7 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
                            .progress = &j->run.progress,
                            .run = &j->run,
                            .velocity = j->velocity};
-    DIT_TRY(dit_denoise(j->model, &x, &request, j->state, err));
+    DIT_TRY(dit_denoise(j->engine, &request, j->state, err));
     DIT_TRY(lx_run_add(&j->run, "latent", LX_DTYPE_F32, &one, j->state, err));
     return lx_run_add(&j->run, "velocity", LX_DTYPE_F32, &all, j->velocity, err);
 }
@@ -256,8 +274,8 @@ int dit_run(int argc, char **argv)
         LX_E("%s: %s", lx_status_name(status), err.message);
     if (j) {
         lx_run_close(&j->run);
+        dit_engine_close(&j->engine);
         dit_destroy(&j->model);
-        lx_arena_destroy(&j->arena);
         free(j->context);
         free(j->state);
         free(j->velocity);

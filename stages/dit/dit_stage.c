@@ -13,9 +13,11 @@
 #include "weights/lx_model_dir.h"
 
 struct dit_stage {
-    dit *model;      /* owned */
-    lx_arena *arena; /* owned */
-    lx_exec x;
+    dit *model;         /* owned */
+    dit_engine *engine; /* owned */
+    float *context;     /* [text_len, text_dim], owned */
+    float *latent;      /* of the largest clip, owned */
+    size_t latent_values;
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
 
@@ -35,26 +37,20 @@ static lx_status try_once(dit_stage *s, int64_t n_context, const lx_patch_dims *
 {
     dit_schedule schedule;
     lx_rng rng = {.kind = LX_RNG_LX2V};
-    float *context, *latent;
     const int32_t label = 1000;
-    size_t mark = lx_arena_mark(s->arena);
     DIT_TRY(dit_schedule_make(&schedule, &label, 1, 5, err));
     const lx_patch_dims *d = latent_dims;
     uint64_t n = (uint64_t)d->channels * (uint64_t)d->t * (uint64_t)d->h * (uint64_t)d->w;
     uint64_t n_text = (uint64_t)n_context * (uint64_t)dit_dims(s->model)->text_dim;
-    DIT_TRY(lx_arena_take_f32(s->arena, n_text, &context, err));
-    DIT_TRY(lx_arena_take_f32(s->arena, n, &latent, err));
-    lx_rng_normal(&rng, 0, 0, n_text, context);
-    lx_rng_normal(&rng, 0, 1, n, latent);
+    lx_rng_normal(&rng, 0, 0, n_text, s->context);
+    lx_rng_normal(&rng, 0, 1, n, s->latent);
     dit_request r = {.latent = *d,
-                     .context = context,
+                     .context = s->context,
                      .n_context = n_context,
                      .schedule = &schedule,
                      .progress = s->progress,
                      .n_blocks = n_blocks};
-    DIT_TRY(dit_denoise(s->model, &s->x, &r, latent, err));
-    lx_arena_reset(s->arena, mark);
-    return LX_OK;
+    return dit_denoise(s->engine, &r, s->latent, err);
 }
 
 /* One block with contexts of every order of length and a few grids, so that what the kernels make
@@ -83,21 +79,35 @@ static lx_status self_test(dit_stage *s, const lx_patch_dims *largest, lx_err *e
     return lx_wrap(err, "self-test of %s", lx_weights_path(dit_weights(s->model)));
 }
 
-static lx_status take_memory(dit_stage *s, const lx_config *config, int n_threads, lx_err *err)
+/* Host memory of a job: the borrowed context, and the noise that becomes the latent. */
+static lx_status take_host(dit_stage *s, const lx_patch_dims *d, lx_err *err)
 {
-    uint64_t bytes;
-    lx_patch_dims largest = largest_latent(config, s->model);
-    DIT_TRY(dit_plan(s->model, n_threads, &largest, NULL, &bytes, err));
-    char needs[32], has[32];
-    if (config->memory.ram && bytes > config->memory.ram)
-        return lx_fail(err, LX_ECONFIG,
-                       "the DiT needs %s for a clip of %dx%d with %d frames, memory.ram is "
-                       "%s: raise it, or lower limits.size or limits.frames",
-                       lx_bytes_text(bytes, needs, sizeof needs), config->limits.width,
-                       config->limits.height, config->limits.frames,
-                       lx_bytes_text(config->memory.ram, has, sizeof has));
-    DIT_TRY(lx_arena_create(&s->arena, (size_t)bytes, err));
-    return lx_exec_open_cpu(&s->x, s->arena, n_threads, err);
+    uint64_t n_text = (uint64_t)dit_text_len(s->model) * (uint64_t)dit_dims(s->model)->text_dim;
+    s->latent_values = (size_t)(d->channels * d->t * d->h * d->w);
+    s->context = calloc((size_t)n_text, sizeof *s->context);
+    s->latent = calloc(s->latent_values, sizeof *s->latent);
+    if (!s->context || !s->latent)
+        return lx_fail(err, LX_EAGAIN, "out of memory for a context and a latent");
+    return LX_OK;
+}
+
+static lx_status take_memory(dit_stage *s, const lx_config *config,
+                             const lx_replica_config *replica, lx_err *err)
+{
+    dit_setup setup = {.device = replica->device,
+                       .n_threads = replica->threads,
+                       .largest = largest_latent(config, s->model)};
+    bool is_host = strcmp(replica->device, "cpu") == 0;
+    setup.vram = is_host ? config->memory.ram : 0;
+    lx_status status = dit_engine_open(&s->engine, s->model, &setup, s->progress, err);
+    if (status == LX_EAGAIN && is_host && config->memory.ram) {
+        err->status = LX_ECONFIG; /* waiting will not help */
+        return lx_wrap(err,
+                       "a clip of %dx%d with %d frames (raise memory.ram, or lower limits.size "
+                       "or limits.frames)",
+                       config->limits.width, config->limits.height, config->limits.frames);
+    }
+    return status == LX_OK ? take_host(s, &setup.largest, err) : status;
 }
 
 static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
@@ -105,19 +115,15 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
     const lx_config *config = lx_stage_config_of(stage);
     const lx_replica_config *replica = lx_stage_replica(stage);
     lx_model_paths paths;
-    if (strcmp(replica->device, "cpu") != 0)
-        return lx_fail(err, LX_ECONFIG,
-                       "stages.dit: device %s: this build (%s) runs on the cpu only",
-                       replica->device, LX2V_BACKEND);
     s->progress = lx_stage_progress(stage);
     DIT_TRY(lx_model_of_config(&paths, config, err));
     DIT_TRY(dit_load(&s->model, paths.dit, NULL, s->progress, err));
-    DIT_TRY(take_memory(s, config, replica->threads, err));
+    DIT_TRY(take_memory(s, config, replica, err));
     lx_patch_dims d = largest_latent(config, s->model);
     DIT_TRY(lx_stage_lends(
         stage, config->links.depth,
         (uint64_t)d.channels * (uint64_t)d.t * (uint64_t)d.h * (uint64_t)d.w * sizeof(float), err));
-    LX_I("%s blocks=%" PRId64 " dim=%" PRId64, lx_exec_describe(&s->x),
+    LX_I("%s blocks=%" PRId64 " dim=%" PRId64, lx_exec_describe(dit_engine_exec(s->engine)),
          dit_dims(s->model)->n_blocks, dit_dims(s->model)->dim);
     return self_test(s, &d, err);
 }
@@ -140,8 +146,10 @@ void dit_stage_destroy(dit_stage **stage)
 {
     if (!stage || !*stage)
         return;
+    dit_engine_close(&(*stage)->engine);
     dit_destroy(&(*stage)->model);
-    lx_arena_destroy(&(*stage)->arena);
+    free((*stage)->context);
+    free((*stage)->latent);
     free(*stage);
     *stage = NULL;
 }
@@ -153,7 +161,7 @@ const dit *dit_stage_model(const dit_stage *stage)
 
 uint64_t dit_stage_arena_bytes(const dit_stage *stage)
 {
-    return lx_arena_bytes(stage->arena);
+    return dit_engine_memory(stage->engine)->total;
 }
 
 /* --- one job --------------------------------------------------------------------------------- */
@@ -184,7 +192,6 @@ static lx_status borrow_context(const dit_stage *s, lx_stage_job *job, dit_reque
     lx_dtype dtype;
     lx_shape shape;
     char text[128];
-    float *context;
     DIT_TRY(lx_stage_input_shape(job, &dtype, &shape, err));
     int64_t cols = dit_dims(s->model)->text_dim, rows = shape.n_dims == 2 ? shape.dim[0] : 0;
     if (dtype != LX_DTYPE_F32 || rows < 1 || rows > dit_text_len(s->model) || shape.dim[1] != cols)
@@ -194,9 +201,8 @@ static lx_status borrow_context(const dit_stage *s, lx_stage_job *job, dit_reque
                        lx_dtype_name(dtype), lx_shape_text(&shape, text, sizeof text),
                        dit_text_len(s->model), cols);
     uint64_t n = (uint64_t)rows * (uint64_t)cols;
-    DIT_TRY(lx_arena_take_f32(s->arena, n, &context, err));
-    DIT_TRY(lx_stage_borrow(job, context, n * sizeof *context, err));
-    r->context = context;
+    DIT_TRY(lx_stage_borrow(job, s->context, n * sizeof *s->context, err));
+    r->context = s->context;
     r->n_context = rows;
     return LX_OK;
 }
@@ -207,7 +213,6 @@ static lx_status work(dit_stage *s, lx_stage_job *job, lx_err *err)
     dit_schedule schedule;
     lx_rng rng;
     char notice[LX_LIMIT_TEXT];
-    float *latent;
     lx_tensor lent;
     uint64_t n;
     DIT_TRY(read_job(s, lx_stage_job_of(job), &r, &rng, &schedule, err));
@@ -219,19 +224,20 @@ static lx_status work(dit_stage *s, lx_stage_job *job, lx_err *err)
         lx_stage_note(job, notice);
     }
     DIT_TRY(borrow_context(s, job, &r, err));
-    DIT_TRY(lx_arena_take_f32(s->arena, n, &latent, err));
-    lx_rng_normal(&rng, r.seed, 0, n, latent);
-    DIT_TRY(dit_denoise(s->model, &s->x, &r, latent, err));
+    if (n > s->latent_values)
+        return lx_fail(err, LX_EJOB,
+                       "planned memory is too small: a latent of %" PRIu64
+                       " values, %zu were planned at start (limits.size and limits.frames in "
+                       "config.yaml)",
+                       n, s->latent_values);
+    lx_rng_normal(&rng, r.seed, 0, n, s->latent);
+    DIT_TRY(dit_denoise(s->engine, &r, s->latent, err));
     DIT_TRY(lx_stage_lend(job, LX_DTYPE_F32, &shape, &lent, err));
-    memcpy(lent.data, latent, (size_t)n * sizeof *latent);
+    memcpy(lent.data, s->latent, (size_t)n * sizeof *s->latent);
     return lx_stage_publish(job, true, err);
 }
 
 lx_status dit_on_job(void *self, lx_stage_job *job, lx_err *err)
 {
-    dit_stage *s = self;
-    size_t mark = lx_arena_mark(s->arena);
-    lx_status status = work(s, job, err);
-    lx_arena_reset(s->arena, mark);
-    return status;
+    return work(self, job, err);
 }

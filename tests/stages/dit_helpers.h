@@ -180,20 +180,17 @@ static inline void temp_path(char *path, size_t bytes, const char *name)
 
 typedef struct bench {
     dit *model;
-    lx_arena *arena;
-    lx_exec x;
+    dit_engine *engine;
 } bench;
 
 static inline void bench_open(bench *b, const char *path, const dit_options *options,
                               const lx_patch_dims *latent, int n_threads)
 {
     lx_err err = {0};
-    uint64_t bytes;
     *b = (bench){0};
+    dit_setup setup = {.n_threads = n_threads, .largest = *latent};
     if (dit_load(&b->model, path, options, NULL, &err) != LX_OK ||
-        dit_plan(b->model, n_threads, latent, NULL, &bytes, &err) != LX_OK ||
-        lx_arena_create(&b->arena, bytes, &err) != LX_OK ||
-        lx_exec_open_cpu(&b->x, b->arena, n_threads, &err) != LX_OK)
+        dit_engine_open(&b->engine, b->model, &setup, NULL, &err) != LX_OK)
         fail_msg("%s", err.message);
 }
 
@@ -209,8 +206,8 @@ static inline void bench_open_store(bench *b, const store *s, const dit_options 
 
 static inline void bench_close(bench *b)
 {
+    dit_engine_close(&b->engine);
     dit_destroy(&b->model);
-    lx_arena_destroy(&b->arena);
 }
 
 static inline size_t latent_size(const lx_patch_dims *d)
@@ -244,7 +241,7 @@ static inline void bench_run(bench *b, const lx_patch_dims *d, const float *cont
                      .n_context = n_context,
                      .schedule = &schedule,
                      .velocity = *velocity};
-    if (dit_denoise(b->model, &b->x, &r, *out, &err) != LX_OK)
+    if (dit_denoise(b->engine, &r, *out, &err) != LX_OK)
         fail_msg("%s", err.message);
 }
 

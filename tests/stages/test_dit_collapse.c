@@ -104,7 +104,7 @@ static void test_jobs_leave_no_trace(void **state)
             const lx_patch_dims *d = i % 2 ? &DIMS : &small;
             bench_run(&b, d, context, rows[i], latent, pass ? &second[i] : &first[i], &velocity);
             free(velocity);
-            assert_int_equal(lx_arena_mark(b.arena), 0);
+            assert_int_equal(lx_arena_mark(dit_engine_exec(b.engine)->arena), 0);
         }
     for (int i = 0; i < 4; i++) {
         assert_memory_equal(first[i], second[i],

@@ -55,22 +55,19 @@ static void denoise(lx_weights *io, const char *weights, lx_sampler sampler, con
 {
     lx_err err = {0};
     dit *model = NULL;
-    lx_arena *arena = NULL;
-    lx_exec x;
+    dit_engine *engine = NULL;
     lx_rng rng;
     dit_schedule schedule;
     size_t n = latent_size(&DIMS), n_context;
-    uint64_t bytes;
     *out = (result){.latent = floats(n), .velocity = floats(N_STEPS * n)};
     snprintf(out->run.dump_names[0], sizeof out->run.dump_names[0], "blocks.0.self_attn.q");
     out->run.n_dumps = 1;
     dit_schedule_default(&schedule);
+    dit_setup setup = {.n_threads = 1, .largest = DIMS, .run = &out->run};
     const float *context = golden(io, "t5.context", &n_context);
     assert_int_equal(lx_rng_parse("torch-cuda:132x2048", &rng, &err), LX_OK);
     if (dit_load(&model, weights, &(dit_options){.text_len = TEXT_LEN}, NULL, &err) != LX_OK ||
-        dit_plan(model, 1, &DIMS, &out->run, &bytes, &err) != LX_OK ||
-        lx_arena_create(&arena, bytes, &err) != LX_OK ||
-        lx_exec_open_cpu(&x, arena, 1, &err) != LX_OK)
+        dit_engine_open(&engine, model, &setup, NULL, &err) != LX_OK)
         fail_msg("%s", err.message);
     if (latent)
         memcpy(out->latent, latent, n * sizeof *latent);
@@ -85,10 +82,10 @@ static void denoise(lx_weights *io, const char *weights, lx_sampler sampler, con
                      .seed = 42,
                      .run = &out->run,
                      .velocity = out->velocity};
-    if (dit_denoise(model, &x, &r, out->latent, &err) != LX_OK)
+    if (dit_denoise(engine, &r, out->latent, &err) != LX_OK)
         fail_msg("%s", err.message);
+    dit_engine_close(&engine);
     dit_destroy(&model);
-    lx_arena_destroy(&arena);
 }
 
 static void result_free(result *r)

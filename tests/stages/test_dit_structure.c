@@ -158,13 +158,13 @@ static void test_nan_names_the_step(void **state)
     latent[17] = NAN;
     dit_request r = {
         .latent = DIMS, .context = context, .n_context = N_CONTEXT, .schedule = &schedule};
-    assert_int_equal(dit_denoise(b.model, &b.x, &r, latent, &err), LX_EJOB);
+    assert_int_equal(dit_denoise(b.engine, &r, latent, &err), LX_EJOB);
     assert_non_null(strstr(err.message, "step 1 of 4"));
-    assert_int_equal(lx_arena_mark(b.arena), 0);
+    assert_int_equal(lx_arena_mark(dit_engine_exec(b.engine)->arena), 0);
     /* The stage goes on: the next job is as if nothing had been. */
     free(latent);
     latent = normals(2, latent_size(&DIMS));
-    assert_int_equal(dit_denoise(b.model, &b.x, &r, latent, &err), LX_OK);
+    assert_int_equal(dit_denoise(b.engine, &r, latent, &err), LX_OK);
     free(context), free(latent);
     bench_close(&b);
 }
@@ -204,14 +204,14 @@ static void test_progress_counts_blocks_and_cancels(void **state)
                      .n_context = N_CONTEXT,
                      .schedule = &schedule,
                      .progress = &progress};
-    assert_int_equal(dit_denoise(b.model, &b.x, &r, latent, &err), LX_OK);
+    assert_int_equal(dit_denoise(b.engine, &r, latent, &err), LX_OK);
     assert_int_equal(c.total, 4 * s->blocks);
     assert_int_equal(c.done, c.total);
     assert_int_equal(c.calls, 3 * 4 * s->blocks); /* 12 tokens in chunks of 5: heard three times */
     c = (counter){.cancel_at = 3};
-    assert_int_equal(dit_denoise(b.model, &b.x, &r, latent, &err), LX_ECANCEL);
+    assert_int_equal(dit_denoise(b.engine, &r, latent, &err), LX_ECANCEL);
     assert_int_equal(c.done, 3);
-    assert_int_equal(lx_arena_mark(b.arena), 0);
+    assert_int_equal(lx_arena_mark(dit_engine_exec(b.engine)->arena), 0);
     free(context), free(latent);
     bench_close(&b);
 }
@@ -239,10 +239,10 @@ static void test_impossible_requests_are_refused(void **state)
         lx_err err = {0};
         dit_request r = {
             .latent = bad[i].d, .context = context, .n_context = bad[i].n, .schedule = &schedule};
-        assert_int_equal(dit_denoise(b.model, &b.x, &r, latent, &err), LX_EJOB);
+        assert_int_equal(dit_denoise(b.engine, &r, latent, &err), LX_EJOB);
         if (!strstr(err.message, bad[i].says))
             fail_msg("%s", err.message);
-        assert_int_equal(lx_arena_mark(b.arena), 0);
+        assert_int_equal(lx_arena_mark(dit_engine_exec(b.engine)->arena), 0);
     }
     free(context), free(latent);
     bench_close(&b);
