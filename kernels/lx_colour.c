@@ -15,11 +15,14 @@ static bool is_inside(int64_t at, int64_t size, int64_t whole)
     return at >= 0 && size > 0 && at <= whole - size;
 }
 
-static lx_status check(const lx_colour_args *a, bool must_be_even, lx_err *err)
+static lx_status check(const lx_exec *x, const lx_colour_args *a, bool must_be_even, lx_err *err)
 {
     if (a->in->channels != 3)
         return lx_fail(err, LX_EJOB, "colour: %" PRId64 " channels, 3 (R, G, B) are needed",
                        a->in->channels);
+    if (a->in->dtype != LX_DTYPE_F32 && a->in->dtype != x->rows)
+        return lx_fail(err, LX_EJOB, "colour: an image of %s cannot be shown",
+                       lx_dtype_name(a->in->dtype));
     if (!is_inside(a->y, a->height, a->in->height) || !is_inside(a->x, a->width, a->in->width) ||
         !is_inside(a->out_y, a->height, a->out_height) ||
         !is_inside(a->out_x, a->width, a->out_width) ||
@@ -42,25 +45,25 @@ static lx_status check(const lx_colour_args *a, bool must_be_even, lx_err *err)
 
 lx_status lx_colour_i420(lx_exec *x, const lx_colour_args *args, uint8_t *out, lx_err *err)
 {
-    lx_status status = check(args, true, err);
+    lx_status status = check(x, args, true, err);
     if (status == LX_OK && !x->is_dry)
-        x->backend->conv->i420(args, out, x->n_threads);
+        status = x->backend->conv->i420(x, args, out, err);
     return status;
 }
 
 lx_status lx_colour_rgb8(lx_exec *x, const lx_colour_args *args, uint8_t *out, lx_err *err)
 {
-    lx_status status = check(args, false, err);
+    lx_status status = check(x, args, false, err);
     if (status == LX_OK && !x->is_dry)
-        x->backend->conv->rgb8(args, out, x->n_threads);
+        status = x->backend->conv->rgb8(x, args, out, err);
     return status;
 }
 
 lx_status lx_colour_planes(lx_exec *x, const lx_colour_args *args, float *out, lx_err *err)
 {
-    lx_status status = check(args, false, err);
+    lx_status status = check(x, args, false, err);
     if (status == LX_OK && !x->is_dry)
-        x->backend->conv->planes(args, out, x->n_threads);
+        status = x->backend->conv->planes(x, args, out, err);
     return status;
 }
 
@@ -68,7 +71,7 @@ lx_status lx_colour_planes(lx_exec *x, const lx_colour_args *args, float *out, l
 
 static double unit(const lx_image *in, int64_t t, int64_t y, int64_t x, int64_t c)
 {
-    double v = lx_image_frame(in, t)[(y * in->width + (x < 0 ? 0 : x)) * 3 + c];
+    double v = lx_image_f32(in, t)[(y * in->width + (x < 0 ? 0 : x)) * 3 + c];
     return (fmin(fmax(v, -1), 1) + 1) / 2;
 }
 

@@ -10,7 +10,8 @@
  *   rgb8    floor(255 (v + 1) / 2 + 1/2)
  *   planes  v clamped, f32
  * Source    vae.md 7.4 point 3
- * Tests     tests/kernels/test_colour.c: (255, 0, 0) is Y 63, U 102, V 240
+ * Tests     tests/kernels/test_colour.c: (255, 0, 0) is Y 63, U 102, V 240;
+ *           tests/gpu/test_cuda_colour.c
  */
 #ifndef LX_COLOUR_H
 #define LX_COLOUR_H
@@ -20,11 +21,13 @@
 /* A window of decoded frames and where it lands in the clip. The window may have neighbours in
  * `in` (the halo of a tile): chroma then reads them, so that tiles join without a seam. */
 typedef struct lx_colour_args {
-    const lx_image *in;                        /* 3 channels R, G, B */
+    const lx_image *in;                        /* 3 channels R, G, B; F32 or x->rows */
     int64_t y, x, height, width;               /* the window of in; all even for I420 */
     int64_t out_frame, out_y, out_x;           /* its first frame and corner in the output */
     int64_t out_frames, out_height, out_width; /* the output's size in pixels; even for I420 */
 } lx_colour_args;
+
+/* Outputs are in device memory. The definitions take F32 images on the host. */
 
 /** out U8 [out_frames, out_height * 3/2, out_width]: per frame Y, then U, then V, tightly packed
  *  (U and V are [out_height/2, out_width/2]). LX_EJOB: odd sides, or a window outside. */

@@ -8,15 +8,36 @@
 
 #include "lx_backend.h"
 #include "lx_conv_ops.h"
+#include "lx_copy.h"
 
 static bool all_positive(const lx_image *image)
 {
     return image->frames > 0 && image->height > 0 && image->width > 0 && image->channels > 0;
 }
 
+/* n floats of a host vector of any float dtype, widened, into device memory. */
+static lx_status place_vector(lx_exec *x, const lx_weight *weight, uint64_t n, float *out,
+                              lx_err *err)
+{
+    float *wide = out;
+    size_t mark = lx_arena_mark(x->host);
+    lx_status status = LX_OK;
+    if (!lx_exec_is_host(x))
+        status = lx_arena_take_f32(x->host, n, &wide, err);
+    if (status == LX_OK && !x->is_dry) {
+        lx_widen_to_f32(wide, weight->data, weight->dtype, (size_t)n);
+        if (wide != out)
+            status = lx_upload(x, out, wide, (size_t)n * sizeof *out, err);
+    }
+    if (wide != out)
+        lx_arena_reset(x->host, mark);
+    return status;
+}
+
 lx_status lx_gain_load(lx_exec *x, const lx_weight *weight, int64_t n, float **out, lx_err *err)
 {
     uint64_t elements, bytes;
+    float *gain;
     lx_status status = lx_shape_bytes(&weight->shape, weight->dtype, &elements, &bytes, err);
     if (status != LX_OK)
         return status;
@@ -24,9 +45,11 @@ lx_status lx_gain_load(lx_exec *x, const lx_weight *weight, int64_t n, float **o
         return lx_fail(err, LX_ECONFIG,
                        "%s: %s with %" PRIu64 " elements, a float tensor of %" PRId64 " is needed",
                        weight->name, lx_dtype_name(weight->dtype), elements, n);
-    status = lx_arena_take_f32(x->arena, elements, out, err);
-    if (status == LX_OK && !x->is_dry)
-        x->backend->conv->widen(weight, *out);
+    status = lx_arena_take_f32(x->arena, elements, &gain, err);
+    if (status == LX_OK)
+        status = place_vector(x, weight, elements, gain, err);
+    if (status == LX_OK)
+        *out = gain;
     return status;
 }
 
@@ -59,29 +82,56 @@ static lx_status kernel_sizes(const lx_weight *weight, const lx_weight *bias, lx
     return LX_OK;
 }
 
+/* The packed form is made in host memory; on a card it is copied from there. */
+static lx_status place_weight(lx_exec *x, const lx_weight *weight, const lx_conv *conv, uint64_t n,
+                              lx_err *err)
+{
+    float *wide;
+    void *packed = conv->packed;
+    size_t bytes = (size_t)x->backend->conv->packed(conv), mark = lx_arena_mark(x->host);
+    lx_status status = lx_arena_take_f32(x->host, n, &wide, err);
+    if (status == LX_OK && !lx_exec_is_host(x))
+        status = lx_arena_take(x->host, bytes, &packed, err);
+    if (status == LX_OK && !x->is_dry) {
+        lx_widen_to_f32(wide, weight->data, weight->dtype, (size_t)n);
+        x->backend->conv->pack(conv, wide, packed);
+        if (packed != conv->packed)
+            status = lx_upload(x, conv->packed, packed, bytes, err);
+    }
+    lx_arena_reset(x->host, mark);
+    return status;
+}
+
 lx_status lx_conv_load(lx_exec *x, const lx_weight *weight, const lx_weight *bias, lx_conv *out,
                        lx_err *err)
 {
     lx_conv conv = {0};
     uint64_t elements, bytes;
-    float *widened;
     lx_status status = kernel_sizes(weight, bias, &conv, err);
     if (status == LX_OK)
         status = lx_shape_bytes(&weight->shape, weight->dtype, &elements, &bytes, err);
     if (status == LX_OK)
-        status = lx_arena_take_f32(x->arena, x->backend->conv->packed(&conv), &conv.packed, err);
+        status =
+            lx_arena_take(x->arena, (size_t)x->backend->conv->packed(&conv), &conv.packed, err);
     if (status == LX_OK)
         status = lx_arena_take_f32(x->arena, (uint64_t)conv.c_out, &conv.bias, err);
-    if (status != LX_OK)
-        return status;
-    size_t mark = lx_arena_mark(x->arena);
-    status = lx_arena_take_f32(x->arena, elements, &widened, err);
-    if (status == LX_OK && !x->is_dry)
-        x->backend->conv->pack(weight, bias, &conv, widened);
-    lx_arena_reset(x->arena, mark);
+    if (status == LX_OK)
+        status = place_weight(x, weight, &conv, elements, err);
+    if (status == LX_OK)
+        status = place_vector(x, bias, (uint64_t)conv.c_out, conv.bias, err);
     if (status == LX_OK)
         *out = conv;
     return status;
+}
+
+static lx_status dtype_check(const lx_exec *x, const char *what, const lx_image *image,
+                             bool may_be_other, lx_err *err)
+{
+    if (image->dtype == x->rows ||
+        (may_be_other && (image->dtype == x->value || image->dtype == LX_DTYPE_F32)))
+        return LX_OK;
+    return lx_fail(err, LX_EJOB, "%s of %s, this device computes in %s", what,
+                   lx_dtype_name(image->dtype), lx_dtype_name(x->rows));
 }
 
 static lx_status conv_check(const lx_conv *conv, const lx_image *in, bool upsample,
@@ -109,23 +159,32 @@ static lx_status conv_check(const lx_conv *conv, const lx_image *in, bool upsamp
     return LX_OK;
 }
 
+static lx_status conv_check_dtypes(const lx_exec *x, const lx_image *in, const lx_image *residual,
+                                   const lx_image *out, lx_err *err)
+{
+    lx_status status = dtype_check(x, "convolution: input", in, false, err);
+    if (status == LX_OK && residual)
+        status = dtype_check(x, "convolution: residual", residual, false, err);
+    return status == LX_OK ? dtype_check(x, "convolution: output", out, true, err) : status;
+}
+
 lx_status lx_conv_run(lx_exec *x, const lx_conv *conv, const lx_image *in, bool upsample,
                       const lx_image *residual, lx_image *out, lx_err *err)
 {
     lx_status status = conv_check(conv, in, upsample, residual, out, err);
+    if (status == LX_OK)
+        status = conv_check_dtypes(x, in, residual, out, err);
     if (status != LX_OK)
         return status;
     const lx_conv_ops *ops = x->backend->conv;
     size_t mark = lx_arena_mark(x->arena);
-    lx_conv_call call = {.conv = conv,
-                         .in = in,
-                         .upsample = upsample,
-                         .residual = residual,
-                         .out = out,
-                         .n_threads = x->n_threads};
-    status = lx_arena_take_f32(x->arena, ops->scratch(conv, x->n_threads), &call.scratch, err);
+    lx_conv_call call = {
+        .conv = conv, .in = in, .upsample = upsample, .residual = residual, .out = out};
+    uint64_t scratch = ops->scratch(x, conv);
+    if (scratch)
+        status = lx_arena_take(x->arena, (size_t)scratch, &call.scratch, err);
     if (status == LX_OK && !x->is_dry)
-        status = ops->run(&call, err);
+        status = ops->run(x, &call, err);
     lx_arena_reset(x->arena, mark);
     return status;
 }
@@ -140,35 +199,51 @@ lx_status lx_channel_norm(lx_exec *x, const lx_image *in, const float *gamma, bo
                        "] cannot become [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "]",
                        in->frames, in->height, in->width, in->channels, out->frames, out->height,
                        out->width, out->channels);
-    if (!x->is_dry)
-        x->backend->conv->norm(in, gamma, silu, out, x->n_threads);
-    return LX_OK;
+    lx_status status = dtype_check(x, "channel norm: input", in, false, err);
+    if (status == LX_OK)
+        status = dtype_check(x, "channel norm: output", out, false, err);
+    return status == LX_OK && !x->is_dry ? x->backend->conv->norm(x, in, gamma, silu, out, err)
+                                         : status;
 }
 
 /* --- moving images ------------------------------------------------------------------------- */
 
-lx_status lx_image_take(lx_exec *x, int64_t frames, int64_t height, int64_t width, int64_t channels,
-                        lx_image *out, lx_err *err)
+static uint64_t frame_bytes(const lx_image *image)
 {
-    lx_image image = {
-        .frames = frames, .height = height, .width = width, .channels = channels, .data = NULL};
-    lx_shape shape = LX_SHAPE(frames, height, width, channels);
+    return (uint64_t)(image->height * image->width * image->channels) * lx_dtype_size(image->dtype);
+}
+
+lx_status lx_image_take_as(lx_exec *x, lx_dtype dtype, const lx_shape *shape, lx_image *out,
+                           lx_err *err)
+{
+    lx_image image = {.dtype = dtype,
+                      .frames = shape->dim[0],
+                      .height = shape->dim[1],
+                      .width = shape->dim[2],
+                      .channels = shape->dim[3]};
     uint64_t elements, bytes;
     if (!all_positive(&image))
         return lx_fail(err, LX_EJOB,
                        "image of %" PRId64 " frames of %" PRId64 "x%" PRId64 "x%" PRId64
                        ": every side must be positive",
-                       frames, height, width, channels);
-    lx_status status = lx_shape_bytes(&shape, LX_DTYPE_F32, &elements, &bytes, err);
+                       image.frames, image.height, image.width, image.channels);
+    lx_status status = lx_shape_bytes(shape, dtype, &elements, &bytes, err);
     if (status == LX_OK)
-        status = lx_arena_take_f32(x->arena, elements, &image.data, err);
+        status = lx_arena_take(x->arena, (size_t)bytes, &image.data, err);
     if (status == LX_OK)
         *out = image;
     return status;
 }
 
+lx_status lx_image_take(lx_exec *x, int64_t frames, int64_t height, int64_t width, int64_t channels,
+                        lx_image *out, lx_err *err)
+{
+    lx_shape shape = LX_SHAPE(frames, height, width, channels);
+    return lx_image_take_as(x, x->rows, &shape, out, err);
+}
+
 lx_status lx_history_take(lx_exec *x, int64_t height, int64_t width, int64_t channels,
-                          float *history[2], lx_err *err)
+                          void *history[2], lx_err *err)
 {
     lx_image image = {0};
     for (int i = 0; i < 2; i++) {
@@ -177,46 +252,50 @@ lx_status lx_history_take(lx_exec *x, int64_t height, int64_t width, int64_t cha
             return status;
         history[i] = image.data;
     }
-    lx_history_clear(x, height, width, channels, history);
-    return LX_OK;
+    return lx_history_clear(x, height, width, channels, history, err);
 }
 
-void lx_history_clear(lx_exec *x, int64_t height, int64_t width, int64_t channels,
-                      float *history[2])
+lx_status lx_history_clear(lx_exec *x, int64_t height, int64_t width, int64_t channels,
+                           void *history[2], lx_err *err)
 {
-    for (int i = 0; i < 2 && !x->is_dry; i++)
-        x->backend->conv->zero(history[i], (uint64_t)(height * width * channels));
+    const lx_image like = {
+        .dtype = x->rows, .frames = 1, .height = height, .width = width, .channels = channels};
+    lx_status status = LX_OK;
+    for (int i = 0; i < 2 && status == LX_OK; i++)
+        status = lx_zero(x, history[i], (size_t)frame_bytes(&like), err);
+    return status;
 }
 
-void lx_history_keep(lx_exec *x, const lx_image *in, float *history[2])
+lx_status lx_history_keep(lx_exec *x, const lx_image *in, void *history[2], lx_err *err)
 {
-    uint64_t n = (uint64_t)(in->height * in->width * in->channels);
+    size_t bytes = (size_t)frame_bytes(in);
     const lx_conv_ops *ops = x->backend->conv;
+    lx_status status = LX_OK;
     if (x->is_dry)
-        return;
+        return LX_OK;
     if (in->frames == 3) { /* one new frame: the older history frame makes room for it */
-        float *newer = history[1];
+        void *newer = history[1];
         history[1] = history[0];
         history[0] = newer;
-        ops->copy(history[1], in->data, n, x->n_threads);
-        return;
+        return ops->copy(x, history[1], in->data, bytes, err);
     }
-    for (int i = 0; i < 2 && in->frames > 3; i++)
-        ops->copy(history[i], lx_image_frame(in, in->frames - 2 + i), n, x->n_threads);
+    for (int i = 0; i < 2 && in->frames > 3 && status == LX_OK; i++)
+        status = ops->copy(x, history[i], lx_image_frame(in, in->frames - 2 + i), bytes, err);
+    return status;
 }
 
 lx_status lx_image_crop(lx_exec *x, const lx_image *in, int64_t y, int64_t x0, lx_image *out,
                         lx_err *err)
 {
     if (!all_positive(out) || in->frames != out->frames || in->channels != out->channels || y < 0 ||
-        x0 < 0 || y > in->height - out->height || x0 > in->width - out->width)
+        x0 < 0 || y > in->height - out->height || x0 > in->width - out->width ||
+        in->dtype != out->dtype)
         return lx_fail(err, LX_EJOB,
-                       "window of %" PRId64 "x%" PRId64 " at (%" PRId64 ", %" PRId64
-                       ") is not inside %" PRId64 "x%" PRId64,
-                       out->height, out->width, y, x0, in->height, in->width);
-    if (!x->is_dry)
-        x->backend->conv->crop(in, y, x0, out, x->n_threads);
-    return LX_OK;
+                       "window of %" PRId64 "x%" PRId64 " %s at (%" PRId64 ", %" PRId64
+                       ") is not inside %" PRId64 "x%" PRId64 " %s",
+                       out->height, out->width, lx_dtype_name(out->dtype), y, x0, in->height,
+                       in->width, lx_dtype_name(in->dtype));
+    return x->is_dry ? LX_OK : x->backend->conv->crop(x, in, y, x0, out, err);
 }
 
 lx_status lx_image_from_planes(lx_exec *x, const float *planes, int64_t n_frames, int64_t first,
@@ -226,7 +305,29 @@ lx_status lx_image_from_planes(lx_exec *x, const float *planes, int64_t n_frames
         return lx_fail(err, LX_EJOB,
                        "frames %" PRId64 " to %" PRId64 " asked of planes with %" PRId64, first,
                        first + out->frames - 1, n_frames);
-    if (!x->is_dry)
-        x->backend->conv->from_planes(planes, n_frames, first, scale, shift, out);
-    return LX_OK;
+    if (out->channels > 64)
+        return lx_fail(err, LX_EJOB, "planes of %" PRId64 " channels, at most 64 are served",
+                       out->channels);
+    lx_status status = dtype_check(x, "image from planes", out, false, err);
+    if (status != LX_OK || x->is_dry)
+        return status;
+    return x->backend->conv->from_planes(x, planes, n_frames, first, scale, shift, out, err);
+}
+
+lx_status lx_image_download(lx_exec *x, const lx_image *image, int64_t i, float *out, lx_err *err)
+{
+    int64_t pixels = image->height * image->width, n = image->channels;
+    int64_t slice = (int64_t)(LX_IMAGE_SLICE / sizeof *out) / n;
+    lx_mat all = {.dtype = image->dtype,
+                  .rows = pixels,
+                  .cols = n,
+                  .stride = n,
+                  .data = lx_image_frame(image, i)};
+    lx_status status = LX_OK;
+    slice = slice < 1 ? 1 : slice;
+    for (int64_t p = 0; p < pixels && status == LX_OK; p += slice) {
+        lx_mat part = lx_mat_rows(&all, p, pixels - p < slice ? pixels - p : slice);
+        status = lx_mat_download(x, &part, out + p * n, err);
+    }
+    return status;
 }

@@ -17,7 +17,7 @@ static const float *pixel(const lx_image *in, int64_t t, int64_t y, int64_t x, b
         y /= 2;
         x /= 2;
     }
-    return lx_image_frame(in, t) + (y * in->width + x) * in->channels;
+    return lx_image_f32(in, t) + (y * in->width + x) * in->channels;
 }
 
 /* One output: weight [o, i, kt, kh, kw], or [o, i, kh, kw] where kt is 1. */
@@ -52,8 +52,8 @@ void lx_conv_ref(const lx_weight *weight, const lx_weight *bias, const lx_image 
                     double sum = one_sum(weight, in, upsample, at, o);
                     sum += ((const float *)bias->data)[o];
                     if (residual)
-                        sum += lx_image_frame(residual, t)[i];
-                    lx_image_frame(out, t)[i] = (float)sum;
+                        sum += lx_image_f32(residual, t)[i];
+                    lx_image_f32(out, t)[i] = (float)sum;
                 }
 }
 
@@ -61,8 +61,8 @@ void lx_channel_norm_ref(const lx_image *in, const float *gamma, bool silu, lx_i
 {
     int64_t pixels = in->height * in->width, n = in->channels;
     for (int64_t p = 0; p < in->frames * pixels; p++) {
-        const float *v = lx_image_frame(in, p / pixels) + p % pixels * n;
-        float *y = lx_image_frame(out, p / pixels) + p % pixels * n;
+        const float *v = lx_image_f32(in, p / pixels) + p % pixels * n;
+        float *y = lx_image_f32(out, p / pixels) + p % pixels * n;
         double square = 0;
         for (int64_t c = 0; c < n; c++)
             square += (double)v[c] * v[c];

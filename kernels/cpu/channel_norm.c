@@ -118,17 +118,18 @@ static norm_fn norm_best(void)
 }
 #endif
 
-void lx_cpu_channel_norm(const lx_image *in, const float *gamma, bool silu, lx_image *out,
-                         int n_threads)
+lx_status lx_cpu_channel_norm(lx_exec *x, const lx_image *in, const float *gamma, bool silu,
+                              lx_image *out, lx_err *err)
 {
-    (void)n_threads; /* a build without OpenMP is serial */
+    (void)x, (void)err; /* a build without OpenMP is serial */
     int64_t pixels = in->height * in->width, per_frame = lx_ceil_div(pixels, PART);
     const norm_args args = {.gamma = gamma, .n = in->channels, .silu = silu};
     norm_fn run = norm_best();
-#pragma omp parallel for num_threads(n_threads)
+#pragma omp parallel for num_threads(x->n_threads)
     for (int64_t i = 0; i < in->frames * per_frame; i++) {
         int64_t t = i / per_frame, p = i % per_frame * PART;
-        run(&args, lx_image_frame(in, t) + p * args.n, lx_image_frame(out, t) + p * args.n,
+        run(&args, lx_image_f32(in, t) + p * args.n, lx_image_f32(out, t) + p * args.n,
             lx_min_i64(PART, pixels - p));
     }
+    return LX_OK;
 }

@@ -48,15 +48,15 @@ static void luma_row(const float *in, int64_t n, uint8_t *out)
     }
 }
 
-void lx_cpu_i420(const lx_colour_args *a, uint8_t *out, int n_threads)
+lx_status lx_cpu_i420(lx_exec *exec, const lx_colour_args *a, uint8_t *out, lx_err *err)
 {
-    (void)n_threads; /* a build without OpenMP is serial */
+    (void)exec, (void)err; /* a build without OpenMP is serial */
     int64_t luma_bytes = a->out_height * a->out_width, half = a->out_width / 2;
     int64_t pairs = a->height / 2, in_row = a->in->width * 3;
-#pragma omp parallel for num_threads(n_threads)
+#pragma omp parallel for num_threads(exec->n_threads)
     for (int64_t i = 0; i < a->in->frames * pairs; i++) {
         int64_t t = i / pairs, y = i % pairs * 2, oy = a->out_y + y;
-        const float *upper = lx_image_frame(a->in, t) + (a->y + y) * in_row;
+        const float *upper = lx_image_f32(a->in, t) + (a->y + y) * in_row;
         const float *lower = upper + in_row;
         uint8_t *plane = out + (a->out_frame + t) * (luma_bytes * 3 / 2);
         uint8_t *u = plane + luma_bytes + oy / 2 * half + a->out_x / 2, *v = u + luma_bytes / 4;
@@ -65,6 +65,7 @@ void lx_cpu_i420(const lx_colour_args *a, uint8_t *out, int n_threads)
         for (int64_t x = 0; x < a->width; x += 2)
             chroma(upper, lower, a->x + x, u + x / 2, v + x / 2);
     }
+    return LX_OK;
 }
 
 /* Row i of in's frames, and where channel 0 of it begins in [3, out_frames, H, W]. */
@@ -72,14 +73,14 @@ static const float *row_of(const lx_colour_args *a, int64_t i, int64_t *at)
 {
     int64_t t = i / a->height, y = i % a->height;
     *at = ((a->out_frame + t) * a->out_height + a->out_y + y) * a->out_width + a->out_x;
-    return lx_image_frame(a->in, t) + ((a->y + y) * a->in->width + a->x) * 3;
+    return lx_image_f32(a->in, t) + ((a->y + y) * a->in->width + a->x) * 3;
 }
 
-void lx_cpu_rgb8(const lx_colour_args *a, uint8_t *out, int n_threads)
+lx_status lx_cpu_rgb8(lx_exec *exec, const lx_colour_args *a, uint8_t *out, lx_err *err)
 {
-    (void)n_threads; /* a build without OpenMP is serial */
+    (void)exec, (void)err; /* a build without OpenMP is serial */
     int64_t plane = a->out_frames * a->out_height * a->out_width;
-#pragma omp parallel for num_threads(n_threads)
+#pragma omp parallel for num_threads(exec->n_threads)
     for (int64_t i = 0; i < a->in->frames * a->height; i++) {
         int64_t at;
         const float *in = row_of(a, i, &at);
@@ -87,13 +88,14 @@ void lx_cpu_rgb8(const lx_colour_args *a, uint8_t *out, int n_threads)
             for (int64_t c = 0; c < 3; c++)
                 out[c * plane + at + x] = nearest(255.0f * unit(in[3 * x + c]));
     }
+    return LX_OK;
 }
 
-void lx_cpu_planes(const lx_colour_args *a, float *out, int n_threads)
+lx_status lx_cpu_planes(lx_exec *exec, const lx_colour_args *a, float *out, lx_err *err)
 {
-    (void)n_threads; /* a build without OpenMP is serial */
+    (void)exec, (void)err; /* a build without OpenMP is serial */
     int64_t plane = a->out_frames * a->out_height * a->out_width;
-#pragma omp parallel for num_threads(n_threads)
+#pragma omp parallel for num_threads(exec->n_threads)
     for (int64_t i = 0; i < a->in->frames * a->height; i++) {
         int64_t at;
         const float *in = row_of(a, i, &at);
@@ -103,4 +105,5 @@ void lx_cpu_planes(const lx_colour_args *a, float *out, int n_threads)
                 out[c * plane + at + x] = v < -1.0f ? -1.0f : v > 1.0f ? 1.0f : v;
             }
     }
+    return LX_OK;
 }

@@ -27,10 +27,11 @@ static int64_t tile_floats(const lx_conv *conv)
     return TILE * (conv->c_out + conv->c_in);
 }
 
-static uint64_t conv_scratch(const lx_conv *conv, int n_threads)
+static uint64_t conv_scratch(const lx_exec *x, const lx_conv *conv)
 {
-    return has_neighbours(conv) ? lx_winograd_scratch(conv, n_threads)
-                                : (uint64_t)tile_floats(conv) * (uint64_t)n_threads;
+    uint64_t floats = has_neighbours(conv) ? lx_winograd_scratch(conv, x->n_threads)
+                                           : (uint64_t)(tile_floats(conv) * x->n_threads);
+    return floats * sizeof(float);
 }
 
 /* out = acc + bias (+ residual) */
@@ -38,8 +39,8 @@ static void finish(const lx_conv_call *call, int64_t t, int64_t p0, int64_t m, c
 {
     int64_t n = call->conv->c_out;
     const float *bias = call->conv->bias;
-    const float *residual = call->residual ? lx_image_frame(call->residual, t) + p0 * n : NULL;
-    float *out = lx_image_frame(call->out, t) + p0 * n;
+    const float *residual = call->residual ? lx_image_f32(call->residual, t) + p0 * n : NULL;
+    float *out = lx_image_f32(call->out, t) + p0 * n;
     for (int64_t r = 0; r < m; r++, acc += n, out += n) {
         if (residual) {
             for (int64_t o = 0; o < n; o++)
@@ -57,9 +58,10 @@ static int conv_tile(const lx_conv_call *call, int64_t t, int64_t p0, float *acc
 {
     const lx_conv *conv = call->conv;
     int64_t pixels = call->out->height * call->out->width, m = lx_min_i64(TILE, pixels - p0);
+    const float *packed = conv->packed;
     float *filled = acc + TILE * conv->c_out;
     for (int64_t tap = 0; tap < conv->kt; tap++) {
-        const float *rows = lx_image_frame(call->in, t + tap) + p0 * conv->c_in;
+        const float *rows = lx_image_f32(call->in, t + tap) + p0 * conv->c_in;
         if (m < TILE) {
             memcpy(filled, rows, (size_t)(m * conv->c_in) * sizeof *filled);
             memset(filled + m * conv->c_in, 0, (size_t)((TILE - m) * conv->c_in) * sizeof *filled);
@@ -73,7 +75,7 @@ static int conv_tile(const lx_conv_call *call, int64_t t, int64_t p0, float *acc
                      .ldc = conv->c_out,
                      .alpha = 1,
                      .beta = tap ? 1 : 0};
-        int code = lx_dnnl_sgemm(&g, rows, conv->packed + tap * conv->c_in * conv->c_out, acc);
+        int code = lx_dnnl_sgemm(&g, rows, packed + tap * conv->c_in * conv->c_out, acc);
         if (code)
             return code;
     }
@@ -81,106 +83,97 @@ static int conv_tile(const lx_conv_call *call, int64_t t, int64_t p0, float *acc
     return 0;
 }
 
-static lx_status conv_run(const lx_conv_call *call, lx_err *err)
+static lx_status conv_run(lx_exec *x, const lx_conv_call *call, lx_err *err)
 {
     if (has_neighbours(call->conv))
-        return lx_winograd_run(call, err);
+        return lx_winograd_run(x, call, err);
     int64_t per_frame = lx_ceil_div(call->out->height * call->out->width, TILE);
     int64_t n_tiles = call->out->frames * per_frame;
+    float *scratch = call->scratch;
     int code = 0;
-#pragma omp parallel for schedule(dynamic) num_threads(call->n_threads)
+#pragma omp parallel for schedule(dynamic) num_threads(x->n_threads)
     for (int64_t i = 0; i < n_tiles; i++)
         lx_cpu_note(&code, conv_tile(call, i / per_frame, i % per_frame * TILE,
-                                     call->scratch + lx_cpu_thread() * tile_floats(call->conv)));
+                                     scratch + lx_cpu_thread() * tile_floats(call->conv)));
     return lx_dnnl_check(code, "convolution", err);
 }
 
 /* --- weights ------------------------------------------------------------------------------- */
 
-static void conv_widen(const lx_weight *weight, float *out)
-{
-    uint64_t n = 1;
-    for (int i = 0; i < weight->shape.n_dims; i++)
-        n *= (uint64_t)weight->shape.dim[i];
-    lx_widen_to_f32(out, weight->data, weight->dtype, (size_t)n);
-}
-
 static uint64_t conv_packed(const lx_conv *conv)
 {
-    return has_neighbours(conv) ? lx_winograd_floats(conv)
-                                : (uint64_t)(conv->kt * conv->c_in * conv->c_out);
+    uint64_t floats = has_neighbours(conv) ? lx_winograd_floats(conv)
+                                           : (uint64_t)(conv->kt * conv->c_in * conv->c_out);
+    return floats * sizeof(float);
 }
 
 /* [o, c, kt] -> [kt, c, o], or as conv_winograd.c wants it */
-static void conv_pack(const lx_weight *weight, const lx_weight *bias, lx_conv *conv, float *widened)
+static void conv_pack(const lx_conv *conv, const float *weight, void *packed)
 {
-    conv_widen(weight, widened);
-    conv_widen(bias, conv->bias);
+    float *out = packed;
     if (has_neighbours(conv)) {
-        lx_winograd_pack(widened, conv);
+        lx_winograd_pack(weight, conv, out);
         return;
     }
     for (int64_t t = 0; t < conv->kt; t++)
         for (int64_t c = 0; c < conv->c_in; c++)
             for (int64_t o = 0; o < conv->c_out; o++)
-                conv->packed[(t * conv->c_in + c) * conv->c_out + o] =
-                    widened[(o * conv->c_in + c) * conv->kt + t];
+                out[(t * conv->c_in + c) * conv->c_out + o] =
+                    weight[(o * conv->c_in + c) * conv->kt + t];
 }
 
 /* --- moving images ------------------------------------------------------------------------- */
 
-static void copy(float *dst, const float *src, uint64_t n, int n_threads)
+static lx_status copy(lx_exec *x, void *dst, const void *src, size_t bytes, lx_err *err)
 {
-    (void)n_threads; /* a build without OpenMP is serial */
-    const uint64_t part = 1 << 16;
-    int64_t parts = (int64_t)(n / part + 1);
-#pragma omp parallel for num_threads(n_threads)
+    (void)x, (void)err; /* a build without OpenMP is serial */
+    const size_t part = 1 << 18;
+    int64_t parts = (int64_t)(bytes / part + 1);
+#pragma omp parallel for num_threads(x->n_threads)
     for (int64_t i = 0; i < parts; i++) {
-        uint64_t from = (uint64_t)i * part, count = n - from < part ? n - from : part;
-        memcpy(dst + from, src + from, count * sizeof *dst);
+        size_t from = (size_t)i * part, count = bytes - from < part ? bytes - from : part;
+        memcpy((char *)dst + from, (const char *)src + from, count);
     }
+    return LX_OK;
 }
 
-static void zero(float *dst, uint64_t n)
+static lx_status crop(lx_exec *x, const lx_image *in, int64_t y, int64_t x0, lx_image *out,
+                      lx_err *err)
 {
-    memset(dst, 0, n * sizeof *dst);
-}
-
-static void crop(const lx_image *in, int64_t y, int64_t x0, lx_image *out, int n_threads)
-{
-    (void)n_threads; /* a build without OpenMP is serial */
+    (void)x, (void)err;
     int64_t rows = out->frames * out->height, row = out->width * out->channels;
-#pragma omp parallel for num_threads(n_threads)
+#pragma omp parallel for num_threads(x->n_threads)
     for (int64_t r = 0; r < rows; r++) {
-        const float *from = lx_image_frame(in, r / out->height);
+        const float *from = lx_image_f32(in, r / out->height);
         int64_t at = r % out->height;
-        memcpy(lx_image_frame(out, r / out->height) + at * row,
+        memcpy(lx_image_f32(out, r / out->height) + at * row,
                from + ((y + at) * in->width + x0) * in->channels, (size_t)row * sizeof *from);
     }
+    return LX_OK;
 }
 
-static void from_planes(const float *planes, int64_t n_frames, int64_t first, const float *scale,
-                        const float *shift, lx_image *out)
+static lx_status from_planes(lx_exec *x, const float *planes, int64_t n_frames, int64_t first,
+                             const float *scale, const float *shift, lx_image *out, lx_err *err)
 {
+    (void)x, (void)err;
     int64_t pixels = out->height * out->width, n = out->channels;
     for (int64_t t = 0; t < out->frames; t++)
         for (int64_t c = 0; c < n; c++) {
             const float *plane = planes + (c * n_frames + first + t) * pixels;
-            float *to = lx_image_frame(out, t) + c;
+            float *to = lx_image_f32(out, t) + c;
             for (int64_t p = 0; p < pixels; p++)
                 to[p * n] = plane[p] * scale[c] + shift[c];
         }
+    return LX_OK;
 }
 
 const lx_conv_ops lx_conv_ops_cpu = {
     .packed = conv_packed,
     .scratch = conv_scratch,
     .pack = conv_pack,
-    .widen = conv_widen,
     .run = conv_run,
     .norm = lx_cpu_channel_norm,
     .copy = copy,
-    .zero = zero,
     .crop = crop,
     .from_planes = from_planes,
     .i420 = lx_cpu_i420,

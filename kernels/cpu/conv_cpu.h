@@ -11,16 +11,16 @@
 
 /* conv_winograd.c: 3x3 in space. weight is [o, c, kt, 3, 3] f32; scratch in floats. */
 uint64_t lx_winograd_floats(const lx_conv *conv);
-void lx_winograd_pack(const float *weight, lx_conv *conv);
+void lx_winograd_pack(const float *weight, const lx_conv *conv, float *packed);
 uint64_t lx_winograd_scratch(const lx_conv *conv, int n_threads);
-lx_status lx_winograd_run(const lx_conv_call *call, lx_err *err);
+lx_status lx_winograd_run(lx_exec *x, const lx_conv_call *call, lx_err *err);
 
 /* channel_norm.c */
-void lx_cpu_channel_norm(const lx_image *in, const float *gamma, bool silu, lx_image *out,
-                         int n_threads);
+lx_status lx_cpu_channel_norm(lx_exec *x, const lx_image *in, const float *gamma, bool silu,
+                              lx_image *out, lx_err *err);
 /* colour.c */
-void lx_cpu_i420(const lx_colour_args *args, uint8_t *out, int n_threads);
-void lx_cpu_rgb8(const lx_colour_args *args, uint8_t *out, int n_threads);
-void lx_cpu_planes(const lx_colour_args *args, float *out, int n_threads);
+lx_status lx_cpu_i420(lx_exec *x, const lx_colour_args *args, uint8_t *out, lx_err *err);
+lx_status lx_cpu_rgb8(lx_exec *x, const lx_colour_args *args, uint8_t *out, lx_err *err);
+lx_status lx_cpu_planes(lx_exec *x, const lx_colour_args *args, float *out, lx_err *err);
 
 #endif

@@ -87,7 +87,7 @@ static void pack_kernel(const float *g, float *u, int64_t part)
 }
 
 /* [o, c, kt, 3, 3] -> [16, kt, c, o] */
-void lx_winograd_pack(const float *weight, lx_conv *conv)
+void lx_winograd_pack(const float *weight, const lx_conv *conv, float *packed)
 {
     int64_t rows = conv->kt * conv->c_in, part = rows * conv->c_out;
 #pragma omp parallel for
@@ -95,7 +95,7 @@ void lx_winograd_pack(const float *weight, lx_conv *conv)
         int64_t t = r / conv->c_in, c = r % conv->c_in;
         for (int64_t o = 0; o < conv->c_out; o++)
             pack_kernel(weight + ((o * conv->c_in + c) * conv->kt + t) * 9,
-                        conv->packed + r * conv->c_out + o, part);
+                        packed + r * conv->c_out + o, part);
     }
 }
 
@@ -107,7 +107,7 @@ void lx_winograd_pack(const float *weight, lx_conv *conv)
 static void pixels_of(const lx_conv_call *call, tile_place at, int64_t tap, const float *out[16])
 {
     const lx_image *in = call->in;
-    const float *frame = lx_image_frame(in, at.frame + tap);
+    const float *frame = lx_image_f32(in, at.frame + tap);
     for (int i = 0; i < 16; i++) {
         int64_t y = at.y - 1 + i / 4, x = at.x - 1 + i % 4;
         bool is_inside = y >= 0 && x >= 0 && y < call->out->height && x < call->out->width;
@@ -193,8 +193,8 @@ ALWAYS_INLINE void transform_out(const batch *b)
     float half[8][LANES], y[4][LANES];
     for (int64_t i = 0; i < b->n; i++) {
         tile_place at = place_of(out, b->first + i);
-        float *to = lx_image_frame(out, at.frame);
-        const float *extra = call->residual ? lx_image_frame(call->residual, at.frame) : NULL;
+        float *to = lx_image_f32(out, at.frame);
+        const float *extra = call->residual ? lx_image_f32(call->residual, at.frame) : NULL;
         for (int64_t c = 0; c < c_out; c += LANES) {
             int64_t n = lx_min_i64(LANES, c_out - c);
             const float *m = b->m + i * c_out + c;
@@ -261,6 +261,7 @@ uint64_t lx_winograd_scratch(const lx_conv *conv, int n_threads)
 static int products(const batch *b)
 {
     const lx_conv *conv = b->call->conv;
+    const float *packed = conv->packed;
     lx_gemm g = {.m = BATCH,
                  .n = conv->c_out,
                  .k = b->k,
@@ -276,14 +277,14 @@ static int products(const batch *b)
         }
         float *v = b->v + e * part_floats(b->k);
         memset(v + b->n * b->k, 0, (size_t)((BATCH - b->n) * b->k) * sizeof *v);
-        int code = lx_dnnl_sgemm(&g, v, conv->packed + e * b->k * conv->c_out, m);
+        int code = lx_dnnl_sgemm(&g, v, packed + e * b->k * conv->c_out, m);
         if (code)
             return code;
     }
     return 0;
 }
 
-lx_status lx_winograd_run(const lx_conv_call *call, lx_err *err)
+lx_status lx_winograd_run(lx_exec *x, const lx_conv_call *call, lx_err *err)
 {
     const lx_conv *conv = call->conv;
     const lx_image *out = call->out;
@@ -291,9 +292,10 @@ lx_status lx_winograd_run(const lx_conv_call *call, lx_err *err)
     int64_t n_batches = lx_ceil_div(n_tiles, BATCH), k = conv->kt * conv->c_in;
     transforms run = best();
     int code = 0;
-#pragma omp parallel for schedule(dynamic) num_threads(call->n_threads)
+    (void)x; /* a build without OpenMP is serial */
+#pragma omp parallel for schedule(dynamic) num_threads(x->n_threads)
     for (int64_t i = 0; i < n_batches; i++) {
-        float *scratch = call->scratch + lx_cpu_thread() * scratch_floats(conv);
+        float *scratch = (float *)call->scratch + lx_cpu_thread() * scratch_floats(conv);
         batch b = {.call = call,
                    .first = i * BATCH,
                    .n = lx_min_i64(BATCH, n_tiles - i * BATCH),

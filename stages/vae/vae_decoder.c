@@ -5,10 +5,11 @@
 #include "vae_decoder.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "lx_patch.h"
+#include "lx_copy.h"
 #include "vae_model.h"
 
 /* --- loading --------------------------------------------------------------------------------- */
@@ -60,33 +61,44 @@ static void load_block(loader *l, vae_block *b, const char *name, int64_t c_in, 
         load_conv(l, name, "shortcut", &b->shortcut);
 }
 
-/* time_conv makes even frames with its first half of the outputs and odd ones with the second: two
- * convolutions that write every other frame. */
-static void load_time_conv(loader *l, vae_upsampler *up)
+/* One convolution as two: its first n outputs, and the others. */
+static void load_split(loader *l, const char *name, int64_t n, lx_conv *first, lx_conv *others)
 {
     lx_weight weight, bias;
-    if (!find(l, &weight, up->name, "time_conv.weight") ||
-        !find(l, &bias, up->name, "time_conv.bias"))
+    uint64_t bytes;
+    char text[128];
+    if (!find(l, &weight, name, "weight") || !find(l, &bias, name, "bias"))
         return;
-    uint64_t bytes, elements;
-    l->status = lx_shape_bytes(&weight.shape, weight.dtype, &elements, &bytes, l->err);
+    l->status = lx_shape_bytes(&weight.shape, weight.dtype, NULL, &bytes, l->err);
     if (l->status != LX_OK)
         return;
-    int64_t half = weight.shape.dim[0] / 2;
-    weight.shape.dim[0] = bias.shape.dim[0] = half;
-    l->status = lx_conv_load(l->x, &weight, &bias, &up->even, l->err);
-    weight.data = (const unsigned char *)weight.data + bytes / 2;
-    bias.data = (const unsigned char *)bias.data + (size_t)half * lx_dtype_size(bias.dtype);
+    int64_t all = weight.shape.dim[0];
+    if (weight.shape.n_dims < 4 || all <= n || bias.shape.n_dims != 1 || bias.shape.dim[0] != all) {
+        l->status = lx_fail(l->err, LX_ECONFIG,
+                            "%s: %s %s has not more than %" PRId64 " outputs, or its bias differs",
+                            lx_weights_path(l->weights), weight.name,
+                            lx_shape_text(&weight.shape, text, sizeof text), n);
+        return;
+    }
+    weight.shape.dim[0] = bias.shape.dim[0] = n;
+    l->status = lx_conv_load(l->x, &weight, &bias, first, l->err);
+    weight.shape.dim[0] = bias.shape.dim[0] = all - n;
+    weight.data = (const unsigned char *)weight.data + bytes / (uint64_t)all * (uint64_t)n;
+    bias.data = (const unsigned char *)bias.data + (size_t)n * lx_dtype_size(bias.dtype);
     if (l->status == LX_OK)
-        l->status = lx_conv_load(l->x, &weight, &bias, &up->odd, l->err);
+        l->status = lx_conv_load(l->x, &weight, &bias, others, l->err);
 }
 
-static void load_upsampler(loader *l, int stage)
+static void load_upsampler(loader *l, int stage, int64_t width)
 {
     vae_upsampler *up = &l->m->up[stage];
+    char name[96];
     snprintf(up->name, sizeof up->name, "decoder.upsamples.%d", stage * (VAE_BLOCKS + 1) + 3);
+    snprintf(name, sizeof name, "%s.time_conv", up->name);
+    /* Its first half makes the even frames, the second the odd ones: two convolutions that write
+     * every other frame. */
     if (stage < VAE_TIME_UPS)
-        load_time_conv(l, up);
+        load_split(l, name, width, &up->even, &up->odd);
     load_conv(l, up->name, "resample.1", &up->spatial);
 }
 
@@ -99,7 +111,7 @@ static void load_layers(loader *l)
     load_block(l, &m->middle[0], "decoder.middle.0", width[0], width[0]);
     snprintf(m->attention.name, sizeof m->attention.name, "decoder.middle.1");
     load_gain(l, m->attention.name, "norm.gamma", width[0], &m->attention.gamma);
-    load_conv(l, m->attention.name, "to_qkv", &m->attention.qkv);
+    load_split(l, "decoder.middle.1.to_qkv", 2 * width[0], &m->attention.qk, &m->attention.v);
     load_conv(l, m->attention.name, "proj", &m->attention.proj);
     load_block(l, &m->middle[1], "decoder.middle.2", width[0], width[0]);
     int64_t c_in = width[0];
@@ -111,7 +123,7 @@ static void load_layers(loader *l)
             c_in = width[s + 1];
         }
         if (s < VAE_STAGES - 1) {
-            load_upsampler(l, s);
+            load_upsampler(l, s, c_in);
             c_in = m->up[s].spatial.c_out; /* half of the width */
         }
     }
@@ -171,7 +183,7 @@ static void set_chunk(vae_pass *p, int64_t first, int64_t n)
 static lx_status end_chunk(vae_pass *p, lx_err *err)
 {
     p->done++;
-    return lx_progress_step(p->progress, "chunk", p->done, p->total, err);
+    return vae_step(p, err);
 }
 
 /* All of the frame, chunk after chunk, each handed on before the next begins. */
@@ -327,15 +339,34 @@ lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, con
     return status;
 }
 
-lx_status vae_latent_check(lx_exec *x, const float *latent, const vae_clip *clip, lx_err *err)
+lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err)
 {
-    int64_t pixels = clip->height * clip->width, frame = clip->frames * pixels, bad;
-    lx_status status = lx_find_nonfinite(x, latent, LX_LATENT_CHANNELS * frame, &bad, err);
-    if (status != LX_OK || bad < 0)
-        return status;
+    int64_t pixels = clip->height * clip->width, frame = clip->frames * pixels, bad = 0;
+    while (bad < LX_LATENT_CHANNELS * frame && isfinite(latent[bad]))
+        bad++;
+    if (bad == LX_LATENT_CHANNELS * frame)
+        return LX_OK;
     return lx_fail(err, LX_EJOB,
                    "latent is not finite: %g at channel %" PRId64 ", frame %" PRId64
                    ", row %" PRId64 ", column %" PRId64 "; it was made so by the stage before",
                    (double)latent[bad], bad / frame, bad % frame / pixels,
                    bad % pixels / clip->width, bad % clip->width);
+}
+
+lx_status vae_latent_place(lx_exec *x, const vae_clip *clip, const float *host, const float **out,
+                           lx_err *err)
+{
+    uint64_t elements, bytes;
+    float *device;
+    lx_shape shape = LX_SHAPE(LX_LATENT_CHANNELS, clip->frames, clip->height, clip->width);
+    *out = host;
+    if (lx_exec_is_host(x))
+        return LX_OK;
+    lx_status status = lx_shape_bytes(&shape, LX_DTYPE_F32, &elements, &bytes, err);
+    if (status == LX_OK)
+        status = lx_arena_take_f32(x->arena, elements, &device, err);
+    if (status == LX_OK)
+        status = lx_upload(x, device, host, (size_t)bytes, err);
+    *out = device;
+    return status;
 }

@@ -68,7 +68,7 @@ int64_t vae_frame_count(int64_t latent_frames);
 /**
  * Decode one clip from its beginning; nothing is remembered from an earlier one.
  *
- * @param latent    [16, T, h, w] f32, normalised as the sampler leaves it
+ * @param latent    [16, T, h, w] f32 in device memory, normalised as the sampler leaves it
  * @param sink      may be NULL (a dry run, a self-test)
  * @param progress  unit "chunk"; asked for cancel after every few frames. May be NULL.
  *
@@ -78,7 +78,11 @@ int64_t vae_frame_count(int64_t latent_frames);
 lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, const float *latent,
                      const vae_sink *sink, const lx_progress *progress, lx_err *err);
 
-/** LX_EJOB names the first value that is not finite, and where it is. */
-lx_status vae_latent_check(lx_exec *x, const float *latent, const vae_clip *clip, lx_err *err);
+/** LX_EJOB names the first value that is not finite, and where it is. latent is on the host. */
+lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err);
+
+/** A latent from host memory where vae_decode can read it: on a card a copy in the arena. */
+lx_status vae_latent_place(lx_exec *x, const vae_clip *clip, const float *host, const float **out,
+                           lx_err *err);
 
 #endif

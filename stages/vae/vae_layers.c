@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "lx_attention.h"
+#include "lx_copy.h"
 #include "vae_model.h"
 
 /* Frames at a time in each stage: equal memory, as a stage has 4 times the pixels of the one before
@@ -25,8 +26,7 @@ static const float latent_std[LX_LATENT_CHANNELS] = {
 lx_image vae_frames_of(const lx_image *image, int64_t first, int64_t n)
 {
     lx_image part = *image;
-    int64_t dense = image->height * image->width * image->channels;
-    part.data += first * (image->frame_stride ? image->frame_stride : dense);
+    part.data = lx_image_frame(image, first);
     part.frames = n;
     return part;
 }
@@ -48,16 +48,14 @@ static lx_status show(const vae_pass *p, const char *name, const lx_image *image
 
 /* A causal convolution of a chunk: history, chunk, and the history it leaves. */
 static lx_status causal(const vae_pass *p, const lx_conv *conv, const lx_image *chunk,
-                        float *history[2], const lx_image *residual, lx_image *out, lx_err *err)
+                        void *history[2], const lx_image *residual, lx_image *out, lx_err *err)
 {
     lx_image in = *chunk;
     in.frames += 2;
     in.history[0] = history[0];
     in.history[1] = history[1];
     lx_status status = lx_conv_run(p->x, conv, &in, false, residual, out, err);
-    if (status == LX_OK)
-        lx_history_keep(p->x, &in, history);
-    return status;
+    return status == LX_OK ? lx_history_keep(p->x, &in, history, err) : status;
 }
 
 /* *image is changed in place, or replaced by a new one where the width changes. */
@@ -91,39 +89,69 @@ static lx_status residual_block(const vae_pass *p, const vae_block *block, vae_b
     return status;
 }
 
+/* The pixels of a frame as rows of a matrix. */
+static lx_mat rows_of(const lx_image *image)
+{
+    return (lx_mat){.dtype = image->dtype,
+                    .rows = image->height * image->width,
+                    .cols = image->channels,
+                    .stride = image->channels,
+                    .data = image->data};
+}
+
+/* Images of one frame that attention works with. */
+typedef struct attention_room {
+    lx_image a, qk, v; /* a: the normed frame, then the result */
+} attention_room;
+
+static lx_status attention_room_take(lx_exec *x, const lx_image *like, attention_room *out,
+                                     lx_err *err)
+{
+    int64_t h = like->height, w = like->width, c = like->channels;
+    lx_shape values = LX_SHAPE(1, h, w, c);
+    lx_status status = lx_image_take(x, 1, h, w, c, &out->a, err);
+    if (status == LX_OK)
+        status = lx_image_take(x, 1, h, w, 2 * c, &out->qk, err);
+    return status == LX_OK ? lx_image_take_as(x, x->value, &values, &out->v, err) : status;
+}
+
+/* softmax(q k' / sqrt(C)) v over the pixels of one frame, into room->a. */
+static lx_status attend(lx_exec *x, const attention_room *room, lx_err *err)
+{
+    int64_t c = room->a.channels;
+    lx_mat qk = rows_of(&room->qk), k = lx_mat_cols(&qk, c, c), v = rows_of(&room->v);
+    lx_kv kv;
+    size_t mark = lx_arena_mark(x->arena);
+    lx_status status = lx_kv_prepare(x, LX_ATTENTION_PLAIN, &k, &v, 1, &kv, err);
+    lx_attention_args args = {.q = lx_mat_cols(&qk, 0, c),
+                              .kv = &kv,
+                              .scale = (float)(1 / sqrt((double)c)),
+                              .out = rows_of(&room->a)};
+    if (status == LX_OK)
+        status = lx_attention(x, &args, err);
+    lx_arena_reset(x->arena, mark);
+    return status;
+}
+
 /* One head over all pixels of each frame; image is changed in place. */
 static lx_status attention(const vae_pass *p, lx_image *image, lx_err *err)
 {
     const vae_attention *layer = &p->m->attention;
     lx_exec *x = p->x;
-    int64_t c = image->channels, pixels = image->height * image->width;
-    lx_image a, qkv;
+    attention_room room;
     size_t mark = lx_arena_mark(x->arena);
-    lx_status status = lx_image_take(x, 1, image->height, image->width, c, &a, err);
-    if (status == LX_OK)
-        status = lx_image_take(x, 1, image->height, image->width, 3 * c, &qkv, err);
+    lx_status status = attention_room_take(x, image, &room, err);
     for (int64_t f = 0; f < image->frames && status == LX_OK; f++) {
         lx_image frame = vae_frames_of(image, f, 1);
-        lx_attention_args args = {.q = qkv.data,
-                                  .k = qkv.data + c,
-                                  .v = qkv.data + 2 * c,
-                                  .q_stride = 3 * c,
-                                  .k_stride = 3 * c,
-                                  .v_stride = 3 * c,
-                                  .n_q = pixels,
-                                  .n_k = pixels,
-                                  .n_heads = 1,
-                                  .head_dim = c,
-                                  .scale = (float)(1 / sqrt((double)c)),
-                                  .out = a.data,
-                                  .out_stride = c};
-        status = lx_channel_norm(x, &frame, layer->gamma, false, &a, err);
+        status = lx_channel_norm(x, &frame, layer->gamma, false, &room.a, err);
         if (status == LX_OK)
-            status = lx_conv_run(x, &layer->qkv, &a, false, NULL, &qkv, err);
+            status = lx_conv_run(x, &layer->qk, &room.a, false, NULL, &room.qk, err);
         if (status == LX_OK)
-            status = lx_attention(x, &args, err);
+            status = lx_conv_run(x, &layer->v, &room.a, false, NULL, &room.v, err);
         if (status == LX_OK)
-            status = lx_conv_run(x, &layer->proj, &a, false, &frame, &frame, err);
+            status = attend(x, &room, err);
+        if (status == LX_OK)
+            status = lx_conv_run(x, &layer->proj, &room.a, false, &frame, &frame, err);
     }
     lx_arena_reset(x->arena, mark);
     return status;
@@ -184,7 +212,7 @@ lx_status vae_trunk(vae_pass *p, vae_trunk_state *state, const float *latent, lx
  * The frame rate doubles: stream x0, x1, ... becomes x0 as it is, then two frames for each of x1,
  * x2, ..., whose history begins with zeros and never holds x0. out has its frames already.
  */
-static lx_status time_upsample(const vae_pass *p, const vae_upsampler *up, float *history[2],
+static lx_status time_upsample(const vae_pass *p, const vae_upsampler *up, void *history[2],
                                bool is_first, const lx_image *in, lx_image *out, lx_err *err)
 {
     int64_t skip = is_first ? 1 : 0, n = in->frames - skip;
@@ -197,28 +225,32 @@ static lx_status time_upsample(const vae_pass *p, const vae_upsampler *up, float
     if (n == 0 || status != LX_OK)
         return status;
     lx_image rest = vae_frames_of(in, skip, n), even = vae_frames_of(out, skip, n);
-    even.frame_stride = 2 * frame;
-    lx_image odd = even;
-    odd.data += frame;
+    lx_image odd = vae_frames_of(out, skip + 1, n);
+    even.frame_stride = odd.frame_stride = 2 * frame;
     rest.frames += 2;
     rest.history[0] = history[0];
     rest.history[1] = history[1];
     status = lx_conv_run(p->x, &up->even, &rest, false, NULL, &even, err);
     if (status == LX_OK)
         status = lx_conv_run(p->x, &up->odd, &rest, false, NULL, &odd, err);
-    if (status == LX_OK)
-        lx_history_keep(p->x, &rest, history);
-    return status;
+    return status == LX_OK ? lx_history_keep(p->x, &rest, history, err) : status;
+}
+
+lx_status vae_step(vae_pass *p, lx_err *err)
+{
+    lx_status status = lx_exec_pace(p->x, err);
+    return status == LX_OK ? lx_progress_step(p->progress, "chunk", p->done, p->total, err)
+                           : status;
 }
 
 /* The last norm and convolution, and off they go. image is used up. */
 static lx_status head(const vae_pass *p, vae_up_state *state, lx_image *image, lx_err *err)
 {
     lx_exec *x = p->x;
-    lx_image rgb;
+    lx_image rgb; /* f32 everywhere: it is small, and the last rounding is the output's */
+    lx_shape shape = LX_SHAPE(image->frames, image->height, image->width, p->m->head.c_out);
     int64_t first = state->seen[VAE_STAGES - 1];
-    lx_status status =
-        lx_image_take(x, image->frames, image->height, image->width, p->m->head.c_out, &rgb, err);
+    lx_status status = lx_image_take_as(x, LX_DTYPE_F32, &shape, &rgb, err);
     if (status == LX_OK)
         status = lx_channel_norm(x, image, p->m->head_gamma, true, image, err);
     if (status == LX_OK)
@@ -248,8 +280,7 @@ static lx_status stage_piece(vae_pass *p, vae_up_state *state, int stage, lx_ima
                                         : head(p, state, image, err);
     if (stage == VAE_STAGES - 1)
         state->seen[stage] += n;
-    return status == LX_OK ? lx_progress_step(p->progress, "chunk", p->done, p->total, err)
-                           : status;
+    return status == LX_OK ? vae_step(p, err) : status;
 }
 
 lx_status vae_upsample(vae_pass *p, vae_up_state *state, int stage, lx_image *in, lx_err *err)

@@ -28,7 +28,7 @@ typedef struct vae_block { /* y = conv_b(silu(norm(conv_a(silu(norm(x)))))) + sh
 typedef struct vae_attention {
     char name[VAE_NAME];
     float *gamma;
-    lx_conv qkv, proj;
+    lx_conv qk, v, proj; /* to_qkv in two: values have a type of their own */
 } vae_attention;
 
 typedef struct vae_upsampler {
@@ -51,19 +51,19 @@ struct vae_decoder {
 /* Two frames before the chunk for each causal convolution: 32 of them, by name. `seen` counts the
  * frames that a stage has taken in since the clip began. */
 typedef struct vae_block_state {
-    float *a[2], *b[2];
+    void *a[2], *b[2];
 } vae_block_state;
 
 typedef struct vae_trunk_state { /* everything at the latent's resolution but upsamples.3 */
-    float *conv1[2];
+    void *conv1[2];
     vae_block_state middle[2], block[VAE_BLOCKS];
     int64_t seen;
 } vae_trunk_state;
 
 typedef struct vae_up_state { /* upsamples.3 to the head, of the whole frame or of one tile */
-    float *time[VAE_TIME_UPS][2];
+    void *time[VAE_TIME_UPS][2];
     vae_block_state block[VAE_STAGES][VAE_BLOCKS]; /* [0] is the trunk's, unused */
-    float *head[2];
+    void *head[2];
     int64_t seen[VAE_STAGES];
 } vae_up_state;
 
@@ -72,10 +72,6 @@ lx_status vae_trunk_state_take(const vae_decoder *m, lx_exec *x, int64_t height,
                                vae_trunk_state *out, lx_err *err);
 lx_status vae_up_state_take(const vae_decoder *m, lx_exec *x, int64_t height, int64_t width,
                             vae_up_state *out, lx_err *err);
-/** Zero it for another tile of the same size. */
-void vae_up_state_clear(const vae_decoder *m, lx_exec *x, int64_t height, int64_t width,
-                        vae_up_state *state);
-
 /* What one pass over the layers carries along. */
 typedef struct vae_pass {
     const vae_decoder *m;
@@ -95,6 +91,9 @@ lx_status vae_trunk(vae_pass *p, vae_trunk_state *state, const float *latent, lx
 /** Frames that left `stage`: up to the next, and on to the sink. From stage 0, n frames become 4n
  *  (4n-3 at the clip's beginning). */
 lx_status vae_upsample(vae_pass *p, vae_up_state *state, int stage, lx_image *in, lx_err *err);
+
+/** A unit of work is queued: tell progress, hear cancel, and do not run ahead of the device. */
+lx_status vae_step(vae_pass *p, lx_err *err);
 
 /** The window of n frames of an image from frame `first` on; the image has no history. */
 lx_image vae_frames_of(const lx_image *image, int64_t first, int64_t n);

@@ -173,11 +173,18 @@ static lx_status take_layer(void *self, const char *name, const lx_image *image,
     lx_shape shape = LX_SHAPE(n, total, image->height, image->width);
     VAE_TRY(lx_run_reserve(&j->run, name, LX_DTYPE_F32, &shape, &memory, err));
     float *out = dumped(&j->run, name);
-    for (int64_t t = 0; t < image->frames; t++)
+    float *frame = malloc((size_t)(pixels * n) * sizeof *frame); /* dumps are for debugging */
+    if (!frame)
+        return lx_fail(err, LX_EAGAIN, "out of memory for a frame of %s", name);
+    lx_status status = LX_OK;
+    for (int64_t t = 0; t < image->frames && status == LX_OK; t++) {
+        status = lx_image_download(vae_exec(j->model), image, t, frame, err);
         for (int64_t c = 0; c < n; c++)
             for (int64_t p = 0; p < pixels; p++)
-                out[(c * total + first + t) * pixels + p] = image->data[(t * pixels + p) * n + c];
-    return LX_OK;
+                out[(c * total + first + t) * pixels + p] = frame[p * n + c];
+    }
+    free(frame);
+    return status;
 }
 
 static lx_status run_all(job_by_hand *j, int argc, char **argv, lx_err *err)
@@ -185,7 +192,7 @@ static lx_status run_all(job_by_hand *j, int argc, char **argv, lx_err *err)
     VAE_TRY(parse(j, argc, argv, err));
     VAE_TRY(read_latent(j, err));
     VAE_TRY(load(j, err));
-    VAE_TRY(vae_latent_check(vae_exec(j->model), j->latent, &j->clip, err));
+    VAE_TRY(vae_latent_check(j->latent, &j->clip, err));
     VAE_TRY(reserve_outputs(j, err));
     vae_sink sink = {.frames = take_frames, .layer = j->run.n_dumps ? take_layer : NULL, .self = j};
     VAE_TRY(vae_decode(vae_decoder_of(j->model), vae_exec(j->model), &j->clip, j->latent, &sink,

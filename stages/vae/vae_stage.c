@@ -179,7 +179,7 @@ static lx_status work(vae_stage *s, lx_stage_job *job, lx_err *err)
     VAE_TRY(vae_job_memory(l.x, &clip, &latent, &l.i420, err));
     uint64_t n = (uint64_t)(LX_LATENT_CHANNELS * clip.frames * clip.height * clip.width);
     VAE_TRY(lx_stage_borrow(job, latent, n * sizeof *latent, err));
-    VAE_TRY(vae_latent_check(l.x, latent, &clip, err));
+    VAE_TRY(vae_latent_check(latent, &clip, err));
     VAE_TRY(vae_decode(vae_decoder_of(s->model), l.x, &clip, latent, &sink, s->progress, err));
     return l.n_lent == 0 ? lend_clip(&l, &clip, err) : LX_OK;
 }

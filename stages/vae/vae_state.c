@@ -45,19 +45,3 @@ lx_status vae_up_state_take(const vae_decoder *m, lx_exec *x, int64_t height, in
     }
     return status;
 }
-
-void vae_up_state_clear(const vae_decoder *m, lx_exec *x, int64_t height, int64_t width,
-                        vae_up_state *state)
-{
-    memset(state->seen, 0, sizeof state->seen);
-    for (int s = 0; s < VAE_STAGES; s++, height *= 2, width *= 2) {
-        if (s < VAE_TIME_UPS)
-            lx_history_clear(x, height, width, m->up[s].even.c_in, state->time[s]);
-        for (int i = 0; i < VAE_BLOCKS && s > 0; i++) {
-            lx_history_clear(x, height, width, m->block[s][i].c_in, state->block[s][i].a);
-            lx_history_clear(x, height, width, m->block[s][i].c_out, state->block[s][i].b);
-        }
-        if (s == VAE_STAGES - 1)
-            lx_history_clear(x, height, width, m->head.c_in, state->head);
-    }
-}

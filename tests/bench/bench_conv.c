@@ -48,7 +48,11 @@ static float *take(bench *b, uint64_t n)
 
 static lx_image image(bench *b, int64_t frames, int64_t side_h, int64_t side_w, int64_t channels)
 {
-    lx_image out = {.frames = frames, .height = side_h, .width = side_w, .channels = channels};
+    lx_image out = {.dtype = LX_DTYPE_F32,
+                    .frames = frames,
+                    .height = side_h,
+                    .width = side_w,
+                    .channels = channels};
     out.data = take(b, (uint64_t)(frames * side_h * side_w * channels));
     return out;
 }

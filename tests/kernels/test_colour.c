@@ -32,8 +32,12 @@ static lx_exec exec_of(int n_threads)
 
 static lx_image image_of(int64_t frames, int64_t height, int64_t width)
 {
-    return (lx_image){
-        .frames = frames, .height = height, .width = width, .channels = 3, .data = pixels};
+    return (lx_image){.dtype = LX_DTYPE_F32,
+                      .frames = frames,
+                      .height = height,
+                      .width = width,
+                      .channels = 3,
+                      .data = pixels};
 }
 
 /* All of an image, to an output of the same size. */
@@ -185,7 +189,11 @@ static void test_colour_windows_join_without_a_seam(void **state)
         int y = i & 1 ? CUT_Y : 0, column = i & 2 ? CUT_X : 0, t = i >> 2;
         int to_y = i & 1 ? H : CUT_Y, to_x = i & 2 ? W : CUT_X;
         int y0 = y ? y - HALO : 0, x0 = column ? column - HALO : 0;
-        lx_image tile = {.frames = 1, .height = to_y - y0, .channels = 3, .data = tile_pixels};
+        lx_image tile = {.dtype = LX_DTYPE_F32,
+                         .frames = 1,
+                         .height = to_y - y0,
+                         .channels = 3,
+                         .data = tile_pixels};
         tile.width = (to_x < W ? to_x + HALO : W) - x0;
         for (int row = 0; row < tile.height; row++)
             memcpy(tile_pixels + row * tile.width * 3, pixels + ((t * H + y0 + row) * W + x0) * 3,

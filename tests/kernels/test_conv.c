@@ -50,7 +50,8 @@ static float *random_floats(lx_exec *x, int64_t n, uint64_t seed, float scale)
 
 static lx_image random_image(lx_exec *x, const int64_t d[4], uint64_t seed, float scale)
 {
-    lx_image image = {.frames = d[0], .height = d[1], .width = d[2], .channels = d[3]};
+    lx_image image = {
+        .dtype = LX_DTYPE_F32, .frames = d[0], .height = d[1], .width = d[2], .channels = d[3]};
     image.data = random_floats(x, d[0] * d[1] * d[2] * d[3], seed, scale);
     return image;
 }
@@ -174,9 +175,10 @@ static void test_conv_is_a_correlation_that_looks_back(void **state)
     for (int t = 0; t < 2; t++)
         for (int y = 0; y < H; y++)
             for (int column = 0; column < W; column++) {
-                float want =
-                    y > 0 && column < W - 1 ? in.data[t * N + (y - 1) * W + column + 1] : 0;
-                assert_true(fabsf(out.data[t * N + y * W + column] - want) < 1e-6f);
+                float want = y > 0 && column < W - 1
+                                 ? lx_image_f32(&in, 0)[t * N + (y - 1) * W + column + 1]
+                                 : 0;
+                assert_true(fabsf(lx_image_f32(&out, 0)[t * N + y * W + column] - want) < 1e-6f);
             }
     lx_arena_reset(arena, 0);
 }
@@ -212,19 +214,19 @@ static void test_conv_history_replaces_the_chunk_before(void **state)
     memset(whole.data, 0, (size_t)(2 * frame) * sizeof(float));
     assert_int_equal(lx_conv_run(&x, &w.conv, &whole, false, NULL, &want, NULL), LX_OK);
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
-        float *history[2];
+        void *history[2];
         lx_image out = output_of(&x, &c);
         assert_int_equal(lx_history_take(&x, c.height, c.width, c.c_in, history, NULL), LX_OK);
         for (int64_t p = 0, at = 0; p < 4 && pieces[i][p]; at += pieces[i][p++]) {
             lx_image in = whole, part = out;
             in.frames = pieces[i][p] + 2;
-            in.data = whole.data + (at + 2) * frame;
+            in.data = lx_image_f32(&whole, 0) + (at + 2) * frame;
             in.history[0] = history[0];
             in.history[1] = history[1];
             part.frames = pieces[i][p];
-            part.data = out.data + at * c.height * c.width * c.c_out;
+            part.data = lx_image_f32(&out, 0) + at * c.height * c.width * c.c_out;
             assert_int_equal(lx_conv_run(&x, &w.conv, &in, false, NULL, &part, NULL), LX_OK);
-            lx_history_keep(&x, &in, history);
+            assert_int_equal(lx_history_keep(&x, &in, history, NULL), LX_OK);
         }
         assert_memory_equal(out.data, want.data, (size_t)elements(&out) * sizeof(float));
     }
@@ -251,8 +253,10 @@ static void test_conv_of_a_window_is_a_window_of_the_conv(void **state)
             for (int64_t y = 1; y < 10; y++)
                 for (int64_t c = 0; c < big.c_out; c++)
                     for (int64_t column = 1; column < 12; column++)
-                        assert_true(cut.data[((t * 11 + y) * 13 + column) * big.c_out + c] ==
-                                    out.data[((t * 20 + y + 6) * 30 + column + 8) * big.c_out + c]);
+                        assert_true(
+                            lx_image_f32(&cut, 0)[((t * 11 + y) * 13 + column) * big.c_out + c] ==
+                            lx_image_f32(&out,
+                                         0)[((t * 20 + y + 6) * 30 + column + 8) * big.c_out + c]);
         lx_arena_reset(arena, 0);
     }
 }
@@ -267,17 +271,18 @@ static void test_conv_writes_every_other_frame(void **state)
     int64_t frame = 4 * 5 * 6;
     assert_int_equal(lx_image_take(&x, 6, 4, 5, 6, &wide, NULL), LX_OK);
     for (int64_t i = 0; i < 6 * frame; i++)
-        wide.data[i] = 77;
+        lx_image_f32(&wide, 0)[i] = 77;
     lx_image odd = wide;
     odd.frames = 3;
-    odd.data += frame;
+    odd.data = lx_image_f32(&wide, 0) + frame;
     odd.frame_stride = 2 * frame;
     assert_int_equal(lx_conv_run(&x, &w.conv, &in, false, NULL, &want, NULL), LX_OK);
     assert_int_equal(lx_conv_run(&x, &w.conv, &in, false, NULL, &odd, NULL), LX_OK);
     for (int64_t t = 0; t < 3; t++)
         for (int64_t i = 0; i < frame; i++) {
-            assert_true(wide.data[2 * t * frame + i] == 77);
-            assert_true(wide.data[(2 * t + 1) * frame + i] == want.data[t * frame + i]);
+            assert_true(lx_image_f32(&wide, 0)[2 * t * frame + i] == 77);
+            assert_true(lx_image_f32(&wide, 0)[(2 * t + 1) * frame + i] ==
+                        lx_image_f32(&want, 0)[t * frame + i]);
         }
     lx_arena_reset(arena, 0);
 }
@@ -364,16 +369,16 @@ static void test_norm_matches_definition(void **state)
         const float *gamma = random_floats(&x, d[3], 5, 30);
         want.data = random_floats(&x, elements(&out), 1, 1);
         for (int64_t c = 0; c < d[3]; c++)
-            in.data[c] = 0; /* a black pixel: the clamp of the norm, not 0/0 */
+            lx_image_f32(&in, 0)[c] = 0; /* a black pixel: the clamp of the norm, not 0/0 */
         if (elements(&in) > d[3])
-            in.data[d[3]] = 1e30f; /* its square is past f32 */
+            lx_image_f32(&in, 0)[d[3]] = 1e30f; /* its square is past f32 */
         assert_int_equal(lx_channel_norm(&x, &in, gamma, silu, &out, NULL), LX_OK);
         lx_channel_norm_ref(&in, gamma, silu, &want);
         for (int64_t k = 0; k < elements(&out); k++) {
-            float limit = 2e-6f * fabsf(want.data[k]) + 1e-7f;
-            if (!(fabsf(out.data[k] - want.data[k]) <= limit))
-                fail_msg("case %zu element %ld: %.9g, want %.9g", i, (long)k, (double)out.data[k],
-                         (double)want.data[k]);
+            float limit = 2e-6f * fabsf(lx_image_f32(&want, 0)[k]) + 1e-7f;
+            if (!(fabsf(lx_image_f32(&out, 0)[k] - lx_image_f32(&want, 0)[k]) <= limit))
+                fail_msg("case %zu element %ld: %.9g, want %.9g", i, (long)k,
+                         (double)lx_image_f32(&out, 0)[k], (double)lx_image_f32(&want, 0)[k]);
         }
         assert_int_equal(lx_channel_norm(&x, &in, gamma, silu, &in, NULL), LX_OK);
         assert_memory_equal(in.data, out.data, (size_t)elements(&out) * sizeof(float));
@@ -388,11 +393,11 @@ static void test_norm_lets_a_nan_through(void **state)
     const int64_t d[4] = {1, 1, 2, 20};
     lx_image in = random_image(&x, d, 1, 1);
     const float *gamma = random_floats(&x, 20, 2, 1);
-    in.data[3] = NAN;
+    lx_image_f32(&in, 0)[3] = NAN;
     assert_int_equal(lx_channel_norm(&x, &in, gamma, true, &in, NULL), LX_OK);
     for (int64_t c = 0; c < 20; c++) {
-        assert_true(isnan(in.data[c]));
-        assert_true(isfinite(in.data[20 + c]));
+        assert_true(isnan(lx_image_f32(&in, 0)[c]));
+        assert_true(isfinite(lx_image_f32(&in, 0)[20 + c]));
     }
     lx_arena_reset(arena, 0);
 }

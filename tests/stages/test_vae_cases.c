@@ -124,14 +124,15 @@ static lx_status watch_layer(void *self, const char *name, const lx_image *image
     if (i == N_LAYERS)
         return LX_OK;
     int64_t n = image->frames * image->height * image->width * image->channels;
+    const float *data = lx_image_f32(image, 0);
     assert_int_equal(first, w->frames_seen[i]); /* in order, without gaps */
     assert_true(first + image->frames <= total);
     if (first == 0)
-        w->first[i] = image->data[0];
-    w->last[i] = image->data[n - 1];
+        w->first[i] = data[0];
+    w->last[i] = data[n - 1];
     for (int64_t k = 0; k < n; k++) {
-        w->sum[i] += image->data[k];
-        w->square[i] += (double)image->data[k] * image->data[k];
+        w->sum[i] += data[k];
+        w->square[i] += (double)data[k] * data[k];
     }
     w->n[i] += n;
     w->frames_seen[i] += image->frames;
@@ -190,7 +191,8 @@ static void check_case(const golden_case *g, const char *path)
     vae *model = fixture_open(path, g->clip, 0);
     unlink(path);
     float *latent = fixture_latent(&g->clip, "latent");
-    w.frames = (fixture_frames){.frames = vae_frame_count(g->clip.frames),
+    w.frames = (fixture_frames){.x = vae_exec(model),
+                                .frames = vae_frame_count(g->clip.frames),
                                 .height = 8 * g->clip.height,
                                 .width = 8 * g->clip.width};
     w.frames.data = calloc(fixture_size(&w.frames), sizeof(float));

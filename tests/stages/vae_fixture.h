@@ -164,6 +164,7 @@ typedef struct fixture_frames { /* [3, F, H, W], not clamped */
     int64_t frames, height, width;
     float *data;
     int64_t n_calls;
+    lx_exec *x;
 } fixture_frames;
 
 static size_t fixture_size(const fixture_frames *f)
@@ -179,15 +180,19 @@ static lx_status fixture_take(void *self, const vae_frames *frames, lx_err *err)
     assert_int_equal(a->out_frames, f->frames);
     assert_true(a->out_frame >= frames->chunk_first);
     assert_true(a->out_frame + a->in->frames <= frames->chunk_first + frames->chunk_frames);
-    for (int64_t t = 0; t < a->in->frames; t++)
-        for (int64_t y = 0; y < a->height; y++)
-            for (int64_t x = 0; x < a->width; x++)
-                for (int64_t c = 0; c < 3; c++) {
-                    int64_t row = (t * a->in->height + a->y + y) * a->in->width + a->x + x;
-                    int64_t frame = c * f->frames + a->out_frame + t;
-                    f->data[(frame * f->height + a->out_y + y) * f->width + a->out_x + x] =
-                        a->in->data[row * 3 + c];
-                }
+    int64_t row = a->in->width * 3;
+    float *rgb = malloc((size_t)(a->in->height * row) * sizeof *rgb);
+    assert_non_null(rgb);
+    for (int64_t t = 0; t < a->in->frames; t++) {
+        assert_int_equal(lx_image_download(f->x, a->in, t, rgb, NULL), LX_OK);
+        for (int64_t i = 0; i < 3 * a->height * a->width; i++) {
+            int64_t c = i % 3, x = i / 3 % a->width, y = i / 3 / a->width;
+            int64_t frame = c * f->frames + a->out_frame + t;
+            f->data[(frame * f->height + a->out_y + y) * f->width + a->out_x + x] =
+                rgb[(a->y + y) * row + (a->x + x) * 3 + c];
+        }
+    }
+    free(rgb);
     f->n_calls++;
     return LX_OK;
 }
@@ -203,10 +208,13 @@ static fixture_frames fixture_decode(vae *model, const vae_clip *clip, const flo
     assert_non_null(f.data);
     for (size_t i = 0; i < fixture_size(&f); i++)
         f.data[i] = NAN;
+    f.x = vae_exec(model);
     vae_sink sink = {.frames = fixture_take, .self = &f};
-    if (vae_decode(vae_decoder_of(model), vae_exec(model), clip, latent, &sink, NULL, &err) !=
-        LX_OK)
+    size_t mark = lx_arena_mark(f.x->arena);
+    if (vae_latent_place(f.x, clip, latent, &latent, &err) != LX_OK ||
+        vae_decode(vae_decoder_of(model), f.x, clip, latent, &sink, NULL, &err) != LX_OK)
         fail_msg("%s", err.message);
+    lx_arena_reset(f.x->arena, mark);
     return f;
 }
 
