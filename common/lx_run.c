@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lx_config.h"
+#include "lx_device.h"
 #include "weights/lx_model_dir.h"
 
 /* --- progress -------------------------------------------------------------------------------- */
@@ -104,15 +105,11 @@ static lx_status parse_vram(lx_run *run, const char *text, lx_err *err)
 
 static lx_status parse_device(lx_run *run, const char *text, lx_err *err)
 {
+    lx_status status = lx_device_check(text, err);
+    if (status != LX_OK)
+        return lx_wrap(err, "--device");
     run->device = text;
-    if (!strcmp(text, "cpu"))
-        return LX_OK;
-    if (!strncmp(text, "cuda:", 5) && text[5] && strspn(text + 5, "0123456789") == strlen(text + 5))
-        return lx_fail(err, LX_ECONFIG,
-                       "--device %.40s: this build is \"%s\" and has no CUDA module; use --device "
-                       "cpu",
-                       text, LX2V_BACKEND);
-    return lx_fail(err, LX_ECONFIG, "--device %.60s: expected cpu or cuda:N", text);
+    return LX_OK;
 }
 
 static lx_status parse_dump(lx_run *run, const char *text, lx_err *err)

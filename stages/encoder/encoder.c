@@ -10,15 +10,18 @@
 #include <string.h>
 
 #include "cache.h"
+#include "lx_cuda.h"
 
 struct encoder {
     umt5 *model;                  /* owned */
     encoder_cleaner *cleaner;     /* owned; NULL without a tokenizer, as the next */
     encoder_tokenizer *tokenizer; /* owned */
-    lx_arena *arena;              /* owned */
+    lx_cuda *card;                /* owned; NULL: on the CPU */
+    lx_arena *arena;              /* owned; memory of the device */
+    lx_arena *host;               /* owned; on the CPU the arena itself */
     lx_exec x;
     encoder_cache cache;
-    float *context; /* [max_tokens, dim], of the arena */
+    float *context; /* [max_tokens, dim], of the host's memory */
     int32_t ids[ENCODER_TEXT_LEN];
     int64_t max_tokens;
     const lx_progress *progress; /* borrowed */
@@ -48,52 +51,90 @@ static lx_status open_tokenizer(encoder *e, const encoder_options *o, lx_err *er
 }
 
 /* What stays for the whole life: the context that is made, and the kept ones. */
-static lx_status take_standing(encoder *e, lx_arena *arena, int cache_entries, lx_err *err)
+static lx_status take_standing(encoder *e, lx_arena *host, int cache_entries, lx_err *err)
 {
     const int64_t dim = umt5_dims(e->model)->dim;
-    lx_status status = encoder_cache_open(&e->cache, arena, cache_entries, e->max_tokens, dim, err);
+    lx_status status = encoder_cache_open(&e->cache, host, cache_entries, e->max_tokens, dim, err);
     if (status == LX_OK)
-        status =
-            lx_arena_take_f32(arena, (uint64_t)e->max_tokens * (uint64_t)dim, &e->context, err);
+        status = lx_arena_take_f32(host, (uint64_t)e->max_tokens * (uint64_t)dim, &e->context, err);
     return status;
 }
 
-/* Everything once, dry: the highest mark is the plan. */
-static lx_status plan(encoder *e, const encoder_options *o, uint64_t *bytes, lx_err *err)
+/* Over dry arenas of a card: an exec that only plans; lx_exec_plan_done ends it. */
+static lx_status open_exec(const encoder *e, lx_arena *arena, lx_arena *host, int n_threads,
+                           lx_exec *out, lx_err *err)
 {
-    lx_arena *dry = NULL;
-    lx_exec x;
+    if (!e->card)
+        return lx_exec_open_cpu(out, arena, n_threads, err);
+    if (lx_arena_is_dry(arena))
+        return lx_exec_plan_cuda(out, lx_cuda_card(e->card), arena, host, err);
+    return lx_exec_open_cuda(out, e->card, arena, host, err);
+}
+
+typedef struct memory_plan {
+    uint64_t device, host; /* bytes; on the CPU host is 0 */
+} memory_plan;
+
+/* Everything once, dry: the highest marks are the plan. */
+static lx_status plan(encoder *e, const encoder_options *o, memory_plan *out, lx_err *err)
+{
+    lx_arena *device = NULL, *host = NULL;
+    lx_exec x = {0};
     const umt5_request request = {.n = e->max_tokens, .run = o->run};
-    lx_status status = lx_arena_create_dry(&dry, err);
+    lx_status status = lx_arena_create_dry(&device, err);
+    if (status == LX_OK && e->card)
+        status = lx_arena_create_dry(&host, err);
     if (status == LX_OK)
-        status = take_standing(e, dry, o->cache_entries, err);
+        status = take_standing(e, host ? host : device, o->cache_entries, err);
     if (status == LX_OK)
-        status = lx_exec_open_cpu(&x, dry, o->n_threads, err);
+        status = open_exec(e, device, host, o->n_threads, &x, err);
     if (status == LX_OK)
         status = umt5_encode(e->model, &x, &request, e->context, err);
     if (status == LX_OK)
-        *bytes = lx_arena_peak(dry);
-    lx_arena_destroy(&dry);
+        *out = (memory_plan){lx_arena_peak(device), host ? lx_arena_peak(host) : 0};
+    if (e->card)
+        lx_exec_plan_done(&x);
+    lx_arena_destroy(&host);
+    lx_arena_destroy(&device);
     return status;
+}
+
+static lx_status check_budget(const encoder *e, const encoder_options *o, uint64_t bytes,
+                              lx_err *err)
+{
+    char needed[24], allowed[24];
+    if (!o->max_bytes || bytes <= o->max_bytes)
+        return LX_OK;
+    lx_bytes_text(bytes, needed, sizeof needed);
+    lx_bytes_text(o->max_bytes, allowed, sizeof allowed);
+    if (e->card)
+        return lx_fail(err, LX_EAGAIN,
+                       "the encoder needs %s on %s for %" PRId64
+                       " tokens, one layer's weights included; %s are allowed",
+                       needed, lx_cuda_card(e->card)->name, e->max_tokens, allowed);
+    return lx_fail(err, LX_EAGAIN,
+                   "the encoder needs %s beside its weights for %" PRId64
+                   " tokens and %d kept contexts, %s are allowed",
+                   needed, e->max_tokens, o->cache_entries, allowed);
 }
 
 static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
 {
-    uint64_t bytes = 0;
-    char needed[24], allowed[24];
+    memory_plan bytes = {0};
     lx_status status = plan(e, o, &bytes, err);
-    if (status == LX_OK && o->max_bytes && bytes > o->max_bytes)
-        status = lx_fail(err, LX_EAGAIN,
-                         "the encoder needs %s beside its weights for %" PRId64
-                         " tokens and %d kept contexts, %s are allowed",
-                         lx_bytes_text(bytes, needed, sizeof needed), e->max_tokens,
-                         o->cache_entries, lx_bytes_text(o->max_bytes, allowed, sizeof allowed));
     if (status == LX_OK)
-        status = lx_arena_create(&e->arena, (size_t)bytes, err);
+        status = check_budget(e, o, bytes.device, err);
+    if (status == LX_OK && e->card)
+        status = lx_cuda_arena(e->card, (size_t)bytes.device, &e->arena, err);
+    else if (status == LX_OK)
+        status = lx_arena_create(&e->arena, (size_t)bytes.device, err);
+    e->host = e->arena;
+    if (status == LX_OK && e->card)
+        status = lx_arena_create(&e->host, (size_t)bytes.host, err);
     if (status == LX_OK)
-        status = take_standing(e, e->arena, o->cache_entries, err);
+        status = take_standing(e, e->host, o->cache_entries, err);
     if (status == LX_OK)
-        status = lx_exec_open_cpu(&e->x, e->arena, o->n_threads, err);
+        status = open_exec(e, e->arena, e->host, o->n_threads, &e->x, err);
     return status;
 }
 
@@ -105,7 +146,11 @@ lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
     e->max_tokens = o->max_tokens ? o->max_tokens : ENCODER_TEXT_LEN;
     e->progress = o->progress;
     e->run = o->run;
-    lx_status status = umt5_open(&e->model, o->weights, o->progress, err);
+    lx_status status = LX_OK;
+    if (o->on_card) /* first: what is wrong with a card is known before gigabytes are read */
+        status = lx_cuda_open(&e->card, o->card, o->module, err);
+    if (status == LX_OK)
+        status = umt5_open(&e->model, o->weights, o->progress, err);
     if (status == LX_OK)
         status = open_tokenizer(e, o, err);
     if (status == LX_OK)
@@ -126,7 +171,10 @@ void encoder_close(encoder **model)
     umt5_close(&e->model);
     encoder_cleaner_destroy(&e->cleaner);
     encoder_tokenizer_close(&e->tokenizer);
+    if (e->host != e->arena)
+        lx_arena_destroy(&e->host);
     lx_arena_destroy(&e->arena);
+    lx_cuda_close(&e->card);
     free(e);
     *model = NULL;
 }
@@ -210,6 +258,16 @@ uint64_t encoder_arena_bytes(const encoder *model)
 uint64_t encoder_arena_peak(const encoder *model)
 {
     return lx_arena_peak(model->arena);
+}
+
+uint64_t encoder_host_bytes(const encoder *model)
+{
+    return lx_arena_bytes(model->host);
+}
+
+uint64_t encoder_host_peak(const encoder *model)
+{
+    return lx_arena_peak(model->host);
 }
 
 const char *encoder_describe(const encoder *model)

@@ -8,9 +8,11 @@
  * Promise   Same ids as the reference; f32 arithmetic (W8A8 where the checkpoint is quantized);
  *           same settings, same bits. All memory is planned by a dry run for 512 tokens and taken
  *           at open; jobs allocate nothing. A prompt seen before comes from the cache.
+ * Device    The CPU, or a card; there linears and attention run, and weights pass through. Tokenizer,
+ *           token embedding, cache and the finished context are the host's either way.
  * Source    text-encoder.md
  * Threads   One encoder, one thread; the kernels use more inside.
- * Tests     tests/stages/test_encoder_*.c
+ * Tests     tests/stages/test_encoder_*.c, tests/gpu/test_cuda_encoder.c
  *
  * Treacherous details, and the test that guards each
  *   - Chinese commas reach the tokenizer as ASCII: cleaning is part of the model
@@ -48,10 +50,14 @@ typedef struct encoder_options {
     const char *tokenizer; /* file or folder; NULL: ids only */
     int64_t max_tokens;    /* memory is planned for so many; 0: ENCODER_TEXT_LEN */
     int cache_entries;
+    bool on_card;                /* false: on the CPU */
+    int card;                    /* on_card: which one, in PCI order (lx_device_find) */
+    const char *module;          /* on_card: path of liblx2v_cuda.so; NULL: where it is installed */
     int n_threads;               /* 0: one per core */
     const lx_progress *progress; /* unit "byte" while loading, "layer" while encoding; or NULL */
     lx_run *run;                 /* dumps; NULL: none */
-    uint64_t max_bytes;          /* refuse to take more than this beside the weights; 0: no limit */
+    uint64_t max_bytes; /* take no more than this of the device's memory; 0: no limit. Weights do
+                           not count on the CPU; on a card the layer that runs does */
 } encoder_options;
 
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
@@ -89,8 +95,10 @@ lx_status encoder_warm_up(encoder *model, lx_err *err);
 void encoder_notice(const encoder_prompt *prompt, char *text, size_t bytes);
 
 const umt5 *encoder_model(const encoder *model);
-uint64_t encoder_arena_bytes(const encoder *model); /* planned and taken */
+uint64_t encoder_arena_bytes(const encoder *model); /* device memory planned and taken */
 uint64_t encoder_arena_peak(const encoder *model);  /* used so far */
+uint64_t encoder_host_bytes(const encoder *model);  /* host memory beside a card's; CPU: the same */
+uint64_t encoder_host_peak(const encoder *model);
 const char *encoder_describe(const encoder *model); /* which arithmetic runs */
 
 /* --- as a stage ------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "encoder.h"
+#include "lx_device.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
@@ -165,6 +166,8 @@ static lx_status read_ids(job_by_hand *j, lx_err *err)
 
 static lx_status load(job_by_hand *j, lx_err *err)
 {
+    int card;
+    TRY(lx_device_find(&card, j->run.device, err));
     TRY(find_weights(j, err));
     if (j->prompt)
         TRY(find_tokenizer(j, err));
@@ -173,6 +176,8 @@ static lx_status load(job_by_hand *j, lx_err *err)
     encoder_options options = {.weights = j->weights,
                                .tokenizer = j->prompt ? j->tokenizer : NULL,
                                .max_tokens = j->n, /* 0 with --prompt: the most it can have */
+                               .on_card = card != LX_DEVICE_CPU,
+                               .card = card,
                                .n_threads = j->run.threads,
                                .progress = &j->run.progress,
                                .run = &j->run,
@@ -203,7 +208,8 @@ static lx_status by_hand(job_by_hand *j, int argc, char **argv, lx_err *err)
     TRY(load(j, err));
     if (j->prompt)
         TRY(tokenize(j, err));
-    LX_I("%s tokens=%" PRId64, encoder_describe(j->model), j->n);
+    LX_I("%s tokens=%" PRId64 " device_mib=%.1f", encoder_describe(j->model), j->n,
+         (double)encoder_arena_bytes(j->model) / 0x1p20);
     TRY(encoder_encode(j->model, j->ids, j->n, &context, err));
     TRY(lx_run_add(&j->run, "ids", LX_DTYPE_I32, &LX_SHAPE(j->n), j->ids, err));
     TRY(lx_run_add(&j->run, "context", LX_DTYPE_F32, &LX_SHAPE(context.n, context.dim),

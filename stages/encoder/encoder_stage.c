@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "encoder.h"
+#include "lx_device.h"
 #include "lx_log.h"
 #include "weights/lx_model_dir.h"
 
@@ -15,13 +16,19 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
                             lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
+    int card;
+    lx_status status = lx_device_find(&card, lx_stage_replica(stage)->device, err);
+    if (status != LX_OK)
+        return lx_wrap(err, "stages.encoder: device");
     encoder_options options = {.weights = paths->text,
                                .tokenizer = paths->tokenizer,
                                .cache_entries = config->encoder.cache_entries,
+                               .on_card = card != LX_DEVICE_CPU,
+                               .card = card,
                                .n_threads = lx_stage_replica(stage)->threads,
                                .progress = lx_stage_progress(stage)};
     encoder *e = NULL;
-    lx_status status = encoder_open(&e, &options, err);
+    status = encoder_open(&e, &options, err);
     if (status != LX_OK)
         return status;
     uint64_t bytes = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(encoder_model(e))->dim * sizeof(float);
@@ -37,8 +44,9 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
         return status;
     }
     const lx_t5_dims *d = umt5_dims(encoder_model(e));
-    LX_I("%s layers=%" PRId64 " dim=%" PRId64 " vocab=%" PRId64 " cache_entries=%d",
-         encoder_describe(e), d->n_layers, d->dim, d->vocab, options.cache_entries);
+    LX_I("%s layers=%" PRId64 " dim=%" PRId64 " vocab=%" PRId64 " cache_entries=%d device_mib=%.1f",
+         encoder_describe(e), d->n_layers, d->dim, d->vocab, options.cache_entries,
+         (double)encoder_arena_bytes(e) / 0x1p20);
     *out = e;
     return LX_OK;
 }
@@ -46,11 +54,6 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
 lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
-    const char *device = lx_stage_replica(stage)->device;
-    if (strcmp(device, "cpu") != 0)
-        return lx_fail(err, LX_ECONFIG,
-                       "stages.encoder: device %s: this build (%s) runs on the cpu only", device,
-                       LX2V_BACKEND);
     lx_model_paths paths;
     lx_status status = lx_model_of_config(&paths, config, err);
     return status == LX_OK ? open_model(out, stage, &paths, err) : status;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "lx_attention.h"
+#include "lx_copy.h"
 #include "lx_elementwise.h"
 #include "lx_linear.h"
 #include "lx_norm.h"
@@ -27,15 +28,24 @@
             return status_;                                                                        \
     } while (0)
 
-typedef struct umt5_layer { /* borrowed from the weights */
-    lx_weight norm1, q, k, v, o, bias, norm2, gate, fc1, fc2;
+/* A layer's weights that the device reads. */
+enum { NORM1, Q, K, V, O, NORM2, GATE, FC1, FC2, N_PARTS };
+
+static const char *const part_names[N_PARTS] = {
+    "norm1", "attn.q", "attn.k", "attn.v", "attn.o", "norm2", "ffn.gate.0", "ffn.fc1", "ffn.fc2"};
+
+/* One layer while it runs. */
+typedef struct umt5_layer {
+    lx_weight part[N_PARTS]; /* in device memory */
+    const lx_weight *bias;   /* [n_buckets, n_heads], in host memory */
 } umt5_layer;
 
 struct umt5 {
-    lx_weights *weights; /* owned */
+    lx_weights *weights; /* owned; all below point into it, in host memory */
     lx_t5_dims dims;
     lx_weight embedding, norm;
-    umt5_layer *layers; /* owned [n_layers] */
+    lx_weight *parts; /* owned [n_layers, N_PARTS] */
+    lx_weight *bias;  /* owned [n_layers] */
 };
 
 /* One call of umt5_encode. */
@@ -43,7 +53,7 @@ typedef struct pass {
     const umt5 *model;
     lx_exec *x;
     const umt5_request *request;
-    float *stream; /* the residual, [n, dim] */
+    lx_mat stream; /* the residual, F32 [n, dim] */
 } pass;
 
 /* --- loading ---------------------------------------------------------------------------------- */
@@ -55,22 +65,25 @@ static lx_status find(const umt5 *m, const char *name, lx_weight *out, lx_err *e
     return lx_fail(err, LX_ECONFIG, "%s: no tensor %s", lx_weights_path(m->weights), name);
 }
 
-static lx_status find_layer(const umt5 *m, int64_t i, umt5_layer *layer, lx_err *err)
+static lx_status find_in_layer(const umt5 *m, int64_t i, const char *part, lx_weight *out,
+                               lx_err *err)
 {
-    const struct {
-        const char *name;
-        lx_weight *out;
-    } parts[] = {
-        {"norm1", &layer->norm1}, {"attn.q", &layer->q},
-        {"attn.k", &layer->k},    {"attn.v", &layer->v},
-        {"attn.o", &layer->o},    {"pos_embedding.embedding", &layer->bias},
-        {"norm2", &layer->norm2}, {"ffn.gate.0", &layer->gate},
-        {"ffn.fc1", &layer->fc1}, {"ffn.fc2", &layer->fc2},
-    };
-    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
-        char name[128];
-        snprintf(name, sizeof name, "blocks.%" PRId64 ".%s.weight", i, parts[k].name);
-        TRY(find(m, name, parts[k].out, err));
+    char name[128];
+    snprintf(name, sizeof name, "blocks.%" PRId64 ".%s.weight", i, part);
+    return find(m, name, out, err);
+}
+
+static lx_status find_layers(umt5 *m, lx_err *err)
+{
+    const size_t n = (size_t)m->dims.n_layers;
+    m->parts = calloc(n * N_PARTS, sizeof *m->parts);
+    m->bias = calloc(n, sizeof *m->bias);
+    if (!m->parts || !m->bias)
+        return lx_fail(err, LX_EAGAIN, "no memory for the list of %zu layers", n);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < N_PARTS; k++)
+            TRY(find_in_layer(m, (int64_t)i, part_names[k], &m->parts[i * N_PARTS + k], err));
+        TRY(find_in_layer(m, (int64_t)i, "pos_embedding.embedding", &m->bias[i], err));
     }
     return LX_OK;
 }
@@ -89,12 +102,7 @@ static lx_status load(umt5 *m, const char *path, const lx_progress *progress, lx
                        path, d->n_heads, d->dim_attn, d->n_buckets);
     TRY(find(m, "token_embedding.weight", &m->embedding, err));
     TRY(find(m, "norm.weight", &m->norm, err));
-    m->layers = calloc((size_t)d->n_layers, sizeof *m->layers);
-    if (!m->layers)
-        return lx_fail(err, LX_EAGAIN, "no memory for the list of %" PRId64 " layers", d->n_layers);
-    for (int64_t i = 0; i < d->n_layers; i++)
-        TRY(find_layer(m, i, &m->layers[i], err));
-    return LX_OK;
+    return find_layers(m, err);
 }
 
 lx_status umt5_open(umt5 **out, const char *path, const lx_progress *progress, lx_err *err)
@@ -116,7 +124,8 @@ void umt5_close(umt5 **model)
     if (!model || !*model)
         return;
     lx_weights_close(&(*model)->weights);
-    free((*model)->layers);
+    free((*model)->parts);
+    free((*model)->bias);
     free(*model);
     *model = NULL;
 }
@@ -145,38 +154,72 @@ int umt5_bucket(int64_t offset, int64_t n_buckets)
     return (int)(base + (bucket < half ? bucket : half - 1));
 }
 
-/* rel [n_heads, 2n - 1] <- table [n_buckets, n_heads]; column j - i + n - 1. */
-static lx_status expand_bias(const pass *p, const lx_weight *table, float *rel, lx_err *err)
+/* rel [n_heads, 2n - 1] <- table [n_buckets, n_heads], both in host memory; column j - i + n - 1. */
+static lx_status fill_bias(const pass *p, const lx_weight *table, float *wide, float *rel,
+                           lx_err *err)
 {
     const lx_t5_dims *d = &p->model->dims;
     const int64_t n = p->request->n, width = 2 * n - 1;
-    size_t mark = lx_arena_mark(p->x->arena);
-    float *wide;
-    uint64_t values = (uint64_t)d->n_buckets * (uint64_t)d->n_heads;
-    TRY(lx_arena_take_f32(p->x->arena, values, &wide, err));
-    if (!p->x->is_dry) {
-        if (!lx_widen_to_f32(wide, table->data, table->dtype, (size_t)values))
-            return lx_fail(err, LX_EJOB, "%s: %s is no float type", table->name,
-                           lx_dtype_name(table->dtype));
-        for (int64_t offset = -(n - 1); offset < n; offset++) {
-            const float *row = wide + umt5_bucket(offset, d->n_buckets) * d->n_heads;
-            for (int64_t head = 0; head < d->n_heads; head++)
-                rel[head * width + offset + n - 1] = row[head];
-        }
+    if (!lx_widen_to_f32(wide, table->data, table->dtype, (size_t)(d->n_buckets * d->n_heads)))
+        return lx_fail(err, LX_EJOB, "%s: %s is no float type", table->name,
+                       lx_dtype_name(table->dtype));
+    for (int64_t offset = -(n - 1); offset < n; offset++) {
+        const float *row = wide + umt5_bucket(offset, d->n_buckets) * d->n_heads;
+        for (int64_t head = 0; head < d->n_heads; head++)
+            rel[head * width + offset + n - 1] = row[head];
     }
-    lx_arena_reset(p->x->arena, mark);
+    return LX_OK;
+}
+
+/* The same to device memory. The host makes it: few numbers, and none of them is arithmetic. */
+static lx_status expand_bias(const pass *p, const lx_weight *table, const float **out, lx_err *err)
+{
+    const lx_t5_dims *d = &p->model->dims;
+    const uint64_t values = (uint64_t)d->n_heads * (uint64_t)(2 * p->request->n - 1);
+    lx_exec *x = p->x;
+    float *rel, *on_host, *wide;
+    TRY(lx_arena_take_f32(x->arena, values, &rel, err));
+    size_t mark = lx_arena_mark(x->host);
+    on_host = rel;
+    if (!lx_exec_is_host(x))
+        TRY(lx_arena_take_f32(x->host, values, &on_host, err));
+    TRY(lx_arena_take_f32(x->host, (uint64_t)d->n_buckets * (uint64_t)d->n_heads, &wide, err));
+    if (!x->is_dry)
+        TRY(fill_bias(p, table, wide, on_host, err));
+    TRY(lx_upload(x, rel, on_host, (size_t)values * sizeof *rel, err));
+    lx_arena_reset(x->host, mark);
+    *out = rel;
     return LX_OK;
 }
 
 /* --- forward ---------------------------------------------------------------------------------- */
 
-static lx_status dump(const pass *p, const char *name, const float *data, int64_t cols, lx_err *err)
+/* Layer i's weights in device memory, until the arena goes back to its mark before the call. */
+static lx_status layer_weights(const pass *p, int64_t i, umt5_layer *out, lx_err *err)
 {
-    if (p->x->is_dry) {
-        lx_run_know(p->request->run, name);
+    const lx_weight *parts = p->model->parts + i * N_PARTS;
+    for (int k = 0; k < N_PARTS; k++)
+        TRY(lx_weight_place(p->x, &parts[k], &out->part[k], err));
+    out->bias = &p->model->bias[i];
+    return LX_OK;
+}
+
+/* Rows of any type to the output file, if they are wanted. */
+static lx_status dump(const pass *p, const char *name, const lx_mat *rows, lx_err *err)
+{
+    lx_exec *x = p->x;
+    float *wide;
+    if (!lx_run_wants(p->request->run, name))
         return LX_OK;
-    }
-    return lx_run_dump(p->request->run, name, data, p->request->n, cols, cols, err);
+    size_t mark = lx_arena_mark(x->host);
+    TRY(lx_arena_take_f32(x->host, (uint64_t)rows->rows * (uint64_t)rows->cols, &wide, err));
+    TRY(lx_mat_download(x, rows, wide, err));
+    if (x->is_dry)
+        lx_run_know(p->request->run, name);
+    else
+        TRY(lx_run_dump(p->request->run, name, wide, rows->rows, rows->cols, rows->cols, err));
+    lx_arena_reset(x->host, mark);
+    return LX_OK;
 }
 
 /* A wanted linear is run once more without its epilogue: what the layer of that name makes. */
@@ -189,150 +232,151 @@ static lx_status dump_linear(const pass *p, const lx_act *in, const lx_weight *w
     if (!lx_run_wants(p->request->run, name))
         return LX_OK;
     size_t mark = lx_arena_mark(p->x->arena);
-    const int64_t cols = w->shape.dim[0];
-    float *plain;
-    TRY(lx_arena_take_f32(p->x->arena, (uint64_t)in->rows * (uint64_t)cols, &plain, err));
-    TRY(lx_linear(p->x, in, w, NULL, plain, cols, err));
-    TRY(dump(p, name, plain, cols, err));
+    lx_mat plain;
+    TRY(lx_mat_take(p->x, LX_DTYPE_F32, in->rows, w->shape.dim[0], &plain, err));
+    TRY(lx_linear(p->x, in, w, NULL, &plain, err));
+    TRY(dump(p, name, &plain, err));
     lx_arena_reset(p->x->arena, mark);
     return LX_OK;
 }
 
 static lx_status linear(const pass *p, const lx_act *in, const lx_weight *w,
-                        const lx_epilogue *epilogue, float *out, lx_err *err)
+                        const lx_epilogue *epilogue, const lx_mat *out, lx_err *err)
 {
     TRY(dump_linear(p, in, w, err));
-    return lx_linear(p->x, in, w, epilogue, out, w->shape.dim[0], err);
+    return lx_linear(p->x, in, w, epilogue, out, err);
 }
 
-/* Rows of f32 as the linear wants them: as they are, or quantized. */
-static lx_status as_input_of(const pass *p, const lx_weight *w, float *rows, int64_t cols,
-                             lx_act *out, lx_err *err)
+/* A linear's output of the given type, taken from the arena. */
+static lx_status project(const pass *p, const lx_act *in, const lx_weight *w,
+                         const lx_epilogue *epilogue, lx_dtype dtype, lx_mat *out, lx_err *err)
 {
-    const int64_t n = p->request->n;
-    if (lx_linear_act_dtype(w) == LX_DTYPE_F32) {
-        *out = (lx_act){.dtype = LX_DTYPE_F32, .rows = n, .cols = cols, .data = rows};
-        return LX_OK;
-    }
-    TRY(lx_act_take(p->x, lx_linear_act_dtype(w), n, cols, out, err));
-    return lx_quantize_rows(p->x, rows, out, err);
+    TRY(lx_mat_take(p->x, dtype, in->rows, w->shape.dim[0], out, err));
+    return linear(p, in, w, epilogue, out, err);
 }
 
 static lx_status normed(const pass *p, const lx_weight *gain, const lx_weight *next, lx_act *out,
                         lx_err *err)
 {
     lx_norm norm = {.kind = LX_NORM_RMS, .eps = EPS, .weight = gain};
-    TRY(lx_act_take(p->x, lx_linear_act_dtype(next), p->request->n, p->model->dims.dim, out, err));
-    return lx_norm_rows(p->x, p->stream, &norm, out, err);
+    lx_dtype dtype = lx_linear_act_dtype(p->x, next);
+    TRY(lx_act_take(p->x, dtype, p->stream.rows, p->stream.cols, out, err));
+    return lx_norm_rows(p->x, p->stream.data, &norm, out, err);
 }
 
 /* stream += O attention(RMS(stream)) */
 static lx_status attention(const pass *p, const umt5_layer *layer, lx_err *err)
 {
-    const lx_t5_dims *d = &p->model->dims;
-    const int64_t n = p->request->n, width = d->dim_attn;
-    const uint64_t values = (uint64_t)n * (uint64_t)width;
-    const lx_weight *const project[] = {&layer->q, &layer->k, &layer->v};
+    const lx_weight *w = layer->part;
+    lx_exec *x = p->x;
     lx_act h;
-    float *qkv[3], *rel, *out;
-    TRY(normed(p, &layer->norm1, &layer->q, &h, err));
-    for (int i = 0; i < 3; i++) {
-        TRY(lx_arena_take_f32(p->x->arena, values, &qkv[i], err));
-        TRY(linear(p, &h, project[i], NULL, qkv[i], err));
-    }
-    TRY(lx_arena_take_f32(p->x->arena, (uint64_t)d->n_heads * (uint64_t)(2 * n - 1), &rel, err));
-    TRY(expand_bias(p, &layer->bias, rel, err));
-    TRY(lx_arena_take_f32(p->x->arena, values, &out, err));
-    const lx_attention_args args = {.q = qkv[0],
-                                    .k = qkv[1],
-                                    .v = qkv[2],
-                                    .q_stride = width,
-                                    .k_stride = width,
-                                    .v_stride = width,
-                                    .n_q = n,
-                                    .n_k = n,
-                                    .n_heads = d->n_heads,
-                                    .head_dim = width / d->n_heads,
+    lx_mat q, k, v, out;
+    lx_kv kv;
+    const float *rel;
+    TRY(normed(p, &w[NORM1], &w[Q], &h, err));
+    TRY(project(p, &h, &w[Q], NULL, x->rows, &q, err));
+    TRY(project(p, &h, &w[K], NULL, x->rows, &k, err));
+    TRY(project(p, &h, &w[V], NULL, x->value, &v, err));
+    TRY(expand_bias(p, layer->bias, &rel, err));
+    TRY(lx_mat_take(x, x->rows, q.rows, q.cols, &out, err));
+    /* Scores are not scaled and large: INT8 keys would not do. */
+    TRY(lx_kv_prepare(x, LX_ATTENTION_PLAIN, &k, &v, p->model->dims.n_heads, &kv, err));
+    const lx_attention_args args = {.q = q,
+                                    .kv = &kv,
                                     .scale = 1, /* T5 folds it into the weights */
                                     .rel = rel,
-                                    .out = out,
-                                    .out_stride = width};
-    TRY(lx_attention(p->x, &args, err));
-    TRY(as_input_of(p, &layer->o, out, width, &h, err));
-    return linear(p, &h, &layer->o, &(lx_epilogue){.add_to_out = true}, p->stream, err);
+                                    .out = out};
+    TRY(lx_attention(x, &args, err));
+    TRY(lx_act_of(x, &out, &w[O], &h, err));
+    return linear(p, &h, &w[O], &(lx_epilogue){.add_to_out = true}, &p->stream, err);
 }
 
 /* stream += fc2(fc1(RMS(stream)) * gelu(gate(RMS(stream)))) */
 static lx_status feed_forward(const pass *p, const umt5_layer *layer, lx_err *err)
 {
-    const int64_t width = p->model->dims.dim_ffn;
-    const uint64_t values = (uint64_t)p->request->n * (uint64_t)width;
+    const lx_epilogue gelu = {.activation = LX_ACTIVATION_GELU};
+    const lx_weight *w = layer->part;
+    const lx_dtype rows = p->x->rows;
     lx_act h;
-    float *gate, *up;
-    TRY(normed(p, &layer->norm2, &layer->gate, &h, err));
-    TRY(lx_arena_take_f32(p->x->arena, values, &gate, err));
-    TRY(lx_arena_take_f32(p->x->arena, values, &up, err));
-    TRY(linear(p, &h, &layer->gate, &(lx_epilogue){.activation = LX_ACTIVATION_GELU}, gate, err));
-    TRY(linear(p, &h, &layer->fc1, &(lx_epilogue){.mul = gate}, up, err));
-    TRY(as_input_of(p, &layer->fc2, up, width, &h, err));
-    return linear(p, &h, &layer->fc2, &(lx_epilogue){.add_to_out = true}, p->stream, err);
+    lx_mat gate, up;
+    TRY(normed(p, &w[NORM2], &w[GATE], &h, err));
+    TRY(project(p, &h, &w[GATE], &gelu, rows, &gate, err));
+    TRY(project(p, &h, &w[FC1], &(lx_epilogue){.mul = &gate}, rows, &up, err));
+    TRY(lx_act_of(p->x, &up, &w[FC2], &h, err));
+    return linear(p, &h, &w[FC2], &(lx_epilogue){.add_to_out = true}, &p->stream, err);
 }
 
 static lx_status run_layer(const pass *p, int64_t i, lx_err *err)
 {
-    const umt5_layer *layer = &p->model->layers[i];
+    umt5_layer layer;
     char name[64];
+    size_t before = lx_arena_mark(p->x->arena);
+    TRY(layer_weights(p, i, &layer, err));
     size_t mark = lx_arena_mark(p->x->arena);
-    TRY(attention(p, layer, err));
+    TRY(attention(p, &layer, err));
     lx_arena_reset(p->x->arena, mark);
-    TRY(feed_forward(p, layer, err));
-    lx_arena_reset(p->x->arena, mark);
+    TRY(feed_forward(p, &layer, err));
+    lx_arena_reset(p->x->arena, before);
     snprintf(name, sizeof name, "blocks.%" PRId64, i);
-    TRY(dump(p, name, p->stream, p->model->dims.dim, err));
+    TRY(dump(p, name, &p->stream, err));
+    TRY(lx_exec_pace(p->x, err));
     if (p->x->is_dry)
         return LX_OK;
     return lx_progress_step(p->request->progress, "layer", (uint64_t)i + 1,
                             (uint64_t)p->model->dims.n_layers, err);
 }
 
-static lx_status finish(const pass *p, lx_err *err)
+/* The last norm, in place; then to the caller. */
+static lx_status finish(const pass *p, float *context, lx_err *err)
 {
     const lx_t5_dims *d = &p->model->dims;
     const int64_t n = p->request->n;
-    lx_norm norm = {.kind = LX_NORM_RMS, .eps = EPS, .weight = &p->model->norm};
-    lx_act out = {.dtype = LX_DTYPE_F32, .rows = n, .cols = d->dim, .data = p->stream};
-    TRY(lx_norm_rows(p->x, p->stream, &norm, &out, err));
-    TRY(dump(p, "norm", p->stream, d->dim, err));
+    lx_weight gain;
+    TRY(lx_weight_place(p->x, &p->model->norm, &gain, err));
+    lx_norm norm = {.kind = LX_NORM_RMS, .eps = EPS, .weight = &gain};
+    lx_act out = {.dtype = LX_DTYPE_F32, .rows = n, .cols = d->dim, .data = p->stream.data};
+    TRY(lx_norm_rows(p->x, p->stream.data, &norm, &out, err));
+    TRY(dump(p, "norm", &p->stream, err));
     int64_t first = -1;
-    TRY(lx_find_nonfinite(p->x, p->stream, n * d->dim, &first, err));
+    TRY(lx_find_nonfinite(p->x, p->stream.data, n * d->dim, &first, err));
     if (first >= 0)
         return lx_fail(err, LX_EJOB,
                        "%s: the context is not finite, first at token %" PRId64 ", column %" PRId64
                        "; the weights are damaged",
                        lx_weights_path(p->model->weights), first / d->dim, first % d->dim);
-    return LX_OK;
+    return lx_download(p->x, context, p->stream.data, (size_t)(n * d->dim) * sizeof *context, err);
 }
 
-static lx_status encode(const pass *p, lx_err *err)
+/* On the CPU the residual lies where the context will be. */
+static lx_status take_stream(pass *p, float *context, lx_err *err)
+{
+    const int64_t n = p->request->n, dim = p->model->dims.dim;
+    if (n < 1 || n > INT32_MAX)
+        return lx_fail(err, LX_EJOB, "%" PRId64 " token ids: at least one is needed", n);
+    p->stream = lx_mat_f32(context, n, dim);
+    return lx_exec_is_host(p->x) ? LX_OK : lx_mat_take(p->x, LX_DTYPE_F32, n, dim, &p->stream, err);
+}
+
+static lx_status encode(pass *p, float *context, lx_err *err)
 {
     const lx_t5_dims *d = &p->model->dims;
     const umt5_request *r = p->request;
-    if (r->n < 1 || r->n > INT32_MAX)
-        return lx_fail(err, LX_EJOB, "%" PRId64 " token ids: at least one is needed", r->n);
-    TRY(lx_gather_rows(p->x, &p->model->embedding, r->ids, r->n, p->stream, err));
-    TRY(dump(p, "token_embedding", p->stream, d->dim, err));
+    TRY(take_stream(p, context, err));
+    TRY(lx_gather_rows(p->x, &p->model->embedding, r->ids, r->n, p->stream.data, err));
+    TRY(dump(p, "token_embedding", &p->stream, err));
     const int64_t n_layers = r->n_layers && r->n_layers < d->n_layers ? r->n_layers : d->n_layers;
     for (int64_t i = 0; i < n_layers; i++)
         TRY(run_layer(p, i, err));
-    return finish(p, err);
+    return finish(p, context, err);
 }
 
 lx_status umt5_encode(const umt5 *model, lx_exec *x, const umt5_request *request, float *context,
                       lx_err *err)
 {
-    pass p = {.model = model, .x = x, .request = request, .stream = context};
-    size_t mark = lx_arena_mark(x->arena);
-    lx_status status = encode(&p, err);
+    pass p = {.model = model, .x = x, .request = request};
+    size_t mark = lx_arena_mark(x->arena), host_mark = lx_arena_mark(x->host);
+    lx_status status = encode(&p, context, err);
+    lx_arena_reset(x->host, host_mark);
     lx_arena_reset(x->arena, mark);
     return status;
 }

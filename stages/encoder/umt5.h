@@ -5,8 +5,11 @@
  * Role      Written once as a sequence of calls into kernels/. Only the real tokens are run:
  *           without padding there is no mask, and the kept rows are the same (text-encoder.md 2.4).
  * Promise   f32 residual, norms, scores and softmax; linears as the checkpoint stores them
- *           (float, or W8A8 in int8 or fp8). Dimensions come from the tensors. No allocation while
- *           encoding: everything is taken from the exec's arena; a dry one measures it.
+ *           (float, or W8A8 in int8 or fp8); on a card rows between them are BF16. Dimensions come
+ *           from the tensors. No allocation while encoding: everything is taken from the exec's two
+ *           arenas; dry ones measure it.
+ * Memory    Weights stay in host memory. On a card each layer's come there for the time that it
+ *           runs; the token embedding never does.
  * Source    text-encoder.md 2; Wan2.1 wan/modules/t5.py
  * Threads   One thread at a time; the exec brings its own.
  * Tests     tests/stages/test_encoder_umt5.c
@@ -38,9 +41,10 @@ typedef struct umt5_request {
 /**
  * Encode.
  *
- * @param context  [n, dim] f32, written
+ * @param context  [n, dim] f32 in host memory, written
  *
- * @retval LX_EJOB     an id beyond the table, no room in the arena, or a result that is not finite
+ * @retval LX_EJOB     an id beyond the table, no room in an arena, or a result that is not finite
+ * @retval LX_ESTAGE   the card failed
  * @retval LX_ECANCEL  progress said so, between two layers
  */
 lx_status umt5_encode(const umt5 *model, lx_exec *x, const umt5_request *request, float *context,
