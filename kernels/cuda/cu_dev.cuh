@@ -15,6 +15,16 @@
 
 #define CU_EVENTS 66 /* LX_CUDA_EVENTS_ALL */
 
+/* How cuBLASLt multiplies one shape: asked once, then the same as long as it is remembered. */
+struct cu_gemm {
+    int dtype; /* of the operands */
+    int64_t m, n, k, ld;
+    bool is_own; /* it has no kernel for that: product.cu has */
+    cublasLtMatmulAlgo_t algo;
+};
+
+#define CU_GEMMS 128 /* shapes remembered; a 14B clip has about 20 */
+
 struct lx_cuda_dev {
     int index; /* in PCI order */
     int major, minor, n_sm;
@@ -22,6 +32,8 @@ struct lx_cuda_dev {
     cudaEvent_t event[CU_EVENTS];
     bool is_marked[CU_EVENTS];
     cublasLtHandle_t blas;
+    cu_gemm gemm[CU_GEMMS];
+    int64_t n_gemms; /* asked for so far; the oldest gives way */
 };
 
 /* Leave with the code of a call that failed. */

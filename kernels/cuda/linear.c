@@ -1,0 +1,321 @@
+/*
+ * linear.c - linears on a card: which product, in which bands, with what scratch
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Plan      The output is cut into bands of rows so that a band's sums stay in the second-level
+ *           cache between the product and the kernel that finishes them (attention.md d.6). The cut
+ *           follows from the card and N alone: a plan needs no card, fewer rows never need more.
+ * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
+ *           float type is first rounded to BF16, a band of output columns at a time.
+ * F32 rows  Up to LX_CU_FEW_ROWS (the time path) are multiplied in f32; more are rounded to BF16.
+ */
+#include <inttypes.h>
+
+#include "cu_linear.h"
+#include "lx_cuda_priv.h"
+#include "lx_log.h"
+
+#define SUM_BYTES     ((int64_t)40 << 20) /* of one band: an H100 has 50 MiB of cache */
+#define WEIGHT_BYTES  ((int64_t)32 << 20) /* of one band of widened weights */
+#define ROWS_MOST     16384               /* of a band, where N is small */
+#define TILE_M        128                 /* what cuBLASLt gives one multiprocessor at a time, */
+#define TILE_N        256                 /* as a rule */
+#define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
+#define BLAS_BYTES    ((size_t)8 << 20)   /* and before */
+
+typedef enum product_kind { PRODUCT_CODES, PRODUCT_BF16, PRODUCT_FEW } product_kind;
+
+typedef struct job {
+    lx_exec *x;
+    const lx_act *in;
+    const lx_weight *w;
+    const lx_epilogue *e;
+    lx_cu_mat out;
+    float *out_scale;
+    int64_t m, n, k;
+    int64_t band_m, band_n; /* of one product */
+    product_kind kind;
+    bool whole_rows;       /* the output is quantized: a row must be complete */
+    void *acc;             /* [band_m, n] if whole_rows, else [band_m, band_n] */
+    void *blas;            /* workspace */
+    void *w_band, *x_band; /* BF16 copies, or NULL */
+    lx_err *err;
+} job;
+
+static bool is_coded(lx_dtype dtype)
+{
+    return dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+}
+
+lx_status lx_cuda_check_size(const lx_exec *x, int64_t rows, int64_t cols, lx_err *err)
+{
+    if (rows <= INT32_MAX && cols <= INT32_MAX)
+        return LX_OK;
+    return lx_fail(err, LX_EJOB, "%s: %" PRId64 " x %" PRId64 ": sides of at most %" PRId32,
+                   x->cuda->card.name, rows, cols, INT32_MAX);
+}
+
+lx_dtype lx_cuda_act_dtype(const lx_exec *x, const lx_weight *w)
+{
+    if (w->dtype == LX_DTYPE_I8)
+        return LX_DTYPE_I8;
+    bool is_scaled_fp8 = w->dtype == LX_DTYPE_F8_E4M3 && w->scale;
+    return is_scaled_fp8 && lx_card_has_fp8(&x->cuda->card) ? LX_DTYPE_F8_E4M3 : x->rows;
+}
+
+/* --- bands ----------------------------------------------------------------------------------- */
+
+static int64_t round_up(int64_t a, int64_t unit)
+{
+    return (a + unit - 1) / unit * unit;
+}
+
+/* Rows of a band: of the sizes that fit the cache, the one that leaves the fewest multiprocessors
+ * idle in the product's last wave; the larger of two that are alike. */
+static int64_t rows_of_band(const lx_card_kind *card, int64_t n, int64_t bytes_per_row)
+{
+    int64_t most = SUM_BYTES / bytes_per_row / TILE_M;
+    most = most > ROWS_MOST / TILE_M ? ROWS_MOST / TILE_M : most < 1 ? 1 : most;
+    int64_t n_sm = card->n_sm > 0 ? card->n_sm : 1, best = most;
+    double best_share = 0;
+    for (int64_t i = (most + 1) / 2; i <= most; i++) {
+        int64_t tiles = i * ((n + TILE_N - 1) / TILE_N);
+        double share = (double)tiles / (double)round_up(tiles, n_sm);
+        if (share >= best_share) {
+            best = i;
+            best_share = share;
+        }
+    }
+    return best * TILE_M;
+}
+
+/* Columns of a band: all, or an even share of the widened weight. */
+static int64_t cols_of_band(const job *j)
+{
+    int64_t bytes = 2 * j->k, parts = (j->n * bytes + WEIGHT_BYTES - 1) / WEIGHT_BYTES;
+    if (j->kind != PRODUCT_BF16 || j->w->dtype == LX_DTYPE_BF16 || parts <= 1)
+        return j->n;
+    int64_t cols = round_up((j->n + parts - 1) / parts, TILE_M);
+    return cols < j->n ? cols : j->n;
+}
+
+static void plan(job *j)
+{
+    j->kind = PRODUCT_BF16;
+    if (is_coded(j->in->dtype))
+        j->kind = PRODUCT_CODES;
+    else if (j->in->dtype == LX_DTYPE_F32 && j->m <= LX_CU_FEW_ROWS)
+        j->kind = PRODUCT_FEW;
+    j->whole_rows = is_coded((lx_dtype)j->out.dtype);
+    j->band_n = cols_of_band(j);
+    bool is_rounded = j->kind == PRODUCT_BF16 && j->in->dtype == LX_DTYPE_F32;
+    int64_t cols = j->whole_rows ? j->n : j->band_n, per_row = 4 * cols;
+    if (is_rounded && 2 * j->k > per_row)
+        per_row = 2 * j->k;
+    int64_t rows = rows_of_band(&j->x->cuda->card, j->band_n, per_row);
+    j->band_m = j->m < rows ? j->m : rows;
+}
+
+static lx_status take_scratch(job *j)
+{
+    lx_arena *arena = j->x->arena;
+    int64_t cols = j->whole_rows ? j->n : j->band_n;
+    bool is_bf16 = j->kind == PRODUCT_BF16;
+    lx_status status = lx_arena_take(arena, (size_t)(4 * j->band_m * cols), &j->acc, j->err);
+    size_t blas = j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
+    if (status == LX_OK && j->kind != PRODUCT_FEW)
+        status = lx_arena_take(arena, blas, &j->blas, j->err);
+    if (status == LX_OK && is_bf16 && j->w->dtype != LX_DTYPE_BF16)
+        status = lx_arena_take(arena, (size_t)(2 * j->band_n * j->k), &j->w_band, j->err);
+    if (status == LX_OK && is_bf16 && j->in->dtype == LX_DTYPE_F32)
+        status = lx_arena_take(arena, (size_t)(2 * j->band_m * j->k), &j->x_band, j->err);
+    return status;
+}
+
+/* --- running --------------------------------------------------------------------------------- */
+
+static const void *at(const void *data, int64_t element, int dtype)
+{
+    const unsigned char *bytes = data;
+    return bytes + element * (int64_t)lx_dtype_size((lx_dtype)dtype);
+}
+
+static void *at_out(void *data, int64_t element, int dtype)
+{
+    unsigned char *bytes = data;
+    return bytes + element * (int64_t)lx_dtype_size((lx_dtype)dtype);
+}
+
+static lx_cu_mat window(const lx_cu_mat *m, const int64_t rows[2], const int64_t cols[2])
+{
+    lx_cu_mat part = *m;
+    if (part.data)
+        part.data = at_out(part.data, rows[0] * part.stride + cols[0], part.dtype);
+    part.rows = rows[1];
+    part.cols = cols[1];
+    return part;
+}
+
+static lx_status check(const job *j, int code)
+{
+    return lx_cuda_status(j->x->cuda, code, j->w->name, j->err);
+}
+
+/* Columns cols[0] .. + cols[1] of the weight as BF16; the band's place in scratch does not change. */
+static lx_status widen_weight(const job *j, const int64_t cols[2])
+{
+    if (!j->w_band)
+        return LX_OK;
+    const lx_cuda *c = j->x->cuda;
+    int dtype = (int)j->w->dtype;
+    lx_cu_vec band = {dtype, at(j->w->data, cols[0] * j->k, dtype)};
+    return check(j, c->module->linear->to_bf16(c->dev, band, cols[1] * j->k, j->w_band));
+}
+
+static lx_status few(const job *j, const int64_t rows[2], const int64_t cols[2], void *acc,
+                     int64_t ld)
+{
+    const lx_cuda *c = j->x->cuda;
+    int dtype = (int)j->w->dtype;
+    lx_cu_few p = {.m = rows[1], .n = cols[1], .k = j->k, .acc = acc, .ld = ld};
+    p.x = (const float *)j->in->data + rows[0] * j->k;
+    p.w = (lx_cu_vec){dtype, at(j->w->data, cols[0] * j->k, dtype)};
+    return check(j, c->module->linear->few(c->dev, &p));
+}
+
+static lx_status multiply(const job *j, const int64_t rows[2], const int64_t cols[2], void *acc,
+                          int64_t ld)
+{
+    const lx_cuda *c = j->x->cuda;
+    if (j->kind == PRODUCT_FEW)
+        return few(j, rows, cols, acc, ld);
+    int dtype = (int)j->in->dtype;
+    lx_cu_product p = {.dtype = dtype, .m = rows[1], .n = cols[1], .k = j->k, .acc = acc, .ld = ld};
+    p.x = at(j->in->data, rows[0] * j->k, dtype);
+    p.w = j->w_band ? j->w_band : at(j->w->data, cols[0] * j->k, (int)j->w->dtype);
+    p.scratch = j->blas;
+    p.scratch_bytes = c->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
+    if (j->x_band) {
+        lx_cu_vec band = {dtype, p.x};
+        lx_status status =
+            check(j, c->module->linear->to_bf16(c->dev, band, rows[1] * j->k, j->x_band));
+        if (status != LX_OK)
+            return status;
+        p.x = j->x_band;
+        p.dtype = LX_CU_BF16;
+    }
+    return check(j, c->module->linear->product(c->dev, &p));
+}
+
+static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[2])
+{
+    const lx_cuda *c = j->x->cuda;
+    const lx_epilogue *e = j->e;
+    lx_cu_mat mul = lx_cu_mat_of(e->mul);
+    lx_cu_epilogue p = {.m = rows[1],
+                        .n = cols[1],
+                        .acc = j->acc,
+                        .acc_is_s32 = j->in->dtype == LX_DTYPE_I8,
+                        .x_scale = is_coded(j->in->dtype) ? j->in->scale + rows[0] : NULL,
+                        .w_scale = j->w->scale ? j->w->scale + cols[0] : NULL,
+                        .bias = lx_cu_vec_of(e->bias),
+                        .activation = (int)e->activation,
+                        .mul = window(&mul, rows, cols),
+                        .gate = e->gate ? e->gate + cols[0] : NULL,
+                        .add_to_out = e->add_to_out,
+                        .out = window(&j->out, rows, cols),
+                        .out_scale = j->out_scale ? j->out_scale + rows[0] : NULL};
+    if (p.bias.data)
+        p.bias.data = at(p.bias.data, cols[0], p.bias.dtype);
+    return check(j, c->module->linear->epilogue(c->dev, &p));
+}
+
+static int64_t part(int64_t whole, int64_t first, int64_t most)
+{
+    return whole - first < most ? whole - first : most;
+}
+
+/* Quantized output: all columns of a band of rows, then the rows are finished. */
+static lx_status run_rows(const job *j)
+{
+    lx_status status = LX_OK;
+    for (int64_t m = 0; m < j->m && status == LX_OK; m += j->band_m) {
+        int64_t rows[2] = {m, part(j->m, m, j->band_m)}, all[2] = {0, j->n};
+        for (int64_t n = 0; n < j->n && status == LX_OK; n += j->band_n) {
+            int64_t cols[2] = {n, part(j->n, n, j->band_n)};
+            status = widen_weight(j, cols);
+            if (status == LX_OK)
+                status = multiply(j, rows, cols, (float *)j->acc + n, j->n);
+        }
+        if (status == LX_OK)
+            status = finish(j, rows, all);
+    }
+    return status;
+}
+
+/* Otherwise columns are outside, so that a band of weights is widened once. */
+static lx_status run_columns(const job *j)
+{
+    lx_status status = LX_OK;
+    for (int64_t n = 0; n < j->n && status == LX_OK; n += j->band_n) {
+        int64_t cols[2] = {n, part(j->n, n, j->band_n)};
+        status = widen_weight(j, cols);
+        for (int64_t m = 0; m < j->m && status == LX_OK; m += j->band_m) {
+            int64_t rows[2] = {m, part(j->m, m, j->band_m)};
+            status = multiply(j, rows, cols, j->acc, cols[1]);
+            if (status == LX_OK)
+                status = finish(j, rows, cols);
+        }
+    }
+    return status;
+}
+
+static void tell_about_fp8(const job *j)
+{
+    lx_cuda *c = j->x->cuda;
+    if (c->has_told_fp8 || j->w->dtype != LX_DTYPE_F8_E4M3 || !j->w->scale ||
+        lx_card_has_fp8(&c->card))
+        return;
+    c->has_told_fp8 = true;
+    LX_I("cuda card=\"%s\" compute=%d.%d fp8=widened: its tensor cores have no FP8 (8.9 and later "
+         "have), so FP8 weights are multiplied as BF16",
+         c->card.name, c->card.major, c->card.minor);
+}
+
+lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
+                         const lx_mat *out, lx_act *act, lx_err *err)
+{
+    job j = {.x = x, .in = in, .w = w, .e = e, .err = err};
+    j.m = in->rows;
+    j.n = w->shape.dim[0];
+    j.k = in->cols;
+    if (act)
+        j.out = (lx_cu_mat){(int)act->dtype, act->rows, act->cols, act->cols, act->data};
+    else
+        j.out = lx_cu_mat_of(out);
+    j.out_scale = act ? act->scale : NULL;
+    size_t mark = lx_arena_mark(x->arena);
+    lx_status status = lx_cuda_check_size(x, j.m, j.n > j.k ? j.n : j.k, err);
+    if (status != LX_OK)
+        return status;
+    plan(&j);
+    status = take_scratch(&j);
+    if (status == LX_OK && !x->is_dry) {
+        tell_about_fp8(&j);
+        status = j.whole_rows ? run_rows(&j) : run_columns(&j);
+    }
+    lx_arena_reset(x->arena, mark);
+    return status;
+}
+
+lx_status lx_cuda_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err)
+{
+    const lx_cuda *c = x->cuda;
+    lx_status status = lx_cuda_check_size(x, in->rows, in->cols, err);
+    if (status != LX_OK || x->is_dry)
+        return status;
+    lx_cu_mat from = lx_cu_mat_of(in);
+    lx_cu_mat to = {(int)out->dtype, out->rows, out->cols, out->cols, out->data};
+    return lx_cuda_status(c, c->module->linear->quantize(c->dev, &from, &to, out->scale),
+                          "quantizing rows", err);
+}
