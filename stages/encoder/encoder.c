@@ -146,9 +146,10 @@ lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
     e->max_tokens = o->max_tokens ? o->max_tokens : ENCODER_TEXT_LEN;
     e->progress = o->progress;
     e->run = o->run;
-    lx_status status = LX_OK;
-    if (o->on_card) /* first: what is wrong with a card is known before gigabytes are read */
-        status = lx_cuda_open(&e->card, o->card, o->module, err);
+    int card;
+    lx_status status = encoder_card_of(o->device, &card, err);
+    if (status == LX_OK && card >= 0) /* first: what is wrong is known before gigabytes are read */
+        status = lx_cuda_open(&e->card, card, NULL, err);
     if (status == LX_OK)
         status = umt5_open(&e->model, o->weights, o->progress, err);
     if (status == LX_OK)

@@ -8,8 +8,8 @@
  * Promise   Same ids as the reference; f32 arithmetic (W8A8 where the checkpoint is quantized);
  *           same settings, same bits. All memory is planned by a dry run for 512 tokens and taken
  *           at open; jobs allocate nothing. A prompt seen before comes from the cache.
- * Device    The CPU, or a card; there linears and attention run, and weights pass through. Tokenizer,
- *           token embedding, cache and the finished context are the host's either way.
+ * Device    The CPU, or a card: layers run there and their weights pass through. Tokenizer, token
+ *           embedding, cache and the finished context are the host's either way.
  * Source    text-encoder.md
  * Threads   One encoder, one thread; the kernels use more inside.
  * Tests     tests/stages/test_encoder_*.c, tests/gpu/test_cuda_encoder.c
@@ -50,15 +50,16 @@ typedef struct encoder_options {
     const char *tokenizer; /* file or folder; NULL: ids only */
     int64_t max_tokens;    /* memory is planned for so many; 0: ENCODER_TEXT_LEN */
     int cache_entries;
-    bool on_card;                /* false: on the CPU */
-    int card;                    /* on_card: which one, in PCI order (lx_device_find) */
-    const char *module;          /* on_card: path of liblx2v_cuda.so; NULL: where it is installed */
+    const char *device;          /* "cpu" or NULL, "cuda:N" or another name of a card */
     int n_threads;               /* 0: one per core */
     const lx_progress *progress; /* unit "byte" while loading, "layer" while encoding; or NULL */
     lx_run *run;                 /* dumps; NULL: none */
     uint64_t max_bytes; /* take no more than this of the device's memory; 0: no limit. Weights do
                            not count on the CPU; on a card the layer that runs does */
 } encoder_options;
+
+/** Place in PCI order of the card that a device name means; negative: the CPU. LX_ECONFIG. */
+lx_status encoder_card_of(const char *device, int *index, lx_err *err);
 
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
  *  encoder_close. LX_ECONFIG, LX_EAGAIN with figures. */

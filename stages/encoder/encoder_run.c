@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 
 #include "encoder.h"
-#include "lx_device.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
@@ -166,8 +165,6 @@ static lx_status read_ids(job_by_hand *j, lx_err *err)
 
 static lx_status load(job_by_hand *j, lx_err *err)
 {
-    int card;
-    TRY(lx_device_find(&card, j->run.device, err));
     TRY(find_weights(j, err));
     if (j->prompt)
         TRY(find_tokenizer(j, err));
@@ -176,8 +173,7 @@ static lx_status load(job_by_hand *j, lx_err *err)
     encoder_options options = {.weights = j->weights,
                                .tokenizer = j->prompt ? j->tokenizer : NULL,
                                .max_tokens = j->n, /* 0 with --prompt: the most it can have */
-                               .on_card = card != LX_DEVICE_CPU,
-                               .card = card,
+                               .device = j->run.device,
                                .n_threads = j->run.threads,
                                .progress = &j->run.progress,
                                .run = &j->run,

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "encoder.h"
-#include "lx_device.h"
 #include "lx_log.h"
 #include "weights/lx_model_dir.h"
 
@@ -16,19 +15,14 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
                             lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
-    int card;
-    lx_status status = lx_device_find(&card, lx_stage_replica(stage)->device, err);
-    if (status != LX_OK)
-        return lx_wrap(err, "stages.encoder: device");
     encoder_options options = {.weights = paths->text,
                                .tokenizer = paths->tokenizer,
                                .cache_entries = config->encoder.cache_entries,
-                               .on_card = card != LX_DEVICE_CPU,
-                               .card = card,
+                               .device = lx_stage_replica(stage)->device,
                                .n_threads = lx_stage_replica(stage)->threads,
                                .progress = lx_stage_progress(stage)};
     encoder *e = NULL;
-    status = encoder_open(&e, &options, err);
+    lx_status status = encoder_open(&e, &options, err);
     if (status != LX_OK)
         return status;
     uint64_t bytes = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(encoder_model(e))->dim * sizeof(float);

@@ -154,7 +154,7 @@ int umt5_bucket(int64_t offset, int64_t n_buckets)
     return (int)(base + (bucket < half ? bucket : half - 1));
 }
 
-/* rel [n_heads, 2n - 1] <- table [n_buckets, n_heads], both in host memory; column j - i + n - 1. */
+/* rel [n_heads, 2n - 1] <- table [n_buckets, n_heads], both of the host; column j - i + n - 1. */
 static lx_status fill_bias(const pass *p, const lx_weight *table, float *wide, float *rel,
                            lx_err *err)
 {

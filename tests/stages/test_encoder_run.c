@@ -100,6 +100,11 @@ static void test_usage_is_exit_2_and_writes_nothing(void **state)
     assert_int_equal(RUN("--wieghts", T5("bf16"), "--input", INPUT, "--output", OUTPUT), 2);
     assert_int_equal(
         RUN("--weights", GOLDEN "/Wan2.1_VAE.pth", "--input", INPUT, "--output", OUTPUT), 2);
+    assert_int_equal(
+        RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT, "--device", "gpu"), 2);
+    assert_int_equal(
+        RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT, "--device", "cuda:63"),
+        2); /* no driver, no module or no such card */
     assert_int_equal(RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT, "--dump",
                          "blocks.9.attn.q"),
                      2);

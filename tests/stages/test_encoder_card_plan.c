@@ -1,0 +1,120 @@
+/*
+ * test_encoder_card_plan.c - what the encoder would take of a card, planned without one
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "encoder_helpers.h"
+#include "lx_cuda.h"
+#include "umt5.h"
+
+static const lx_card_kind ampere = {.name = "a card of 12 GiB",
+                               .index = -1,
+                               .major = 8,
+                               .minor = 6,
+                               .n_sm = 28,
+                               .shared_bytes = 99 << 10,
+                               .total_bytes = (uint64_t)12 << 30};
+
+typedef struct need {
+    size_t device, host;
+} need;
+
+static need plan(const umt5 *model, const lx_card_kind *card, int64_t n, int64_t n_layers, lx_run *run)
+{
+    lx_arena *device = NULL, *host = NULL;
+    lx_exec x;
+    lx_err err = {0};
+    float *context;
+    const umt5_request request = {.n = n, .n_layers = n_layers, .run = run};
+    uint64_t values = (uint64_t)(n * umt5_dims(model)->dim);
+    if (lx_arena_create_dry(&device, &err) != LX_OK || lx_arena_create_dry(&host, &err) != LX_OK ||
+        lx_arena_take_f32(host, values, &context, &err) != LX_OK ||
+        lx_exec_plan_cuda(&x, card, device, host, &err) != LX_OK ||
+        umt5_encode(model, &x, &request, context, &err) != LX_OK)
+        fail_msg("%s", err.message);
+    assert_true(x.is_dry && !lx_exec_is_host(&x));
+    assert_int_equal(lx_arena_mark(device), 0);
+    need out = {lx_arena_peak(device), lx_arena_peak(host)};
+    lx_exec_plan_done(&x);
+    lx_arena_destroy(&device);
+    lx_arena_destroy(&host);
+    return out;
+}
+
+static umt5 *open_model(const char *path)
+{
+    umt5 *model = NULL;
+    lx_err err = {0};
+    if (umt5_open(&model, path, NULL, &err) != LX_OK)
+        fail_msg("%s", err.message);
+    return model;
+}
+
+static void test_every_checkpoint_has_a_plan(void **state)
+{
+    (void)state;
+    static const char *const weights[] = {T5("bf16"), T5("int8"), T5("fp8")};
+    lx_card_kind ada = ampere, hopper = ampere;
+    ada.minor = 9;
+    hopper.major = 9;
+    hopper.minor = 0;
+    const lx_card_kind *const cards[] = {&ampere, &ada, &hopper};
+    for (int w = 0; w < 3; w++)
+        for (int c = 0; c < 3; c++) {
+            umt5 *model = open_model(weights[w]);
+            const int64_t row = umt5_dims(model)->dim * (int64_t)sizeof(float);
+            need small = plan(model, cards[c], 1, 0, NULL);
+            need large = plan(model, cards[c], 512, 0, NULL);
+            print_message("%s on %d.%d: %.2f MiB, host %.2f MiB\n", weights[w] + sizeof GOLDEN,
+                          cards[c]->major, cards[c]->minor, (double)large.device / 0x1p20,
+                          (double)large.host / 0x1p20);
+            /* The residual; the context and the rows of the table on their way. */
+            assert_true(large.device >= small.device + (size_t)(511 * row));
+            assert_true(large.host >= (size_t)(2 * 512 * row));
+            umt5_close(&model);
+        }
+}
+
+/* However many layers: weights of one are there at a time, and the table never is. */
+static void test_weights_of_one_layer_at_a_time(void **state)
+{
+    (void)state;
+    umt5 *model = open_model(T5("bf16"));
+    need one = plan(model, &ampere, 64, 1, NULL), all = plan(model, &ampere, 64, 0, NULL);
+    assert_true(umt5_dims(model)->n_layers > 1);
+    assert_int_equal(one.device, all.device);
+    assert_int_equal(one.host, all.host);
+    umt5_close(&model);
+}
+
+/* Intermediate tensors pass through memory that the plan has. */
+static void test_dumps_are_planned(void **state)
+{
+    (void)state;
+    umt5 *model = open_model(T5("int8"));
+    lx_run *run = calloc(1, sizeof *run);
+    assert_non_null(run);
+    run->n_dumps = 2;
+    strcpy(run->dump_names[0], "blocks.0.ffn.fc1");
+    strcpy(run->dump_names[1], "blocks.1.attn.nothing");
+    need plain = plan(model, &ampere, 512, 0, NULL), dumped = plan(model, &ampere, 512, 0, run);
+    assert_true(run->is_known[0] && !run->is_known[1]);
+    assert_true(dumped.host > plain.host && dumped.device >= plain.device);
+    free(run);
+    umt5_close(&model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_checkpoint_has_a_plan),
+        cmocka_unit_test(test_weights_of_one_layer_at_a_time),
+        cmocka_unit_test(test_dumps_are_planned),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
