@@ -6,7 +6,7 @@
  *           module liblx2v_cuda.so, loaded here at run time: nothing else of ours links CUDA, so
  *           every binary starts without a driver and can say what is missing.
  * Plan      lx_exec_plan_cuda makes a dry exec for a card that need not be in this machine: which
- *           kernels run and what they need follows from lx_card alone.
+ *           kernels run and what they need follows from lx_card_kind alone.
  * Threads   One lx_cuda, one thread; lx_cuda_copy_* (the copy queue) may be used from one other.
  * Tests     tests/gpu
  */
@@ -18,17 +18,17 @@
 typedef struct lx_cuda lx_cuda; /* one open card: context, queues, handles */
 
 /* What decides which kernels run. */
-typedef struct lx_card {
+typedef struct lx_card_kind {
     char name[96];
     int index;            /* in PCI order; -1: not in this machine */
     int major, minor;     /* compute capability */
     int n_sm;             /* multiprocessors */
     int shared_bytes;     /* shared memory that a block may have */
     uint64_t total_bytes; /* of device memory */
-} lx_card;
+} lx_card_kind;
 
 /** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
-bool lx_card_has_fp8(const lx_card *card);
+bool lx_card_has_fp8(const lx_card_kind *card);
 
 /**
  * Load the module and open card `index` (PCI order). module: path of liblx2v_cuda.so; NULL: beside
@@ -40,7 +40,7 @@ bool lx_card_has_fp8(const lx_card *card);
  */
 lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err);
 void lx_cuda_close(lx_cuda **cuda);
-const lx_card *lx_cuda_card(const lx_cuda *cuda);
+const lx_card_kind *lx_cuda_card(const lx_cuda *cuda);
 /** Free and total bytes as the driver tells them now. */
 lx_status lx_cuda_memory(lx_cuda *cuda, uint64_t *free_bytes, uint64_t *total_bytes, lx_err *err);
 
@@ -51,7 +51,7 @@ lx_status lx_cuda_arena(lx_cuda *cuda, size_t bytes, lx_arena **out, lx_err *err
 lx_status lx_exec_open_cuda(lx_exec *out, lx_cuda *cuda, lx_arena *arena, lx_arena *host,
                             lx_err *err);
 /** A dry exec on a card of this kind. Both arenas are dry; *out keeps its own copy of the card. */
-lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card *card, lx_arena *arena, lx_arena *host,
+lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *arena, lx_arena *host,
                             lx_err *err);
 void lx_exec_plan_done(lx_exec *x); /* frees what lx_exec_plan_cuda made */
 

@@ -30,7 +30,7 @@ lx_status lx_cuda_status(const lx_cuda *cuda, int code, const char *what, lx_err
     return lx_fail(err, LX_ESTAGE, "%s: %s: %s (error %d)", cuda->card.name, what, text, code);
 }
 
-bool lx_card_has_fp8(const lx_card *card)
+bool lx_card_has_fp8(const lx_card_kind *card)
 {
     return card->major > 8 || (card->major == 8 && card->minor >= 9);
 }
@@ -105,7 +105,7 @@ static lx_status open_card(lx_cuda *c, int index, lx_err *err)
         return lx_fail(err, LX_ECONFIG,
                        "cuda:%d cannot be opened: %s (error %d); lx2v doctor says more", index,
                        c->module->error_text(code), code);
-    c->card = (lx_card){.index = index,
+    c->card = (lx_card_kind){.index = index,
                         .major = facts.major,
                         .minor = facts.minor,
                         .n_sm = facts.n_sm,
@@ -159,7 +159,7 @@ void lx_cuda_close(lx_cuda **cuda)
     *cuda = NULL;
 }
 
-const lx_card *lx_cuda_card(const lx_cuda *cuda)
+const lx_card_kind *lx_cuda_card(const lx_cuda *cuda)
 {
     return &cuda->card;
 }
@@ -340,7 +340,7 @@ lx_status lx_exec_open_cuda(lx_exec *out, lx_cuda *cuda, lx_arena *arena, lx_are
     return LX_OK;
 }
 
-lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card *card, lx_arena *arena, lx_arena *host,
+lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *arena, lx_arena *host,
                             lx_err *err)
 {
     lx_cuda *c = calloc(1, sizeof *c);

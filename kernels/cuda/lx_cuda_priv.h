@@ -10,7 +10,7 @@
 #include "lx_cuda_module.h"
 
 struct lx_cuda {
-    lx_card card;
+    lx_card_kind card;
     void *library;                /* dlopen'd; NULL in a plan */
     const lx_cuda_module *module; /* NULL in a plan */
     lx_cuda_dev *dev;             /* NULL in a plan */
@@ -38,6 +38,8 @@ static inline lx_cu_mat lx_cu_mat_of(const lx_mat *m)
 }
 
 /* linear.c */
+/** A launch's grid counts rows in 31 bits: LX_EJOB above. */
+lx_status lx_cuda_check_size(const lx_exec *x, int64_t rows, int64_t cols, lx_err *err);
 lx_dtype lx_cuda_act_dtype(const lx_exec *x, const lx_weight *w);
 lx_status lx_cuda_quantize_rows(lx_exec *x, const lx_mat *in, lx_act *out, lx_err *err);
 lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,

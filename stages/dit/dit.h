@@ -116,7 +116,7 @@ typedef struct dit_request {
  * @retval LX_EAGAIN  it does not fit in any way: needed and allowed
  * @retval LX_EJOB    the latent is not possible
  */
-lx_status dit_plan(const dit *model, const lx_card *card, const dit_setup *setup, dit_memory *out,
+lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup, dit_memory *out,
                    lx_err *err);
 
 /** Plan, open the device, take its memory, place what stays there. model is borrowed until close. */

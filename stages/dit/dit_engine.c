@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "dit_model.h"
+#include "lx_device.h"
 #include "lx_log.h"
 
 #define CHUNK_CPU   2048 /* the FFN's hidden rows of the 14B are then 108 MiB */
@@ -88,7 +89,8 @@ static lx_status dry_job(dit_engine *e, const dit_setup *setup, lx_err *err)
 }
 
 /* e->memory.n_resident and chunk are chosen: fill in the rest. */
-static lx_status measure(dit_engine *e, const lx_card *card, const dit_setup *setup, lx_err *err)
+static lx_status measure(dit_engine *e, const lx_card_kind *card, const dit_setup *setup,
+                         lx_err *err)
 {
     lx_status status = lx_arena_create_dry(&e->arena, err);
     e->host = e->arena;
@@ -131,7 +133,7 @@ static void let_go(dit_engine *e)
 }
 
 /* One choice, measured in an engine of its own. */
-static lx_status try_choice(const dit *model, const lx_card *card, const dit_setup *setup,
+static lx_status try_choice(const dit *model, const lx_card_kind *card, const dit_setup *setup,
                             const dit_memory *choice, dit_memory *out, lx_err *err)
 {
     dit_engine e = {.model = model, .memory = *choice};
@@ -159,7 +161,7 @@ static lx_attention_kind attention_for(const dit *model, const dit_setup *setup)
 }
 
 /* The most blocks that may stay within the budget. *out fits on success. */
-static lx_status fill_card(const dit *model, const lx_card *card, const dit_setup *setup,
+static lx_status fill_card(const dit *model, const lx_card_kind *card, const dit_setup *setup,
                            dit_memory *out, lx_err *err)
 {
     dit_memory choice = *out, all;
@@ -182,8 +184,8 @@ static lx_status fill_card(const dit *model, const lx_card *card, const dit_setu
     return LX_OK;
 }
 
-lx_status dit_plan(const dit *model, const lx_card *card, const dit_setup *setup, dit_memory *out,
-                   lx_err *err)
+lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                   dit_memory *out, lx_err *err)
 {
     char needs[32], has[32];
     dit_memory choice = {.n_blocks = model->dims.n_blocks,
@@ -215,20 +217,6 @@ lx_status dit_plan(const dit *model, const lx_card *card, const dit_setup *setup
 
 /* --- opening --------------------------------------------------------------------------------- */
 
-/* "cpu" or nothing: NULL card. */
-static lx_status parse_device(const char *device, int *index, lx_err *err)
-{
-    int64_t n = 0;
-    *index = -1;
-    if (!device || strcmp(device, "cpu") == 0)
-        return LX_OK;
-    if (strcmp(device, "cuda") != 0 &&
-        (strncmp(device, "cuda:", 5) != 0 || !lx_parse_i64(device + 5, &n) || n < 0 || n > 1023))
-        return lx_fail(err, LX_ECONFIG, "device %.60s: expected cpu or cuda:N", device);
-    *index = (int)n;
-    return LX_OK;
-}
-
 static lx_status open_card(dit_engine *e, const dit_setup *setup, int index, lx_err *err)
 {
     dit_setup known = *setup;
@@ -250,7 +238,7 @@ static lx_status open_engine(dit_engine *e, const dit_setup *setup, const lx_pro
 {
     int index;
     char needed[32], allowed[32];
-    DIT_TRY(parse_device(setup->device, &index, err));
+    DIT_TRY(lx_device_find(&index, setup->device ? setup->device : "cpu", err));
     DIT_TRY(list_layers(e, err));
     if (index >= 0) {
         DIT_TRY(open_card(e, setup, index, err));
