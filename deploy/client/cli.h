@@ -64,6 +64,7 @@ lx_status cli_list(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_order(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_init(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_doctor(const cli_command *self, int argc, char **argv, lx_err *err);
+lx_status cli_report_file(const cli_command *self, int argc, char **argv, lx_err *err);
 
 /** Parse, and answer --help at once. *done: nothing is left to do. */
 lx_status cli_begin(const cli_command *self, cli_args *args, int argc, char **argv,

@@ -26,8 +26,9 @@ static const cli_command commands[] = {
      LX_CLIENT_DRAIN},
     {"shutdown", "", "stop the launcher and its stages", cli_order, LX_CLIENT_SHUTDOWN},
     {"init", "DIR", "print a config for this machine and this model folder", cli_init, 0},
-    {"doctor", "[--weights DIR]", "what this machine has; what a model folder lacks", cli_doctor,
-     0},
+    {"doctor", "[--measure] [--weights DIR]", "what this machine has; what a model folder lacks",
+     cli_doctor, 0},
+    {"report", "[-o FILE]", "one file for a bug report, without prompts", cli_report_file, 0},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -69,7 +70,7 @@ lx_status cli_connect(lx_client **out, const cli_common *common, lx_err *err)
 static lx_status unknown_command(const char *name, lx_err *err)
 {
     /* Parts of the design that this version does not have. */
-    static const char *const absent[] = {"bench", "plan", "selftest", "report"};
+    static const char *const absent[] = {"bench", "plan", "selftest"};
     const char *names[N_COMMANDS];
     char list[256] = "";
     for (size_t i = 0; i < N_COMMANDS; i++) {
