@@ -11,6 +11,7 @@
 
 #include "cache.h"
 #include "lx_cuda.h"
+#include "lx_device.h"
 
 struct encoder {
     umt5 *model;                  /* owned */
@@ -147,8 +148,9 @@ lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
     e->progress = o->progress;
     e->run = o->run;
     int card;
-    lx_status status = encoder_card_of(o->device, &card, err);
-    if (status == LX_OK && card >= 0) /* first: what is wrong is known before gigabytes are read */
+    lx_status status = lx_device_find(&card, o->device ? o->device : "cpu", err);
+    /* First, so that what is wrong with a card is known before gigabytes are read. */
+    if (status == LX_OK && card != LX_DEVICE_CPU)
         status = lx_cuda_open(&e->card, card, NULL, err);
     if (status == LX_OK)
         status = umt5_open(&e->model, o->weights, o->progress, err);

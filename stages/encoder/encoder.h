@@ -58,9 +58,6 @@ typedef struct encoder_options {
                            not count on the CPU; on a card the layer that runs does */
 } encoder_options;
 
-/** Place in PCI order of the card that a device name means; negative: the CPU. LX_ECONFIG. */
-lx_status encoder_card_of(const char *device, int *index, lx_err *err);
-
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
  *  encoder_close. LX_ECONFIG, LX_EAGAIN with figures. */
 lx_status encoder_open(encoder **out, const encoder_options *options, lx_err *err);

@@ -13,18 +13,19 @@
 #include "umt5.h"
 
 static const lx_card_kind ampere = {.name = "a card of 12 GiB",
-                               .index = -1,
-                               .major = 8,
-                               .minor = 6,
-                               .n_sm = 28,
-                               .shared_bytes = 99 << 10,
-                               .total_bytes = (uint64_t)12 << 30};
+                                    .index = -1,
+                                    .major = 8,
+                                    .minor = 6,
+                                    .n_sm = 28,
+                                    .shared_bytes = 99 << 10,
+                                    .total_bytes = (uint64_t)12 << 30};
 
 typedef struct need {
     size_t device, host;
 } need;
 
-static need plan(const umt5 *model, const lx_card_kind *card, int64_t n, int64_t n_layers, lx_run *run)
+static need plan(const umt5 *model, const lx_card_kind *card, int64_t n, int64_t n_layers,
+                 lx_run *run)
 {
     lx_arena *device = NULL, *host = NULL;
     lx_exec x;
