@@ -51,6 +51,7 @@ typedef struct dit_options {
     int64_t text_len;    /* 0: DIT_TEXT_LEN */
     int64_t chunk;       /* tokens per chunk of the row-wise work; 0: a good one */
     bool is_uncollapsed; /* attend to every padding row: slower, for comparison only */
+    bool is_header_only; /* no tensor is read: for plans */
 } dit_options;
 
 typedef enum dit_attention_choice {
@@ -116,8 +117,8 @@ typedef struct dit_request {
  * @retval LX_EAGAIN  it does not fit in any way: needed and allowed
  * @retval LX_EJOB    the latent is not possible
  */
-lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup, dit_memory *out,
-                   lx_err *err);
+lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                   dit_memory *out, lx_err *err);
 
 /** Plan, open the device, take its memory, place what stays there. model is borrowed until close. */
 lx_status dit_engine_open(dit_engine **out, const dit *model, const dit_setup *setup,
@@ -152,5 +153,7 @@ lx_status dit_on_job(void *self, lx_stage_job *job, lx_err *err);
 
 /** `lx2v-dit run ...`; argv after "run". Returns the exit code. */
 int dit_run(int argc, char **argv);
+/** `lx2v-dit plan ...`, lx_plan.h; argv after "plan". Returns the exit code. */
+int dit_plan_main(int argc, char **argv);
 
 #endif

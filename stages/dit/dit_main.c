@@ -36,10 +36,13 @@ int main(int argc, char **argv)
     }
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
         puts("lx2v-dit: context to latent; lx2v-launch starts it. By hand: lx2v-dit run --help\n"
-             "usage: lx2v-dit --config FILE [--replica N] --handover FD | run ... | --version");
+             "usage: lx2v-dit --config FILE [--replica N] --handover FD | run ... | plan ... | "
+             "--version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))
         return dit_run(argc - 2, argv + 2);
+    if (argc > 1 && !strcmp(argv[1], "plan"))
+        return dit_plan_main(argc - 2, argv + 2);
     return serve(argc, argv);
 }

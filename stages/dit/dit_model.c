@@ -193,6 +193,7 @@ lx_status dit_load(dit **out, const char *path, const dit_options *options,
     if (!m)
         return lx_fail(err, LX_EAGAIN, "out of memory for the record of a model");
     lx_status status = take_options(m, options, err);
+    how.headers_only = m->options.is_header_only;
     if (status == LX_OK)
         status = lx_weights_open(&m->weights, path, &how, err);
     if (status == LX_OK)

@@ -147,6 +147,9 @@ lx_status dit_block_run(dit_pass *pass, const dit_block *block, int64_t n, lx_er
 lx_status dit_pass_open(dit_engine *engine, const dit_request *request, dit_pass *out, lx_err *err);
 lx_status dit_forward(dit_pass *pass, const float *latent, float *velocity, lx_err *err);
 
+/** dit_stage.c: the latent of the largest clip that a config allows. */
+lx_patch_dims dit_largest(const lx_config *config, const dit *model);
+
 /** dit.c: all of dit_denoise; in a dry engine only the memory is taken. */
 lx_status dit_denoise_all(dit_engine *engine, const dit_request *request, float *latent,
                           lx_err *err);

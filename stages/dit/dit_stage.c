@@ -21,7 +21,7 @@ struct dit_stage {
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
 
-static lx_patch_dims largest_latent(const lx_config *config, const dit *model)
+lx_patch_dims dit_largest(const lx_config *config, const dit *model)
 {
     lx_job job = {.width = config->limits.width,
                   .height = config->limits.height,
@@ -96,7 +96,7 @@ static lx_status take_memory(dit_stage *s, const lx_config *config,
 {
     dit_setup setup = {.device = replica->device,
                        .n_threads = replica->threads,
-                       .largest = largest_latent(config, s->model)};
+                       .largest = dit_largest(config, s->model)};
     bool is_host = strcmp(replica->device, "cpu") == 0;
     setup.vram = is_host ? config->memory.ram : 0;
     lx_status status = dit_engine_open(&s->engine, s->model, &setup, s->progress, err);
@@ -119,7 +119,7 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
     DIT_TRY(lx_model_of_config(&paths, config, err));
     DIT_TRY(dit_load(&s->model, paths.dit, NULL, s->progress, err));
     DIT_TRY(take_memory(s, config, replica, err));
-    lx_patch_dims d = largest_latent(config, s->model);
+    lx_patch_dims d = dit_largest(config, s->model);
     DIT_TRY(lx_stage_lends(
         stage, config->links.depth,
         (uint64_t)d.channels * (uint64_t)d.t * (uint64_t)d.h * (uint64_t)d.w * sizeof(float), err));
