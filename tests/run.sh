@@ -4,6 +4,7 @@
 #
 #   tests/run.sh           all of it: release, sanitizers, fuzzing, analysis, form
 #   tests/run.sh --quick   the release build and its tests
+#   tests/run.sh --bundle  the release build and tests/bundle.sh, which bundles it
 #   tests/run.sh --keep    keep the build trees of sanitizers and fuzzing (gigabytes)
 #
 # Ends with one line, `N passed, N failed, N skipped`, and exit code 0 only if nothing failed. What
@@ -12,17 +13,19 @@ set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 quick=0
+bundle=0
 keep=0
 for argument in "$@"; do
     case $argument in
     --quick) quick=1 ;;
+    --bundle) bundle=1 ;;
     --keep) keep=1 ;;
     -h | --help)
-        sed -n '2,10s/^# \{0,1\}//p' tests/run.sh
+        sed -n '2,11s/^# \{0,1\}//p' tests/run.sh
         exit 0
         ;;
     *)
-        printf 'run: unknown option %s; accepted are --quick, --keep, --help\n' "$argument" >&2
+        printf 'run: unknown option %s; accepted are --quick, --bundle, --keep, --help\n' "$argument" >&2
         exit 2
         ;;
     esac
@@ -185,7 +188,8 @@ check_form() {
         printf '%s\n' "$long" | head -n 20
         fail "lines of more than 100 columns"
     fi
-    if shellcheck deploy/*.sh tests/*.sh tests/tools/*.sh .ci/run; then
+    if shellcheck deploy/*.sh deploy/bundle/*.sh deploy/bundle/lx2v-check deploy/bundle/run-tests tests/*.sh tests/tools/*.sh \
+        .ci/run; then
         pass
     else
         fail "shellcheck"
@@ -199,6 +203,15 @@ bash deploy/packages.sh --test
 mkdir -p "$logs"
 
 build release -DLX2V_WERROR=ON || finish
+if [ "$bundle" -eq 1 ]; then
+    say "bundling, and using the bundle elsewhere"
+    if bash tests/bundle.sh --build build/release 2>&1 | tee "$logs/bundle.log"; then
+        pass
+    else
+        fail "tests/bundle.sh (its words: $logs/bundle.log)"
+    fi
+    finish
+fi
 run_tests release
 if compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
     [ -e kernels/cuda/CMakeLists.txt ] || skip "GPU: a card is present, but this version has no CUDA kernels"

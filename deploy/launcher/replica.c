@@ -29,6 +29,7 @@
 #define DEATHS_S     60.0
 #define REST_LONGEST 32.0
 #define EXIT_CONFIG  2
+#define EXIT_LOADER  127 /* ld.so: a library is missing, or glibc too old */
 #define LATE_S       1.0 /* the loop wakes several times a second */
 
 typedef enum replica_state {
@@ -57,7 +58,7 @@ typedef struct replica {
     bool was_ready;      /* this process */
     bool was_ever_ready; /* any of its predecessors */
     bool is_killed, is_told_to_stop;
-    bool is_config_fault; /* parked by exit code 2 */
+    bool is_config_fault; /* parked by exit code 2, or 127 of the loader */
     char kill_why[160];
     int n_rests; /* restarts in a row without having been ready */
     double death_s[DEATHS];
@@ -209,7 +210,8 @@ static void bury(replicas *r, replica *p, int exit_code, double now_s)
         p->state = REPLICA_GONE;
         return;
     }
-    p->is_config_fault = exit_code == EXIT_CONFIG;
+    p->is_config_fault =
+        exit_code == EXIT_CONFIG || (exit_code == EXIT_LOADER && p->state < REPLICA_READY);
     if (!p->is_config_fault) /* else park() says the same */
         LX_W("stage=%s replica=%d died: %s", lx_stage_kind_name(p->kind), p->index, p->obituary);
     if (p->is_config_fault) {
@@ -243,6 +245,10 @@ static void write_obituary(const replicas *r, replica *p, int wait_status)
     else if (WEXITSTATUS(wait_status) == EXIT_CONFIG)
         text_format(how, sizeof how,
                     "ended with exit code 2 (config or files; its last line on stderr says what)");
+    else if (WEXITSTATUS(wait_status) == EXIT_LOADER)
+        text_format(how, sizeof how,
+                    "ended with exit code 127 (the system cannot load it: its last line on stderr "
+                    "says which library)");
     else
         text_format(how, sizeof how, "ended with exit code %d", WEXITSTATUS(wait_status));
     const lx_entry *e = route_holds(r->route, p->kind, p->index);
