@@ -16,7 +16,7 @@
 #include "lx_log.h"
 
 typedef struct lx_replica_config {
-    char device[LX_LIMIT_WORD]; /* "cpu" or "cuda:N" */
+    char device[LX_LIMIT_WORD]; /* as lx_device.h says: "cpu", "cuda:0", "cuda:rtx3060" */
     int threads;                /* CPU threads; 0 = one per core */
 } lx_replica_config;
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "lx_device.h"
 #include "lx_utf8.h"
 
 static const char *const samplers[] = {"euler", "lcm", NULL};
@@ -344,14 +345,12 @@ static bool built_with_cuda(void)
 
 lx_status lx_config_set_device(char device[LX_LIMIT_WORD], const char *text, lx_err *err)
 {
-    int64_t number;
-    bool is_cuda = strncmp(text, "cuda:", 5) == 0 && text[5] != '+' && text[5] != '-' &&
-                   lx_parse_i64(text + 5, &number) && number < 64;
-    if (strcmp(text, "cpu") != 0 && !is_cuda)
-        return not_accepted(text, "cpu, or cuda:N with the number of a card (cuda:0)", err);
-    if (is_cuda && !built_with_cuda())
+    lx_status status = lx_device_check(text, err);
+    if (status != LX_OK)
+        return status;
+    if (lx_device_is_card(text) && !built_with_cuda())
         return lx_fail(err, LX_ECONFIG,
-                       "\"%.16s\": this build has no CUDA (lx2v --version says cpu); use cpu, or "
+                       "\"%s\": this build has no CUDA (lx2v --version says cpu); use cpu, or "
                        "build with -DLX2V_CUDA=ON on a machine with the CUDA toolkit",
                        text);
     snprintf(device, LX_LIMIT_WORD, "%s", text);

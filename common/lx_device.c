@@ -14,7 +14,7 @@
 #define UUID_LEAST     8 /* "GPU-8f1c": shorter fits too much */
 
 #define ACCEPTED                                                                                   \
-    "cpu, cuda (the first card), cuda:N (its place in PCI order), cuda:GPU-... (its UUID), or "    \
+    "cpu, cuda (the first card), cuda:0 and so on (in PCI order), cuda:GPU-... (its UUID), or "    \
     "cuda:rtx3060 (a part of its name)"
 
 typedef enum form { FORM_CPU, FORM_INDEX, FORM_UUID, FORM_NAME } form;
@@ -93,6 +93,8 @@ static lx_status parse(wanted *out, const char *text, lx_err *err)
     if (!is_bare && !begins(text, "cuda:"))
         return refuse(text, err);
     which += is_bare ? 0 : 5;
+    if (!is_word(*which))
+        return refuse(text, err);
     for (const char *p = which; *p; p++)
         if (!is_word(*p) && *p != ' ' && *p != '-' && *p != '_' && *p != '.')
             return refuse(text, err);

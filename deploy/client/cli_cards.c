@@ -244,7 +244,7 @@ void cli_cards_advise(cli_notes *notes, const lx_cards *cards)
             if (i != k && cards->link[i][k].copies == LX_CHECK_FAILED)
                 cli_note(notes,
                          "cuda:%d to cuda:%d: a copy between the cards does not arrive "
-                         "unchanged (an IOMMU in the way?); set links to go through the "
+                         "unchanged (an IOMMU in the way?); tensors then go through the "
                          "host",
                          i, k);
 }

@@ -368,6 +368,8 @@ static void test_config_devices(void **state)
     if (strcmp(LX2V_BACKEND, "cuda") == 0) {
         assert_parses(cuda);
         assert_string_equal(config.stage[LX_STAGE_DIT].replica[0].device, "cuda:1");
+        assert_parses("model: m\nstages: {dit: {device: \"cuda:RTX 3060\"}}\n");
+        assert_string_equal(config.stage[LX_STAGE_DIT].replica[0].device, "cuda:RTX 3060");
     } else {
         assert_refused(cuda, 3, "stages.dit.device|\"cuda:1\"|no CUDA|LX2V_CUDA=ON");
     }

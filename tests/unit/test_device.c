@@ -229,11 +229,29 @@ static void test_device_names_that_fit_none_or_several(void **state)
 static void test_device_refuses_what_is_no_name(void **state)
 {
     (void)state;
-    static const char *const bad[] = {
-        "",        "CPU",        "gpu",     "cuda:",          "cuda:-1",   "cuda:+1",
-        "cuda: ",  "cuda:x",     "cuda0",   "cuda:0;rm",      "cuda:64",   "cuda:\x1b[31m",
-        "GPU-",    "GPU-306",    "cuda:/",  "cuda:0x1\xff\n", "cuda:a/bc", "cuda:rtx3060,",
-        "cpu\x01", "cuda:\xc3(", "vulkan:0"};
+    static const char *const bad[] = {"",
+                                      "CPU",
+                                      "gpu",
+                                      "cuda:",
+                                      "cuda:-1",
+                                      "cuda:-12",
+                                      "cuda: rtx3060",
+                                      "cuda:+1",
+                                      "cuda: ",
+                                      "cuda:x",
+                                      "cuda0",
+                                      "cuda:0;rm",
+                                      "cuda:64",
+                                      "cuda:\x1b[31m",
+                                      "GPU-",
+                                      "GPU-306",
+                                      "cuda:/",
+                                      "cuda:0x1\xff\n",
+                                      "cuda:a/bc",
+                                      "cuda:rtx3060,",
+                                      "cpu\x01",
+                                      "cuda:\xc3(",
+                                      "vulkan:0"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         lx_err err = {0};
         if (lx_device_check(bad[i], &err) != LX_ECONFIG ||
