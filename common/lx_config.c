@@ -577,6 +577,30 @@ static lx_status settle(loader *l)
     return LX_OK;
 }
 
+/* --- what the environment says ---------------------------------------------------------------- */
+
+static lx_status replace(char out[LX_LIMIT_PATH], const char *variable, size_t most, lx_err *err)
+{
+    const char *path = getenv(variable);
+    if (!path || !*path)
+        return LX_OK;
+    if (*path != '/' || strlen(path) > most)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s=%.200s: accepted: an absolute path of at most %zu bytes", variable, path,
+                       most);
+    snprintf(out, LX_LIMIT_PATH, "%s", path);
+    return LX_OK;
+}
+
+/* A launcher and its stages share one environment, so they agree. */
+static lx_status apply_environment(lx_config *c, lx_err *err)
+{
+    size_t most = SUN_PATH_MAX + 1 - sizeof LONGEST_SOCKET;
+    lx_status status = replace(c->state.dir, "LX2V_STATE_DIR", most, err);
+    return status == LX_OK ? replace(c->output.dir, "LX2V_OUTPUT_DIR", LX_LIMIT_PATH - 1, err)
+                           : status;
+}
+
 /* --- entry points ----------------------------------------------------------------------------- */
 
 lx_status lx_config_parse(lx_config *out, const char *text, size_t bytes, const char *path,
@@ -685,6 +709,8 @@ lx_status lx_config_load(lx_config *out, const char *path, lx_err *err)
         status = lx_fail(err, LX_ECONFIG, "%s: cannot be read: %s", path, strerror(errno));
     else
         status = lx_config_parse(out, text, (size_t)n, path, err);
+    if (status == LX_OK)
+        status = apply_environment(out, err);
 out:
     free(text);
     if (fd >= 0)

@@ -131,7 +131,9 @@ static const field lease_fields[] = {
 static const field done_fields[] = {
     NUMBER(lx_msg, F64, "start_s", u.done.start_s, 0, MANY),
     NUMBER(lx_msg, F64, "end_s", u.done.end_s, 0, MANY),
+    NUMBER(lx_msg, F64, "wait_s", u.done.wait_s, 0, MANY),
     NUMBER(lx_msg, U64, "peak_bytes", u.done.peak_bytes, 0, 1e15),
+    LIST(lx_msg, F64, "step_s", u.done.step_s, u.done.n_step_s, 0, MANY),
     NUMBER(lx_msg, I32, "n_tokens", u.done.n_tokens, 0, 1e6),
     NUMBER(lx_msg, I32, "n_dropped", u.done.n_dropped, 0, 1e6),
     NUMBER(lx_msg, I32, "n_frames", u.done.n_frames, 0, LX_LIMIT_FRAMES),
@@ -190,7 +192,9 @@ static const field job_info_fields[] = {
     ARRAY(lx_msg, I64, "replica", u.job_info.replica, -1, LX_LIMIT_REPLICAS),
     ARRAY(lx_msg, F64, "start_s", u.job_info.start_s, -1, MANY),
     ARRAY(lx_msg, F64, "finish_s", u.job_info.finish_s, -1, MANY),
+    ARRAY(lx_msg, F64, "wait_s", u.job_info.wait_s, 0, MANY),
     ARRAY(lx_msg, U64, "peak_bytes", u.job_info.peak_bytes, 0, 1e15),
+    LIST(lx_msg, F64, "step_s", u.job_info.step_s, u.job_info.n_step_s, 0, MANY),
     NUMBER(lx_msg, U64, "retries", u.job_info.retries, 0, 1e6),
 };
 

@@ -116,11 +116,14 @@ typedef struct lx_msg {
         } lease; /* RELEASED and RETIRE */
         struct {
             double start_s, end_s; /* monotonic */
+            double wait_s;         /* of these: for a free slot, or for a chunk of frames */
             uint64_t peak_bytes;
-            int32_t n_tokens, n_dropped; /* encoder */
-            int32_t n_frames;            /* mux */
-            uint64_t file_bytes;         /* mux */
-            char notice[LX_LIMIT_TEXT];  /* one line for the user, or "" */
+            int32_t n_step_s;              /* dit: how many below */
+            double step_s[LX_LIMIT_STEPS]; /* seconds of each denoising step */
+            int32_t n_tokens, n_dropped;   /* encoder */
+            int32_t n_frames;              /* mux */
+            uint64_t file_bytes;           /* mux */
+            char notice[LX_LIMIT_TEXT];    /* one line for the user, or "" */
         } done;
         struct {
             int32_t status; /* lx_status */
@@ -163,7 +166,10 @@ typedef struct lx_msg {
             /* per stage, -1 = has not happened; of the last attempt */
             int64_t replica[LX_STAGE_COUNT];
             double start_s[LX_STAGE_COUNT], finish_s[LX_STAGE_COUNT];
+            double wait_s[LX_STAGE_COUNT]; /* as in DONE; 0 until then */
             uint64_t peak_bytes[LX_STAGE_COUNT];
+            int32_t n_step_s;
+            double step_s[LX_LIMIT_STEPS];
             uint64_t retries;
         } job_info;
         struct {

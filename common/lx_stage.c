@@ -36,7 +36,9 @@ struct lx_stage_job {
     uint64_t lent[STAGE_LENT_MAX]; /* serials published for this job */
     size_t n_lent;
     double start_s, end_s; /* end_s: when the last artifact was handed on; 0: not yet */
-    int n_tokens, n_dropped, n_frames;
+    double wait_s;         /* of this: for slots and chunks */
+    int n_tokens, n_dropped, n_frames, n_step_s;
+    double step_s[LX_LIMIT_STEPS];
     uint64_t file_bytes;
     char notice[LX_LIMIT_TEXT];
 };
@@ -256,6 +258,14 @@ static void wait_news_locked(lx_stage *stage)
     pthread_cond_timedwait(&stage->news, &stage->lock, &until);
 }
 
+/* The same inside a job, whose time this is not: another stage is behind. */
+static void wait_other_locked(lx_stage_job *job)
+{
+    double from_s = lx_now_s();
+    wait_news_locked(job->stage);
+    job->wait_s += lx_now_s() - from_s;
+}
+
 lx_status lx_stage_check(lx_stage_job *job, lx_err *err)
 {
     pthread_mutex_lock(&job->stage->lock);
@@ -315,7 +325,7 @@ lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, 
     pthread_mutex_lock(&stage->lock);
     lx_status status;
     while ((status = stopped_locked(stage, err)) == LX_OK && !stage->n_chunks)
-        wait_news_locked(stage);
+        wait_other_locked(job);
     if (status == LX_OK) {
         chunk = stage->chunk[stage->first_chunk];
         stage->first_chunk = (stage->first_chunk + 1) % STAGE_CHUNKS;
@@ -354,7 +364,7 @@ lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape
             status = lx_share_begin(stage->desk, dtype, shape, out, err);
         if (status != LX_EAGAIN)
             break;
-        wait_news_locked(stage);
+        wait_other_locked(job);
     }
     pthread_mutex_unlock(&stage->lock);
     return status;
@@ -380,6 +390,12 @@ void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped)
 {
     job->n_tokens = n_tokens;
     job->n_dropped = n_dropped;
+}
+
+void lx_stage_note_steps(lx_stage_job *job, int n, const double *step_s)
+{
+    job->n_step_s = n < LX_LIMIT_STEPS ? n : LX_LIMIT_STEPS;
+    memcpy(job->step_s, step_s, (size_t)job->n_step_s * sizeof *step_s);
 }
 
 void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes)
@@ -432,7 +448,10 @@ static void report(lx_stage_job *job, lx_status status, const lx_err *err)
     if (status == LX_OK) {
         msg.u.done.start_s = job->start_s;
         msg.u.done.end_s = job->end_s > 0 ? job->end_s : lx_now_s();
+        msg.u.done.wait_s = job->wait_s;
         msg.u.done.peak_bytes = lx_peak_bytes();
+        msg.u.done.n_step_s = job->n_step_s;
+        memcpy(msg.u.done.step_s, job->step_s, sizeof msg.u.done.step_s);
         msg.u.done.n_tokens = job->n_tokens;
         msg.u.done.n_dropped = job->n_dropped;
         msg.u.done.n_frames = job->n_frames;

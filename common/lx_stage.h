@@ -65,6 +65,8 @@ lx_status lx_stage_check(lx_stage_job *job, lx_err *err);
 
 /* Facts for the done message; zero unless the handler sets them. */
 void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped);
+/** Seconds of each denoising step, at most LX_LIMIT_STEPS of them. */
+void lx_stage_note_steps(lx_stage_job *job, int n, const double *step_s);
 void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes);
 void lx_stage_note(lx_stage_job *job, const char *notice); /* one line for the user */
 

@@ -33,23 +33,26 @@ json_t *cli_json_job(const lx_client_job *job)
     for (int i = 0; i < LX_CLIENT_STAGES; i++) {
         if (job->stage[i].replica < 0 || job->stage[i].start_s <= 0)
             continue;
-        json_array_append_new(stages, json_pack("{s:s, s:I, s:o, s:o, s:I}", "name",
-                                                lx_client_stage_name(i), "replica",
-                                                (json_int_t)job->stage[i].replica, "start_s",
-                                                time_or_null(job->stage[i].start_s), "end_s",
-                                                time_or_null(job->stage[i].end_s), "peak_bytes",
-                                                (json_int_t)job->stage[i].peak_bytes));
+        json_array_append_new(
+            stages, json_pack("{s:s, s:I, s:o, s:o, s:f, s:I}", "name", lx_client_stage_name(i),
+                              "replica", (json_int_t)job->stage[i].replica, "start_s",
+                              time_or_null(job->stage[i].start_s), "end_s",
+                              time_or_null(job->stage[i].end_s), "wait_s", job->stage[i].wait_s,
+                              "peak_bytes", (json_int_t)job->stage[i].peak_bytes));
     }
+    json_t *steps = json_array();
+    for (int i = 0; i < job->n_step_s && i < LX_CLIENT_STEPS_MAX; i++)
+        json_array_append_new(steps, json_real(job->step_s[i]));
     bool is_done = job->state == LX_CLIENT_DONE;
     return json_pack(
-        "{s:s, s:s, s:I, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I, s:I}", "id",
-        job->id, "state", lx_client_state_name(job->state), "seed", (json_int_t)job->seed, "width",
-        job->width, "height", job->height, "frames", job->frames, "prompt",
-        cli_json_text(job->prompt), "stages", stages, "output", cli_json_text(job->output), "error",
-        *job->error ? cli_json_text(job->error) : json_null(), "submit_s",
-        time_or_null(job->submit_s), "end_s", time_or_null(job->end_s), "n_tokens", job->n_tokens,
-        "n_dropped", job->n_dropped, "file_bytes", (json_int_t)(is_done ? job->file_bytes : 0),
-        "retries", (json_int_t)job->retries);
+        "{s:s, s:s, s:I, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:I, s:I}",
+        "id", job->id, "state", lx_client_state_name(job->state), "seed", (json_int_t)job->seed,
+        "width", job->width, "height", job->height, "frames", job->frames, "prompt",
+        cli_json_text(job->prompt), "stages", stages, "step_s", steps, "output",
+        cli_json_text(job->output), "error", *job->error ? cli_json_text(job->error) : json_null(),
+        "submit_s", time_or_null(job->submit_s), "end_s", time_or_null(job->end_s), "n_tokens",
+        job->n_tokens, "n_dropped", job->n_dropped, "file_bytes",
+        (json_int_t)(is_done ? job->file_bytes : 0), "retries", (json_int_t)job->retries);
 }
 
 json_t *cli_json_stage(const lx_client_stage *stage)

@@ -24,7 +24,8 @@
 
 #include "lx_status.h"
 
-#define LX_CLIENT_STAGES 4 /* encoder, dit, vae, mux: the order in which a clip is made */
+#define LX_CLIENT_STAGES    4 /* encoder, dit, vae, mux: the order in which a clip is made */
+#define LX_CLIENT_STEPS_MAX 64
 
 typedef struct lx_client lx_client;
 
@@ -74,9 +75,12 @@ typedef struct lx_client_job {
     uint64_t file_bytes, retries;
     struct {
         int64_t replica;       /* -1: not begun */
-        double start_s, end_s; /* computing, without waiting */
+        double start_s, end_s; /* at work, without queueing */
+        double wait_s;         /* of these: for another stage (a free slot, a chunk of frames) */
         uint64_t peak_bytes;   /* of that process */
     } stage[LX_CLIENT_STAGES];
+    int32_t n_step_s;                   /* denoising steps whose time is known */
+    double step_s[LX_CLIENT_STEPS_MAX]; /* seconds of each */
 } lx_client_job;
 
 typedef struct lx_client_stage {

@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 static_assert(LX_CLIENT_STAGES == LX_STAGE_COUNT, "the stages of a clip");
+static_assert(LX_CLIENT_STEPS_MAX == LX_LIMIT_STEPS, "the steps of a clip");
 static_assert((int)LX_CLIENT_QUEUED == LX_JOB_QUEUED && (int)LX_CLIENT_DONE == LX_JOB_DONE &&
                   (int)LX_CLIENT_CANCELLED == LX_JOB_CANCELLED,
               "states are passed on by number");
@@ -145,8 +146,11 @@ void lx_wire_job(lx_client_job *out, const lx_msg *msg)
         out->stage[i].replica = msg->u.job_info.replica[i];
         out->stage[i].start_s = msg->u.job_info.start_s[i];
         out->stage[i].end_s = msg->u.job_info.finish_s[i];
+        out->stage[i].wait_s = msg->u.job_info.wait_s[i];
         out->stage[i].peak_bytes = msg->u.job_info.peak_bytes[i];
     }
+    out->n_step_s = msg->u.job_info.n_step_s;
+    memcpy(out->step_s, msg->u.job_info.step_s, sizeof out->step_s);
 }
 
 void lx_wire_stage(lx_client_stage *out, const lx_msg *msg)

@@ -301,11 +301,14 @@ static void fill_job_info(const lx_entry *e, lx_msg *msg)
     msg->u.job_info.n_dropped = e->n_dropped;
     msg->u.job_info.file_bytes = e->file_bytes;
     msg->u.job_info.retries = e->retries;
+    msg->u.job_info.n_step_s = e->n_step_s;
+    memcpy(msg->u.job_info.step_s, e->step_s, sizeof msg->u.job_info.step_s);
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
         const lx_part *part = &e->part[kind];
         msg->u.job_info.replica[kind] = part->replica;
         msg->u.job_info.start_s[kind] = part->start_s;
         msg->u.job_info.finish_s[kind] = part->state == LX_PART_DONE ? part->end_s : -1;
+        msg->u.job_info.wait_s[kind] = part->wait_s;
         msg->u.job_info.peak_bytes[kind] = part->peak_bytes;
     }
 }

@@ -24,6 +24,7 @@ typedef struct lx_part {
     lx_part_state state;
     int replica;           /* -1: none yet */
     double start_s, end_s; /* monotonic; -1: has not happened */
+    double wait_s;         /* of these: for another stage; 0 until it is done */
     uint64_t peak_bytes;   /* of the process, when it was done */
     char unit[LX_LIMIT_WORD];
     uint64_t done, total; /* progress as last heard */
@@ -63,7 +64,8 @@ struct lx_entry {
     bool has_all_chunks; /* the VAE published its last */
 
     double submit_s, begin_s, end_s; /* monotonic; 0: not yet */
-    int32_t n_tokens, n_dropped, n_frames;
+    int32_t n_tokens, n_dropped, n_frames, n_step_s;
+    double step_s[LX_LIMIT_STEPS]; /* of the last attempt that denoised */
     uint64_t file_bytes;
     char error[LX_LIMIT_TEXT];  /* of a failed job */
     char notice[LX_LIMIT_TEXT]; /* one line for the user */

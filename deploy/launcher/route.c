@@ -317,11 +317,16 @@ static void note_facts(lx_entry *e, lx_stage_kind kind, const lx_msg *msg)
     lx_part *part = &e->part[kind];
     part->start_s = msg->u.done.start_s;
     part->end_s = msg->u.done.end_s;
+    part->wait_s = msg->u.done.wait_s;
     part->peak_bytes = msg->u.done.peak_bytes;
     part->done = part->total;
     if (kind == LX_STAGE_ENCODER) {
         e->n_tokens = msg->u.done.n_tokens;
         e->n_dropped = msg->u.done.n_dropped;
+    }
+    if (kind == LX_STAGE_DIT) {
+        e->n_step_s = msg->u.done.n_step_s;
+        memcpy(e->step_s, msg->u.done.step_s, sizeof e->step_s);
     }
     if (kind == LX_STAGE_MUX) {
         e->n_frames = msg->u.done.n_frames;

@@ -81,7 +81,10 @@ lx_status dit_denoise_all(dit_engine *e, const dit_request *r, float *latent, lx
     const size_t bytes = (size_t)c.n * sizeof(float);
     DIT_TRY(lx_upload(&e->x, c.latent, latent, bytes, err));
     for (p.step = 0; p.step < r->schedule->n_steps; p.step++) {
+        double from_s = lx_now_s();
         DIT_TRY(step(&p, &c, err));
+        if (r->step_s) /* the finite check waits for the device, so this is no launch time */
+            r->step_s[p.step] = lx_now_s() - from_s;
         p.run = NULL; /* dumps are of the first step */
     }
     return lx_download(&e->x, latent, c.latent, bytes, err);

@@ -107,6 +107,7 @@ typedef struct dit_request {
     const lx_progress *progress; /* unit "layer" for the context, then "block"; may be NULL */
     lx_run *run;                 /* dumps of the first step; may be NULL */
     float *velocity;             /* [n_steps, channels, t, h, w] or NULL */
+    double *step_s;              /* [n_steps]: seconds that each took; or NULL */
     int64_t n_blocks;            /* 0: all; fewer only warm the kernels up */
 } dit_request;
 

@@ -215,6 +215,7 @@ static lx_status work(dit_stage *s, lx_stage_job *job, lx_err *err)
     char notice[LX_LIMIT_TEXT];
     lx_tensor lent;
     uint64_t n;
+    double step_s[LX_LIMIT_STEPS];
     DIT_TRY(read_job(s, lx_stage_job_of(job), &r, &rng, &schedule, err));
     lx_shape shape = LX_SHAPE(r.latent.channels, r.latent.t, r.latent.h, r.latent.w);
     DIT_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &n, NULL, err));
@@ -231,7 +232,9 @@ static lx_status work(dit_stage *s, lx_stage_job *job, lx_err *err)
                        "config.yaml)",
                        n, s->latent_values);
     lx_rng_normal(&rng, r.seed, 0, n, s->latent);
+    r.step_s = step_s;
     DIT_TRY(dit_denoise(s->engine, &r, s->latent, err));
+    lx_stage_note_steps(job, schedule.n_steps, step_s);
     DIT_TRY(lx_stage_lend(job, LX_DTYPE_F32, &shape, &lent, err));
     memcpy(lent.data, s->latent, (size_t)n * sizeof *s->latent);
     return lx_stage_publish(job, true, err);

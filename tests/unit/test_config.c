@@ -472,6 +472,36 @@ static void test_config_file_mode_and_size(void **state)
     rmdir(folder);
 }
 
+/* A second pipeline on the same file: what `lx2v bench` starts beside a running one. */
+static void test_config_environment_moves_state_and_output(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/lx2v-test-XXXXXX", path[64], longer[140];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/rig.yaml", folder);
+    lx_err err = {0};
+    const char *text = "model: m\noutput: {dir: out}\nstate: {dir: state}\n";
+    write_file(path, text, strlen(text), 0644);
+    setenv("LX2V_STATE_DIR", "/tmp/elsewhere", 1);
+    setenv("LX2V_OUTPUT_DIR", "/tmp/elsewhere/clips", 1);
+    assert_int_equal(lx_config_load(&config, path, &err), LX_OK);
+    assert_string_equal(config.state.dir, "/tmp/elsewhere");
+    assert_string_equal(config.output.dir, "/tmp/elsewhere/clips");
+    setenv("LX2V_STATE_DIR", "relative", 1);
+    assert_int_equal(lx_config_load(&config, path, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "LX2V_STATE_DIR=relative"));
+    memset(longer, 'x', sizeof longer);
+    longer[0] = '/';
+    longer[95] = 0; /* one more than a socket's path leaves room for */
+    setenv("LX2V_STATE_DIR", longer, 1);
+    assert_int_equal(lx_config_load(&config, path, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "at most 94 bytes"));
+    unsetenv("LX2V_STATE_DIR");
+    unsetenv("LX2V_OUTPUT_DIR");
+    unlink(path);
+    rmdir(folder);
+}
+
 /* --- the parsers shared with the command line ------------------------------------------------- */
 
 static void test_parse_sizes(void **state)
@@ -599,6 +629,7 @@ int main(void)
         cmocka_unit_test(test_config_hang_must_exceed_three_beats),
         cmocka_unit_test(test_config_long_values_are_cut_in_messages),
         cmocka_unit_test(test_config_file_mode_and_size),
+        cmocka_unit_test(test_config_environment_moves_state_and_output),
         cmocka_unit_test(test_config_shipped_file_is_valid_and_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,8 +70,12 @@ static void test_extremes_of_numbers_survive(void **state)
         in.u.job_info.replica[i] = i ? i : -1;
         in.u.job_info.start_s[i] = -1;
         in.u.job_info.finish_s[i] = 1e9 / 3;
+        in.u.job_info.wait_s[i] = 0.1 * i;
         in.u.job_info.peak_bytes[i] = (uint64_t)1 << (10 * i);
     }
+    in.u.job_info.n_step_s = LX_LIMIT_STEPS;
+    for (int i = 0; i < LX_LIMIT_STEPS; i++)
+        in.u.job_info.step_s[i] = 1.0 / (1 + i);
     size_t n = 0;
     assert_int_equal(lx_msg_encode(&in, wire, sizeof wire, &n, NULL), LX_OK);
     assert_int_equal(lx_msg_decode(&out, wire, n, NULL), LX_OK);
@@ -168,6 +172,13 @@ static void test_what_cannot_be_sent_is_refused_here(void **state)
     assert_non_null(strstr(err.message, "fps"));
     msg = sample_submit();
     msg.u.work.job.n_steps = LX_LIMIT_STEPS + 1;
+    assert_int_equal(lx_msg_encode(&msg, wire, sizeof wire, &n, &err), LX_EJOB);
+    msg = (lx_msg){.kind = LX_MSG_DONE};
+    msg.u.done.n_step_s = LX_LIMIT_STEPS + 1;
+    assert_int_equal(lx_msg_encode(&msg, wire, sizeof wire, &n, &err), LX_EJOB);
+    assert_non_null(strstr(err.message, "step_s"));
+    msg.u.done.n_step_s = 1;
+    msg.u.done.step_s[0] = -1;
     assert_int_equal(lx_msg_encode(&msg, wire, sizeof wire, &n, &err), LX_EJOB);
     msg = sample_submit();
     assert_int_equal(lx_msg_encode(&msg, wire, 40, &n, &err), LX_EJOB);

@@ -44,6 +44,7 @@ static lx_status handle(void *model, lx_stage_job *job, lx_err *err)
             status = lx_stage_publish(job, i == n - 1, err);
         }
         lx_stage_note_tokens(job, n, 1);
+        lx_stage_note_steps(job, 2, (const double[]){0.5, 0.25});
         return status;
     }
     if (!strcmp(prompt, "wait")) {
@@ -218,6 +219,7 @@ static void test_lending_waits_for_a_free_slot(void **state)
     }
     assert_int_equal(lx_share_borrow(&ticket[0], l->instance, got, sizeof got, NULL), LX_OK);
     assert_int_equal(got[15], 1);
+    usleep(100000);
     retire(l, ticket[0].serial); /* two slots: the third chunk could not come before this */
     ticket[2] = expect(l, LX_MSG_ARTIFACT)->u.artifact.ticket;
     assert_true(l->msg.u.artifact.is_last);
@@ -227,7 +229,17 @@ static void test_lending_waits_for_a_free_slot(void **state)
     assert_string_equal(l->msg.job, "j1");
     assert_int_equal(l->msg.attempt, 1);
     assert_int_equal(l->msg.u.done.n_tokens, 3);
-    assert_true(l->msg.u.done.end_s >= l->msg.u.done.start_s);
+    assert_int_equal(l->msg.u.done.n_step_s, 2);
+    assert_true(l->msg.u.done.step_s[0] == 0.5 && l->msg.u.done.step_s[1] == 0.25);
+    /* What it waited for us is told apart, and is part of its time. */
+    assert_true(l->msg.u.done.wait_s > 0.05);
+    assert_true(l->msg.u.done.end_s >= l->msg.u.done.start_s + l->msg.u.done.wait_s);
+    retire(l, ticket[1].serial);
+    retire(l, ticket[2].serial);
+    order(l, "j1b", 1, "lend 1"); /* nothing to wait for, and nothing left of the job before */
+    expect(l, LX_MSG_STARTED);
+    expect(l, LX_MSG_ARTIFACT);
+    assert_true(expect(l, LX_MSG_DONE)->u.done.wait_s < 0.05);
 }
 
 static void test_abort_ends_the_job_and_takes_tensors_back(void **state)
