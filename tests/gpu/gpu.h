@@ -2,12 +2,12 @@
  * gpu.h - what the tests on a card share: the card, its memory, comparisons, times
  * SPDX-License-Identifier: Apache-2.0
  *
- * Card      LX2V_TEST_DEVICE=N, else 0. Without a card (or without the module) a test exits 77, which
- *           CTest shows as skipped; with LX2V_TEST_NEEDS_GPU=1 that is a failure. LX2V_TEST_MODULE
- *           names another liblx2v_cuda.so.
- * Memory    `store` holds a test's operands, x.arena is scratch and nothing else, so its peak is what
- *           an operation took. Both begin as all ones (NaN in every float type): what is read before
- *           it is written shows.
+ * Card      LX2V_TEST_DEVICE=N, else 0. Without a card (or without the module) a test exits 77,
+ *           which CTest shows as skipped; with LX2V_TEST_NEEDS_GPU=1 that is a failure.
+ *           LX2V_TEST_MODULE names another liblx2v_cuda.so.
+ * Memory    `store` holds a test's operands, x.arena is scratch and nothing else, so its peak is
+ *           what an operation took. Both begin as all ones (NaN in every float type): what is read
+ *           before it is written shows.
  * Numbers   Comparisons are on the host and use no code of the card but copies.
  */
 #ifndef LX_TESTS_GPU_H
@@ -357,7 +357,7 @@ static inline gpu_roof gpu_roof_of(const gpu *g)
     return roof;
 }
 
-/* One line of --bench; tera: operations / 1e12 of a call (0: none); roof in the same, per second. */
+/* One line of --bench; tera: operations / 1e12 of a call (0: none); roof: the same per second. */
 static inline void gpu_print_rate(const char *what, double seconds, double tera, double roof)
 {
     printf("%-60s %9.4f ms", what, 1e3 * seconds);
