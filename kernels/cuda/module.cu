@@ -2,6 +2,7 @@
  * module.cu - liblx2v_cuda.so: the card, its two queues, memory and copies
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -31,7 +32,7 @@ static int dev_make(lx_cuda_dev *dev, int index, lx_cuda_card_facts *facts)
     CU_TRY(cudaSetDevice(index));
     CU_TRY(cudaGetDeviceProperties(&prop, index));
     *facts = lx_cuda_card_facts{};
-    std::strncpy(facts->name, prop.name, sizeof facts->name - 1);
+    std::snprintf(facts->name, sizeof facts->name, "%.90s", prop.name);
     facts->major = prop.major;
     facts->minor = prop.minor;
     facts->n_sm = prop.multiProcessorCount;
