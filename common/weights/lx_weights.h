@@ -6,13 +6,18 @@
  *           .pth) and finds tensors in it by their canonical (Wan) name.
  * Promise   Bytes are read into memory that we own: a file replaced or truncated under us changes
  *           nothing. Everything in a file is hostile until checked: formats.md section d.
+ * Memory    Its own, or a memory file that several processes share: the first reads the files, the
+ *           others find the same bytes, checked already. Tensors may also stay on disk: then they
+ *           are listed, and whoever needs them reads them (lx_disk.h).
  * Not here  What a model must contain: lx_catalog.h. Where a model's files lie: lx_model_dir.h.
  * Threads   After open, reading is safe from any thread.
- * Tests     tests/unit/test_safetensors.c, test_pth.c, tests/fuzz/fuzz_safetensors.c, fuzz_pth.c
+ * Tests     tests/unit/test_safetensors.c, test_pth.c, test_weights_shared.c, test_weights_disk.c,
+ *           tests/fuzz/fuzz_safetensors.c, fuzz_pth.c
  */
 #ifndef LX_WEIGHTS_H
 #define LX_WEIGHTS_H
 
+#include "lx_disk.h"
 #include "lx_progress.h"
 #include "lx_tensor.h"
 
@@ -24,7 +29,7 @@ typedef struct lx_weight {
     const char *name; /* canonical name */
     lx_dtype dtype;
     lx_shape shape;
-    const void *data;   /* packed, C order; aligned to 64 bytes; NULL with headers_only */
+    const void *data;   /* packed, C order; aligned to 256 bytes; NULL: headers_only, or on disk */
     const float *scale; /* [shape.dim[0]] f32, from NAME_scale; NULL where there is none */
 } lx_weight;
 
@@ -37,6 +42,13 @@ typedef struct lx_weights_options {
     /* List names, types and shapes only, to ask a catalog what a file is: no tensor is read, none
      * gets memory, hashes and values stay unchecked. .scale only tells that there is one. */
     bool headers_only;
+    /* A memory file (memfd, sealing allowed) for one copy on this machine; borrowed until close.
+     * 0: memory of its own. Asks for the same `wants` from all who share. */
+    int shared_fd;
+    /* Tensors whose data stays in the file; NULL: none. Asked only for those of which that is
+     * possible; scales are always read. Their values stay unchecked. What shared memory has is
+     * taken from there instead. */
+    bool (*on_disk)(const char *name, uint64_t bytes, void *self);
 } lx_weights_options;
 
 /**
@@ -68,6 +80,11 @@ const char *lx_weights_path(const lx_weights *weights);
 /** 16 hex digits: FNV-1a over names, shapes, dtypes and file sizes; identifies a checkpoint. */
 const char *lx_weights_id(const lx_weights *weights);
 uint64_t lx_weights_bytes(const lx_weights *weights);
+/** Of these, in memory; shared ones included. */
+uint64_t lx_weights_held_bytes(const lx_weights *weights);
+
+/** Where the data of a tensor lies that stays on disk; false if it is in memory or absent. */
+bool lx_weights_extent(const lx_weights *weights, const char *name, lx_extent *out);
 
 /* --- writing: run's outputs, test tools and converters ------------------------------------- */
 

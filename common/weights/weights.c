@@ -2,9 +2,10 @@
  * weights.c - reads the tensors a table lists into memory of our own
  * SPDX-License-Identifier: Apache-2.0
  *
- * One anonymous mapping holds everything, each tensor on a 64-byte boundary. Files are read in
- * the order of their bytes; nothing is mapped from them, so what happens to a file afterwards
- * cannot reach us. Values are scanned for NaN and infinity while they are still in the cache.
+ * One mapping holds everything, each tensor on a 256-byte boundary: anonymous memory, or a memory
+ * file that all replicas share (shared.h). Files are read in the order of their bytes; nothing is
+ * mapped from them, so what happens to a file afterwards cannot reach us. Values are scanned for
+ * NaN and infinity while they are still in the cache. Tensors that stay on disk are only listed.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,27 +13,34 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "layout.h"
 #include "lx_log.h"
 #include "lx_process.h"
-#include "weights_internal.h"
+#include "shared.h"
 
-#define ALIGN          64
 #define CHUNK          (8u << 20) /* bytes per read: small enough to scan from the cache */
-#define NO_COMPANION   SIZE_MAX
-#define EXPANSION      4 /* .pth views may repeat a storage; more than this is an attack */
 #define LOG_INTERVAL_S 5.0
 #define LARGE          (64u << 20) /* bytes worth a line at level I */
 
+/* What shared memory says about a tensor: not there, all finite, or the first bad value less two. */
+enum { STATE_ABSENT, STATE_FINITE, STATE_BAD };
+
 typedef struct slot {
     lx_weight weight;
+    lx_extent extent;   /* of a tensor that stays on disk */
     uint64_t first_bad; /* UINT64_MAX: all values finite */
 } slot;
 
 struct lx_weights {
     char *path; /* owned */
     char id[17];
-    unsigned char *memory; /* owned mapping */
-    uint64_t memory_bytes, bytes;
+    unsigned char *memory; /* owned mapping, or shared.data */
+    uint64_t memory_bytes; /* of an own mapping */
+    uint64_t bytes;        /* of all tensors */
+    uint64_t held_bytes;   /* of those in memory */
+    lx_shared shared;      /* owned; fd 0: none */
+    lx_disk *disk;         /* owned [n_disks] */
+    size_t n_disks;
     slot *slot; /* owned; sorted by name, companions folded away */
     size_t n;
     char *names; /* owned; all names, one after another */
@@ -83,161 +91,13 @@ uint64_t lx_first_not_finite(const void *data, lx_dtype dtype, uint64_t n)
     }
 }
 
-/* --- plan: order, duplicates, companions, addresses ------------------------------------------ */
-
-typedef struct plan {
-    lx_table *table;
-    uint64_t *at;      /* owned [n]: where an entry's bytes go */
-    uint64_t *wide_at; /* owned [n]: where a 16-bit scale is widened to; 0 = not needed */
-    size_t *companion; /* owned [n]: index of the entry's scale */
-    bool *is_scale;    /* owned [n]: folded into another entry */
-    size_t *order;     /* owned [n]: by file and offset */
-    uint64_t total;    /* bytes of memory */
-    uint64_t to_read;
-} plan;
-
-static void plan_free(plan *p)
-{
-    free(p->at);
-    free(p->wide_at);
-    free(p->companion);
-    free(p->is_scale);
-    free(p->order);
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const lx_entry *)a)->name, ((const lx_entry *)b)->name);
-}
-
-static lx_status sort_entries(lx_table *table, lx_err *err)
-{
-    if (table->n_entries)
-        qsort(table->entry, table->n_entries, sizeof *table->entry, by_name);
-    for (size_t i = 1; i < table->n_entries; i++) {
-        const lx_entry *a = &table->entry[i - 1], *b = &table->entry[i];
-        if (!strcmp(a->name, b->name))
-            return lx_fail(err, LX_ECONFIG, "tensor %.200s is there twice: in %s and in %s",
-                           b->name, table->source[a->file].path, table->source[b->file].path);
-    }
-    return LX_OK;
-}
-
-/* NAME.weight_scale belongs to NAME.weight: [out, 1] or [out], a float, one per row. */
-static lx_status check_companion(const lx_table *table, const lx_entry *weight,
-                                 const lx_entry *scale, lx_err *err)
-{
-    const char *path = table->source[scale->file].path;
-    int64_t rows = weight->shape.n_dims > 0 ? weight->shape.dim[0] : 0;
-    const lx_shape *s = &scale->shape;
-    bool is_column = (s->n_dims == 1 || (s->n_dims == 2 && s->dim[1] == 1)) && s->dim[0] == rows;
-    char text[128], wtext[128];
-    if (!is_column)
-        return lx_fail(err, LX_ECONFIG,
-                       "%s: %.200s has shape %s; with a weight of %s it must be [%" PRId64
-                       ", 1] or [%" PRId64 "] (one scale per output channel)",
-                       path, scale->name, lx_shape_text(s, text, sizeof text),
-                       lx_shape_text(&weight->shape, wtext, sizeof wtext), rows, rows);
-    if (scale->dtype != LX_DTYPE_F32 && scale->dtype != LX_DTYPE_BF16 &&
-        scale->dtype != LX_DTYPE_F16)
-        return lx_fail(err, LX_ECONFIG, "%s: %.200s is %s; a scale must be F32, BF16 or F16", path,
-                       scale->name, lx_dtype_name(scale->dtype));
-    return LX_OK;
-}
-
-static lx_status pair_scales(plan *p, lx_err *err)
-{
-    lx_table *t = p->table;
-    for (size_t i = 0; i < t->n_entries; i++)
-        p->companion[i] = NO_COMPANION;
-    for (size_t i = 0; i < t->n_entries; i++) {
-        const char *name = t->entry[i].name;
-        size_t n = strlen(name);
-        if (n <= 13 || strcmp(name + n - 13, ".weight_scale"))
-            continue;
-        char base[LX_LIMIT_TENSOR_NAME + 1];
-        snprintf(base, sizeof base, "%.*s", (int)(n - 6), name);
-        lx_entry key = {.name = base};
-        lx_entry *weight = bsearch(&key, t->entry, t->n_entries, sizeof key, by_name);
-        if (!weight)
-            continue; /* a tensor like any other: the catalog will wonder about it */
-        lx_status status = check_companion(t, weight, &t->entry[i], err);
-        if (status != LX_OK)
-            return status;
-        p->companion[weight - t->entry] = i;
-        p->is_scale[i] = true;
-    }
-    return LX_OK;
-}
-
-static uint64_t aligned(uint64_t n)
-{
-    return (n + ALIGN - 1) / ALIGN * ALIGN;
-}
-
-static lx_status place(plan *p, lx_err *err)
-{
-    lx_table *t = p->table;
-    uint64_t file_bytes = 0, end = 0;
-    for (size_t i = 0; i < t->n_sources; i++)
-        file_bytes += t->source[i].bytes;
-    for (size_t i = 0; i < t->n_entries; i++) {
-        const lx_entry *e = &t->entry[i];
-        p->at[i] = end;
-        end += aligned(e->bytes); /* each below 2^52, at most 10^6 of them, checked as they grow */
-        if (p->is_scale[i] && e->dtype != LX_DTYPE_F32) {
-            p->wide_at[i] = end;
-            end += aligned(2 * e->bytes);
-        }
-        p->to_read += e->bytes;
-        if (p->to_read > EXPANSION * file_bytes)
-            return lx_fail(err, LX_ECONFIG,
-                           "%s: its tensors repeat stored values: more than %d times the %" PRIu64
-                           " bytes of the file; refused",
-                           t->source[e->file].path, EXPANSION, file_bytes);
-    }
-    p->total = end ? end : ALIGN;
-    return LX_OK;
-}
-
-static int by_place(const void *a, const void *b, void *self)
-{
-    const lx_table *table = self;
-    const lx_entry *x = &table->entry[*(const size_t *)a], *y = &table->entry[*(const size_t *)b];
-    if (x->file != y->file)
-        return x->file < y->file ? -1 : 1;
-    return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
-static lx_status plan_make(plan *p, lx_table *table, lx_err *err)
-{
-    size_t n = table->n_entries ? table->n_entries : 1;
-    *p = (plan){.table = table,
-                .at = calloc(n, sizeof *p->at),
-                .wide_at = calloc(n, sizeof *p->wide_at),
-                .companion = calloc(n, sizeof *p->companion),
-                .is_scale = calloc(n, sizeof *p->is_scale),
-                .order = calloc(n, sizeof *p->order)};
-    if (!p->at || !p->wide_at || !p->companion || !p->is_scale || !p->order)
-        return lx_fail(err, LX_EAGAIN, "out of memory for %zu tensor records", n);
-    lx_status status = sort_entries(table, err);
-    if (status == LX_OK)
-        status = pair_scales(p, err);
-    if (status == LX_OK)
-        status = place(p, err);
-    for (size_t i = 0; i < table->n_entries; i++)
-        p->order[i] = i;
-    if (table->n_entries)
-        qsort_r(p->order, table->n_entries, sizeof *p->order, by_place, table);
-    return status;
-}
-
 /* --- reading --------------------------------------------------------------------------------- */
 
 typedef struct reading {
     const lx_progress *progress;
     uint64_t done, total, reported;
     double start_s, logged_s;
+    lx_shared *shared; /* told as well, so that waiters see it; or NULL */
 } reading;
 
 static lx_status report(reading *r, const lx_source *source, lx_err *err)
@@ -252,6 +112,8 @@ static lx_status report(reading *r, const lx_source *source, lx_err *err)
     if (r->done != r->total && r->done - r->reported < CHUNK)
         return LX_OK;
     r->reported = r->done;
+    if (r->shared)
+        lx_shared_note(r->shared, r->done, r->total);
     return lx_progress_step(r->progress, "byte", r->done, r->total, err);
 }
 
@@ -329,34 +191,15 @@ static lx_status finish_files(const lx_table *t, const reading *r, lx_err *err)
             return status;
     }
     lx_log_line(r->total > LARGE ? LX_LOG_INFO : LX_LOG_DEBUG,
-                "loaded file=%s files=%zu tensors=%zu gb=%.3f s=%.2f mb_per_s=%.0f integrity=%s",
+                "loaded file=%s files=%zu tensors=%zu gb=%.3f shared=%s fill_s=%.2f mb_per_s=%.0f "
+                "integrity=%s",
                 t->n_sources ? t->source[0].path : "-", t->n_sources, t->n_entries,
-                (double)r->total / 1e9, read_s, read_s > 0 ? (double)r->total / 1e6 / read_s : 0.0,
+                (double)r->total / 1e9, r->shared ? "yes" : "no", read_s,
+                read_s > 0 ? (double)r->total / 1e6 / read_s : 0.0,
                 !n_hashed                 ? "unchecked"
                 : n_hashed < t->n_sources ? "partly-checked"
                                           : "checked");
     return LX_OK;
-}
-
-static lx_status read_all(lx_weights *w, const plan *p, uint64_t *first_bad, lx_err *err)
-{
-    lx_table *t = p->table;
-    reading r = {.progress = t->options ? t->options->progress : NULL,
-                 .total = p->to_read,
-                 .start_s = lx_now_s()};
-    r.logged_s = r.start_s;
-    for (size_t i = 0; i < t->n_entries; i++) {
-        const lx_entry *e = &t->entry[p->order[i]];
-        unsigned char *out = w->memory + p->at[p->order[i]];
-        first_bad[p->order[i]] = UINT64_MAX;
-        if (!e->bytes)
-            continue;
-        lx_status status = (e->is_strided ? read_strided : read_packed)(
-            &r, &t->source[e->file], e, out, &first_bad[p->order[i]], err);
-        if (status != LX_OK)
-            return status;
-    }
-    return finish_files(t, &r, err);
 }
 
 /* Bytes that the kernel says a new allocation could have; 0 if it does not say. */
@@ -373,19 +216,27 @@ static uint64_t available_bytes(void)
     return (uint64_t)kib << 10;
 }
 
-static lx_status take_memory(lx_weights *w, uint64_t bytes, lx_err *err)
+/* Asked before, because overcommit would say yes and the OOM killer would say no. */
+static lx_status check_available(const lx_weights *w, uint64_t bytes, lx_err *err)
 {
     uint64_t available = available_bytes();
-    void *memory = MAP_FAILED;
-    /* Asked before, because overcommit would say yes and the OOM killer would say no. */
     if (!available || bytes <= available)
-        memory =
-            mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return LX_OK;
+    return lx_fail(err, LX_EAGAIN,
+                   "%s: not enough memory for its weights: needs %.2f GiB, %.2f GiB are available",
+                   w->path, (double)bytes / 0x1p30, (double)available / 0x1p30);
+}
+
+static lx_status take_memory(lx_weights *w, uint64_t bytes, lx_err *err)
+{
+    lx_status status = check_available(w, bytes, err);
+    if (status != LX_OK)
+        return status;
+    void *memory =
+        mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
-        return lx_fail(err, LX_EAGAIN,
-                       "%s: not enough memory for its weights: needs %.2f GiB, %.2f GiB are "
-                       "available",
-                       w->path, (double)bytes / 0x1p30, (double)available / 0x1p30);
+        return lx_fail(err, LX_EAGAIN, "%s: no memory for %.2f GiB of weights", w->path,
+                       (double)bytes / 0x1p30);
     madvise(memory, (size_t)bytes, MADV_HUGEPAGE);
     w->memory = memory;
     w->memory_bytes = bytes;
@@ -394,12 +245,18 @@ static lx_status take_memory(lx_weights *w, uint64_t bytes, lx_err *err)
 
 /* --- folding and naming ---------------------------------------------------------------------- */
 
-static lx_status fold_scale(lx_weights *w, const plan *p, size_t i, const float **out, lx_err *err)
+static float *scale_at(const lx_weights *w, const lx_layout *p, size_t i)
+{
+    bool is_wide = p->table->entry[i].dtype == LX_DTYPE_F32;
+    return (float *)(void *)(w->memory + (is_wide ? p->at[i] : p->wide_at[i]));
+}
+
+/* Widen a scale that was just read, and look at its values. */
+static lx_status settle_scale(const lx_weights *w, const lx_layout *p, size_t i, lx_err *err)
 {
     const lx_entry *e = &p->table->entry[i];
     uint64_t n = e->bytes / lx_dtype_size(e->dtype);
-    float *scale =
-        (float *)(void *)(w->memory + (e->dtype == LX_DTYPE_F32 ? p->at[i] : p->wide_at[i]));
+    float *scale = scale_at(w, p, i);
     if (e->dtype != LX_DTYPE_F32)
         lx_widen_to_f32(scale, w->memory + p->at[i], e->dtype, (size_t)n);
     for (uint64_t k = 0; k < n; k++)
@@ -407,7 +264,6 @@ static lx_status fold_scale(lx_weights *w, const plan *p, size_t i, const float 
             return lx_fail(err, LX_ECONFIG,
                            "%s: %.200s[%" PRIu64 "] is %g; a scale must be finite and > 0",
                            p->table->source[e->file].path, e->name, k, (double)scale[k]);
-    *out = scale;
     return LX_OK;
 }
 
@@ -436,7 +292,25 @@ static void make_id(lx_weights *w, const lx_table *t)
 /* Every scale of headers_only: there is one, its values were not read. */
 static const float unread;
 
-static lx_status make_slots(lx_weights *w, const plan *p, const uint64_t *first_bad, lx_err *err)
+/* One tensor's record; its name goes to `name`. */
+static void make_slot(slot *s, const lx_weights *w, const lx_layout *p, size_t i, char *name)
+{
+    const lx_entry *e = &p->table->entry[i];
+    const size_t scale = p->companion[i];
+    bool is_here = w->memory && !(w->n_disks && p->is_on_disk[i]);
+    memcpy(name, e->name, strlen(e->name) + 1);
+    s->weight = (lx_weight){.name = name,
+                            .dtype = e->dtype,
+                            .shape = e->shape,
+                            .data = is_here ? w->memory + p->at[i] : NULL};
+    if (scale != LX_NO_COMPANION)
+        s->weight.scale = w->memory ? scale_at(w, p, scale) : &unread;
+    if (w->n_disks && p->is_on_disk[i])
+        s->extent = (lx_extent){&w->disk[e->file], e->offset, e->bytes};
+}
+
+static lx_status make_slots(lx_weights *w, const lx_layout *p, const uint64_t *first_bad,
+                            lx_err *err)
 {
     const lx_table *t = p->table;
     size_t text = 1;
@@ -449,54 +323,206 @@ static lx_status make_slots(lx_weights *w, const plan *p, const uint64_t *first_
                        t->n_entries);
     char *name = w->names;
     for (size_t i = 0; i < t->n_entries; i++) {
-        const lx_entry *e = &t->entry[i];
         if (p->is_scale[i])
             continue;
         slot *s = &w->slot[w->n++];
-        size_t bytes = strlen(e->name) + 1;
-        memcpy(name, e->name, bytes);
-        s->weight = (lx_weight){.name = name,
-                                .dtype = e->dtype,
-                                .shape = e->shape,
-                                .data = w->memory ? w->memory + p->at[i] : NULL};
+        make_slot(s, w, p, i, name);
         s->first_bad = first_bad ? first_bad[i] : UINT64_MAX;
-        name += bytes;
-        if (!w->memory && p->companion[i] != NO_COMPANION) {
-            s->weight.scale = &unread;
-        } else if (p->companion[i] != NO_COMPANION) {
-            lx_status status = fold_scale(w, p, p->companion[i], &s->weight.scale, err);
-            if (status != LX_OK)
-                return status;
-        }
+        name += strlen(name) + 1;
     }
     return LX_OK;
 }
 
-static lx_status fill(lx_weights *w, lx_table *table, lx_err *err)
+/* --- what is read, and into which memory ------------------------------------------------------ */
+
+static bool is_read(const lx_layout *p, const bool *is_there, size_t i)
 {
-    plan p = {0};
-    lx_status status = plan_make(&p, table, err);
-    uint64_t *first_bad = NULL;
-    bool has_data = !table->options || !table->options->headers_only;
-    if (status == LX_OK && has_data)
-        status = take_memory(w, p.total, err);
-    if (status == LX_OK && has_data) {
-        first_bad = calloc(table->n_entries ? table->n_entries : 1, sizeof *first_bad);
-        if (!first_bad)
-            status = lx_fail(err, LX_EAGAIN, "%s: out of memory", w->path);
+    return !p->is_on_disk[i] && !is_there[i];
+}
+
+static uint64_t bytes_to_read(const lx_layout *p, const bool *is_there)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < p->table->n_entries; i++)
+        if (is_read(p, is_there, i))
+            bytes += p->table->entry[i].bytes;
+    return bytes;
+}
+
+static lx_status read_all(lx_weights *w, const lx_layout *p, const bool *is_there,
+                          uint64_t *first_bad, lx_err *err)
+{
+    lx_table *t = p->table;
+    reading r = {.progress = t->options ? t->options->progress : NULL,
+                 .total = bytes_to_read(p, is_there),
+                 .start_s = lx_now_s(),
+                 .shared = w->shared.data ? &w->shared : NULL};
+    r.logged_s = r.start_s;
+    for (size_t k = 0; k < t->n_entries; k++) {
+        const size_t i = p->order[k];
+        const lx_entry *e = &t->entry[i];
+        if (!e->bytes || !is_read(p, is_there, i))
+            continue;
+        lx_status status = LX_OK;
+        if (r.shared)
+            status = lx_shared_reserve(r.shared, p->at[i], e->bytes, err);
+        if (status == LX_OK && r.shared && p->wide_at[i])
+            status = lx_shared_reserve(r.shared, p->wide_at[i], 2 * e->bytes, err);
+        if (status == LX_OK)
+            status = (e->is_strided ? read_strided : read_packed)(
+                &r, &t->source[e->file], e, w->memory + p->at[i], &first_bad[i], err);
+        if (status != LX_OK)
+            return status;
     }
-    if (status == LX_OK && has_data)
-        status = read_all(w, &p, first_bad, err);
+    lx_status status = finish_files(t, &r, err);
+    for (size_t i = 0; i < t->n_entries && status == LX_OK; i++)
+        if (p->is_scale[i] && is_read(p, is_there, i))
+            status = settle_scale(w, p, i, err);
+    return status;
+}
+
+/* What shared memory has already; its word about values is taken only if it can be true. */
+static void look_around(const lx_weights *w, const lx_layout *p, bool *is_there,
+                        uint64_t *first_bad)
+{
+    const uint64_t *state = (const uint64_t *)(const void *)w->shared.data;
+    for (size_t i = 0; i < p->table->n_entries; i++) {
+        const lx_entry *e = &p->table->entry[i];
+        uint64_t n = e->bytes / lx_dtype_size(e->dtype);
+        is_there[i] =
+            state[i] == STATE_FINITE || (state[i] >= STATE_BAD && state[i] - STATE_BAD < n);
+        first_bad[i] = state[i] == STATE_FINITE || !is_there[i] ? UINT64_MAX : state[i] - STATE_BAD;
+    }
+}
+
+/* Everything was read and checked: now it counts. */
+static lx_status publish(lx_weights *w, const lx_layout *p, const bool *is_there,
+                         const uint64_t *first_bad, lx_err *err)
+{
+    uint64_t *state = (uint64_t *)(void *)w->shared.data;
+    for (size_t i = 0; i < p->table->n_entries; i++)
+        if (is_read(p, is_there, i))
+            state[i] = first_bad[i] == UINT64_MAX ? STATE_FINITE : STATE_BAD + first_bad[i];
+    return lx_shared_done(&w->shared, err);
+}
+
+static lx_status open_shared(lx_weights *w, const lx_layout *p, int fd, lx_err *err)
+{
+    char identity[65];
+    const lx_progress *progress = p->table->options->progress;
+    lx_layout_identity(p, identity);
+    lx_status status = lx_shared_open(&w->shared, fd, identity, p->total, progress, err);
+    if (status == LX_OK && !w->shared.data)
+        LX_W("weights file=%s shared=no: the shared copy is of other files and in use; this "
+             "process takes memory of its own",
+             w->path);
+    w->memory = w->shared.data;
+    return status;
+}
+
+static void say_attached(const lx_weights *w, uint64_t bytes)
+{
+    LX_I("attached file=%s gb=%.3f shared=attached waited_s=%.2f", w->path, (double)bytes / 1e9,
+         w->shared.waited_s);
+}
+
+/* The files with tensors that stay there are kept open; the table gives them up. */
+static lx_status keep_disks(lx_weights *w, const lx_layout *p, lx_err *err)
+{
+    lx_table *t = p->table;
+    bool *is_needed = calloc(t->n_sources ? t->n_sources : 1, sizeof *is_needed);
+    bool any = false;
+    w->disk = calloc(t->n_sources ? t->n_sources : 1, sizeof *w->disk);
+    if (!is_needed || !w->disk) {
+        free(is_needed);
+        return lx_fail(err, LX_EAGAIN, "%s: out of memory", w->path);
+    }
+    for (size_t i = 0; i < t->n_entries; i++)
+        if (p->is_on_disk[i])
+            any = is_needed[t->entry[i].file] = true;
+    for (size_t i = 0; any && i < t->n_sources; i++)
+        if (is_needed[i])
+            lx_disk_open(&w->disk[i], &t->source[i]);
+    w->n_disks = any ? t->n_sources : 0;
+    free(is_needed);
+    return LX_OK;
+}
+
+static lx_status read_into(lx_weights *w, lx_layout *p, bool *is_there, uint64_t *first_bad,
+                           lx_err *err)
+{
+    if (w->shared.data)
+        look_around(w, p, is_there, first_bad);
+    /* What is in memory anyway need not be read from disk. */
+    for (size_t i = 0; i < p->table->n_entries; i++)
+        p->is_on_disk[i] = p->is_on_disk[i] && !is_there[i];
+    uint64_t missing = bytes_to_read(p, is_there);
+    lx_status status = LX_OK;
+    if (w->shared.data && missing)
+        status = check_available(w, missing, err);
+    else if (!w->shared.data)
+        status = take_memory(w, p->total, err);
+    if (status == LX_OK && (missing || !w->shared.data))
+        status = read_all(w, p, is_there, first_bad, err);
+    else if (status == LX_OK)
+        say_attached(w, p->stored);
+    if (status == LX_OK && w->shared.data)
+        status = publish(w, p, is_there, first_bad, err);
+    return status;
+}
+
+static uint64_t held_bytes(const lx_layout *p)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < p->table->n_entries; i++)
+        bytes += p->is_on_disk[i] ? 0 : p->table->entry[i].bytes;
+    return bytes;
+}
+
+static lx_status fill(lx_weights *w, lx_layout *p, lx_err *err)
+{
+    size_t n = p->table->n_entries ? p->table->n_entries : 1;
+    bool *is_there = calloc(n, sizeof *is_there);
+    uint64_t *first_bad = malloc(n * sizeof *first_bad);
+    lx_status status = LX_OK;
+    if (!is_there || !first_bad)
+        status = lx_fail(err, LX_EAGAIN, "%s: out of memory", w->path);
+    for (size_t i = 0; status == LX_OK && i < n; i++)
+        first_bad[i] = UINT64_MAX;
     if (status == LX_OK)
-        status = make_slots(w, &p, first_bad, err);
+        status = read_into(w, p, is_there, first_bad, err);
+    if (status == LX_OK)
+        status = keep_disks(w, p, err);
+    if (status == LX_OK)
+        status = make_slots(w, p, first_bad, err);
+    if (status == LX_OK && !w->shared.data)
+        mprotect(w->memory, (size_t)w->memory_bytes, PROT_READ); /* nobody writes weights */
+    w->held_bytes = held_bytes(p);
+    free(is_there);
+    free(first_bad);
+    return status;
+}
+
+/* The table's tensors where the options want them. */
+static lx_status settle(lx_weights *w, lx_table *table, lx_err *err)
+{
+    const lx_weights_options *o = table->options;
+    bool is_shared = o && o->shared_fd > 0 && !o->headers_only;
+    lx_layout p = {0};
+    lx_status status = lx_layout_make(&p, table, is_shared, err);
+    if (status == LX_OK && is_shared) {
+        status = open_shared(w, &p, o->shared_fd, err);
+        if (status == LX_OK && !w->shared.data) { /* addresses of private memory then */
+            lx_layout_free(&p);
+            status = lx_layout_make(&p, table, false, err);
+        }
+    }
     if (status == LX_OK) {
         make_id(w, table);
-        w->bytes = p.to_read;
-        if (w->memory)
-            mprotect(w->memory, (size_t)w->memory_bytes, PROT_READ); /* nobody writes weights */
+        w->bytes = p.stored;
+        status = o && o->headers_only ? make_slots(w, &p, NULL, err) : fill(w, &p, err);
     }
-    free(first_bad);
-    plan_free(&p);
+    lx_layout_free(&p);
     return status;
 }
 
@@ -511,7 +537,7 @@ lx_status lx_weights_open(lx_weights **out, const char *path, const lx_weights_o
     if (status == LX_OK)
         status = lx_table_scan(&table, path, err);
     if (status == LX_OK)
-        status = fill(w, &table, err);
+        status = settle(w, &table, err);
     lx_table_close(&table);
     if (status == LX_OK)
         *out = w;
@@ -525,8 +551,12 @@ void lx_weights_close(lx_weights **weights)
     lx_weights *w = weights ? *weights : NULL;
     if (!w)
         return;
-    if (w->memory)
+    if (w->memory_bytes)
         munmap(w->memory, (size_t)w->memory_bytes);
+    lx_shared_close(&w->shared);
+    for (size_t i = 0; i < w->n_disks; i++)
+        lx_disk_close(&w->disk[i]);
+    free(w->disk);
     free(w->slot);
     free(w->names);
     free(w->path);
@@ -577,4 +607,18 @@ const char *lx_weights_id(const lx_weights *weights)
 uint64_t lx_weights_bytes(const lx_weights *weights)
 {
     return weights->bytes;
+}
+
+uint64_t lx_weights_held_bytes(const lx_weights *weights)
+{
+    return weights->held_bytes;
+}
+
+bool lx_weights_extent(const lx_weights *weights, const char *name, lx_extent *out)
+{
+    const slot *s = bsearch(name, weights->slot, weights->n, sizeof *s, slot_by_name);
+    if (!s || !s->extent.disk)
+        return false;
+    *out = s->extent;
+    return true;
 }

@@ -10,6 +10,7 @@
 #ifndef LX_WEIGHTS_INTERNAL_H
 #define LX_WEIGHTS_INTERNAL_H
 
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #include "lx_weights.h"
@@ -35,6 +36,17 @@ lx_status lx_source_read(const lx_source *source, uint64_t offset, void *out, ui
                          lx_err *err);
 /** LX_ECONFIG if size or modification time differ from when it was opened. */
 lx_status lx_source_unchanged(const lx_source *source, lx_err *err);
+
+/* A file that is read again later. */
+struct lx_disk {
+    lx_source source; /* owned */
+    int direct;       /* owned: opened with O_DIRECT; -1: refused */
+    atomic_bool is_direct;
+};
+
+/** source is moved. */
+void lx_disk_open(lx_disk *out, lx_source *source);
+void lx_disk_close(lx_disk *disk);
 
 /** The hash that a manifest.sha256 beside the file gives; false if there is none (manifest.c). */
 bool lx_manifest_hash(const lx_source *source, char hash[65]);
