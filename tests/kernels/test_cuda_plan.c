@@ -1,0 +1,180 @@
+/*
+ * test_cuda_plan.c - what linears and rows would take on cards that are not here
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The same figures are held against real runs by tests/gpu.
+ */
+#include "check.h"
+#include "lx_cuda.h"
+
+#define MIB ((size_t)1 << 20)
+
+static const lx_card_kind rtx3060 = {"NVIDIA GeForce RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30};
+static const lx_card_kind rtx4090 = {"NVIDIA GeForce RTX 4090", -1, 8, 9, 128, 101376, 24ull << 30};
+static const lx_card_kind h100 = {"NVIDIA H100 80GB HBM3", -1, 9, 0, 132, 232448, 80ull << 30};
+static const lx_card_kind *const cards[] = {&rtx3060, &rtx4090, &h100};
+enum { N_CARDS = sizeof cards / sizeof *cards };
+
+/* An address that nothing may touch: a page without any rights would fault, so does this one. */
+static void *nowhere(void)
+{
+    return (void *)(uintptr_t)0x100;
+}
+
+static lx_exec plan_on(const lx_card_kind *card)
+{
+    lx_exec x = {0};
+    lx_arena *arena = NULL, *host = NULL;
+    check_ok(lx_arena_create_dry(&arena, err));
+    check_ok(lx_arena_create_dry(&host, err));
+    check_ok(lx_exec_plan_cuda(&x, card, arena, host, err));
+    return x;
+}
+
+static void plan_close(lx_exec *x)
+{
+    lx_exec_plan_done(x);
+    lx_arena_destroy(&x->arena);
+    lx_arena_destroy(&x->host);
+}
+
+static lx_weight weight_of(lx_dtype dtype, bool is_scaled, int64_t n, int64_t k)
+{
+    return (lx_weight){.name = "w",
+                       .dtype = dtype,
+                       .shape = {2, {n, k}},
+                       .data = nowhere(),
+                       .scale = is_scaled ? nowhere() : NULL};
+}
+
+/* Scratch of one linear into F32 rows, or as activations of dtype `act`. */
+static size_t scratch_of(const lx_card_kind *card, const lx_weight *w, lx_dtype in, lx_dtype act,
+                         int64_t m)
+{
+    lx_exec x = plan_on(card);
+    int64_t n = w->shape.dim[0], k = w->shape.dim[1];
+    lx_act from = {in, m, k, nowhere(), nowhere()}, to = {act, m, n, nowhere(), nowhere()};
+    lx_epilogue e = {.activation = LX_ACTIVATION_GELU};
+    check_ok(lx_linear_to_act(&x, &from, w, &e, &to, err));
+    size_t peak = lx_arena_peak(x.arena);
+    assert_int_equal(lx_arena_mark(x.arena), 0);
+    plan_close(&x);
+    return peak;
+}
+
+static void test_activations_follow_the_card(void **state)
+{
+    (void)state;
+    lx_weight i8 = weight_of(LX_DTYPE_I8, true, 8, 8), bf16 = weight_of(LX_DTYPE_BF16, false, 8, 8);
+    lx_weight fp8 = weight_of(LX_DTYPE_F8_E4M3, true, 8, 8);
+    lx_weight bare = weight_of(LX_DTYPE_F8_E4M3, false, 8, 8);
+    for (int c = 0; c < N_CARDS; c++) {
+        lx_exec x = plan_on(cards[c]);
+        assert_int_equal(lx_linear_act_dtype(&x, &i8), LX_DTYPE_I8);
+        assert_int_equal(lx_linear_act_dtype(&x, &bf16), LX_DTYPE_BF16);
+        assert_int_equal(lx_linear_act_dtype(&x, &bare), LX_DTYPE_BF16);
+        assert_int_equal(lx_linear_act_dtype(&x, &fp8), c ? LX_DTYPE_F8_E4M3 : LX_DTYPE_BF16);
+        plan_close(&x);
+    }
+}
+
+/* A band of sums, the library's workspace, and where weights are widened a band of those: not the
+ * output, not the weight. */
+static void test_linear_scratch_is_bounded(void **state)
+{
+    (void)state;
+    static const int64_t sides[][2] = {{5120, 5120}, {13824, 5120}, {5120, 13824}, {64, 5120}};
+    for (int c = 0; c < N_CARDS; c++)
+        for (int s = 0; s < 4; s++) {
+            lx_weight i8 = weight_of(LX_DTYPE_I8, true, sides[s][0], sides[s][1]);
+            lx_weight f32 = weight_of(LX_DTYPE_F32, false, sides[s][0], sides[s][1]);
+            size_t blas = cards[c]->major >= 9 ? 32 * MIB : 8 * MIB;
+            size_t got = scratch_of(cards[c], &i8, LX_DTYPE_I8, LX_DTYPE_I8, 75600);
+            assert_true(got > blas && got <= blas + 41 * MIB);
+            got = scratch_of(cards[c], &f32, LX_DTYPE_BF16, LX_DTYPE_BF16, 75600);
+            assert_true(got > blas && got <= blas + (41 + 34) * MIB);
+        }
+}
+
+/* A plan for the largest clip holds for every smaller one. */
+static void test_fewer_rows_never_take_more(void **state)
+{
+    (void)state;
+    static const int64_t rows[] = {1, 8, 9, 126, 128, 511, 1000, 1664, 1665, 2048, 4096, 32760};
+    const struct {
+        lx_dtype w;
+        bool is_scaled;
+        lx_dtype in, act;
+    } uses[] = {{LX_DTYPE_I8, true, LX_DTYPE_I8, LX_DTYPE_I8},
+                {LX_DTYPE_BF16, false, LX_DTYPE_BF16, LX_DTYPE_BF16},
+                {LX_DTYPE_F16, false, LX_DTYPE_BF16, LX_DTYPE_I8},
+                {LX_DTYPE_F32, false, LX_DTYPE_F32, LX_DTYPE_F32}};
+    for (int c = 0; c < N_CARDS; c++)
+        for (int u = 0; u < 4; u++)
+            for (int64_t n = 64; n < 14000; n = n * 3 + 1) {
+                lx_weight w = weight_of(uses[u].w, uses[u].is_scaled, n, 1536);
+                size_t last = 0;
+                for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+                    size_t now = scratch_of(cards[c], &w, uses[u].in, uses[u].act, rows[i]);
+                    if (now < last)
+                        fail_msg("%s: %d rows of %d take %zu, fewer took %zu", cards[c]->name,
+                                 (int)rows[i], (int)n, now, last);
+                    last = now;
+                }
+            }
+}
+
+static void test_rows_take_no_scratch(void **state)
+{
+    (void)state;
+    lx_exec x = plan_on(&rtx3060);
+    lx_weight gain = {.name = "g", .dtype = LX_DTYPE_BF16, .shape = {1, {5120}}, .data = nowhere()};
+    lx_norm norm = {.kind = LX_NORM_LAYER, .eps = 1e-6f, .weight = &gain};
+    lx_act out = {LX_DTYPE_I8, 32760, 5120, nowhere(), nowhere()};
+    lx_mat q = {LX_DTYPE_BF16, 32760, 5120, 15360, nowhere()};
+    lx_rope_table table;
+    int64_t first = 0;
+    check_ok(lx_norm_rows(&x, nowhere(), &norm, &out, err));
+    check_ok(lx_quantize_rows(&x, &q, &out, err));
+    check_ok(lx_silu(&x, nowhere(), 5120, nowhere(), err));
+    check_ok(lx_axpby(&x, 1, nowhere(), 1, 5120, nowhere(), err));
+    check_ok(lx_widen(&x, &gain, nowhere(), err));
+    assert_int_equal(lx_arena_peak(x.arena), 0);
+    check_ok(lx_find_nonfinite(&x, nowhere(), 1 << 20, &first, err));
+    assert_int_equal(first, -1);
+    assert_true(lx_arena_peak(x.arena) <= 256);
+    assert_int_equal(lx_arena_mark(x.arena), 0);
+    check_ok(lx_rope_table_build(&x, (lx_grid){21, 30, 52}, 128, &table, err));
+    check_ok(lx_qk_norm_rope(&x, &q, 0, &gain, 1e-6f, &table, err));
+    /* 21 x 22, 30 x 21 and 52 x 21 pairs of (cos, sin); the host's part is given back */
+    assert_true(lx_arena_mark(x.arena) >= 8 * (21 * 22 + 30 * 21 + 52 * 21));
+    assert_true(lx_arena_mark(x.arena) <= 8 * (21 * 22 + 30 * 21 + 52 * 21) + 3 * 256);
+    assert_int_equal(lx_arena_mark(x.host), 0);
+    assert_true(lx_arena_peak(x.host) >= 8 * 52 * 21);
+    plan_close(&x);
+}
+
+static void test_what_a_grid_cannot_count_is_refused(void **state)
+{
+    (void)state;
+    lx_exec x = plan_on(&h100);
+    lx_err err = {0};
+    lx_weight w = weight_of(LX_DTYPE_BF16, false, 1, 1);
+    lx_act in = {LX_DTYPE_BF16, (int64_t)1 << 31, 1, nowhere(), NULL};
+    lx_mat out = {LX_DTYPE_F32, (int64_t)1 << 31, 1, 1, nowhere()};
+    assert_int_equal(lx_linear(&x, &in, &w, NULL, &out, &err), LX_EJOB);
+    assert_non_null(strstr(err.message, "H100"));
+    plan_close(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_activations_follow_the_card),
+        cmocka_unit_test(test_linear_scratch_is_bounded),
+        cmocka_unit_test(test_fewer_rows_never_take_more),
+        cmocka_unit_test(test_rows_take_no_scratch),
+        cmocka_unit_test(test_what_a_grid_cannot_count_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
