@@ -390,16 +390,13 @@ needed_driver() {
 }
 
 write_requires() {
-    local file
     {
         printf 'glibc %s\n' "$glibc"
         if [ -n "$module" ]; then
             printf 'driver %s\n' "$driver"
             toolkit_of_module | sed 's/^/toolkit /'
         fi
-        find "$folder" -type f -path '*/bin/*' -o -type f -path '*/lib/*' | sort | while IFS= read -r file; do
-            printf 'file %s %s\n' "$(stat -c %s "$file")" "${file#"$folder"/}"
-        done
+        (cd "$folder" && find bin lib -type f -printf 'file %s %p\n' | sort -k 3)
     } >"$folder/share/lx2v/requires"
 }
 
@@ -431,10 +428,11 @@ megabytes() { awk -v n="$1" 'BEGIN { printf "%.1f MB", n / 1e6 }'; }
 
 # The same files give the same archive: sorted, no owner, the time of the commit.
 pack() {
-    local when
+    local when threads=1 # one gives the smallest archive
+    [ "$with_cuda" -eq 0 ] || threads=0
     when=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || date +%s)}
     tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$when" -cf - "$name" |
-        nice -n 5 xz --x86 --lzma2=preset=6e -c >"$archive.part"
+        nice -n 5 xz -T "$threads" --x86 --lzma2=preset=6e -c >"$archive.part"
     mv "$archive.part" "$archive"
 }
 
