@@ -349,6 +349,30 @@ static lx_status load_scalar(loader *l, const lx_config_key *key)
     return LX_OK;
 }
 
+/* memory.vram: {cuda:0: 10GiB, rtx3060: auto}; the mapping's start was taken. */
+static lx_status load_vram(loader *l, const lx_config_key *key)
+{
+    lx_vram_config vram = {0};
+    char device[96], path[192];
+    for (bool end = false;;) {
+        if (take_key(l, key->path, device, sizeof device, &end) != LX_OK)
+            return LX_ECONFIG;
+        if (end)
+            break;
+        int line = line_of(l);
+        snprintf(path, sizeof path, "%s.%s", key->path, device);
+        for (int i = 0; i < vram.n; i++)
+            if (strcmp(vram.card[i].device, device) == 0)
+                return FAIL(l, line, "%s: given twice", path);
+        if (expect(l, YAML_SCALAR_EVENT, path, "an amount of memory, such as 10GiB") != LX_OK)
+            return LX_ECONFIG;
+        if (lx_config_set_vram(&vram, device, scalar(l), l->err) != LX_OK)
+            return blame(l, line, path);
+    }
+    l->config->memory.vram = vram;
+    return LX_OK;
+}
+
 static lx_status load_value(loader *l, const lx_config_key *key)
 {
     if (take(l) != LX_OK)
@@ -359,6 +383,8 @@ static lx_status load_value(loader *l, const lx_config_key *key)
         return type == YAML_MAPPING_START_EVENT ? load_section(l, key->path) : load_scalar(l, key);
     case LX_KEY_STEPS:
         return type == YAML_SEQUENCE_START_EVENT ? load_steps(l, key->path) : load_scalar(l, key);
+    case LX_KEY_VRAM:
+        return type == YAML_MAPPING_START_EVENT ? load_vram(l, key) : load_scalar(l, key);
     case LX_KEY_SECTION:
     case LX_KEY_STAGE:
         /* A section whose lines are all commented out is an empty value. */

@@ -32,6 +32,23 @@ typedef enum lx_mux_metadata {
 } lx_mux_metadata;
 typedef enum lx_mux_format { LX_FORMAT_MP4, LX_FORMAT_PNG } lx_mux_format;
 
+/* How the stages of one card share its memory: all at once, or one after the other. */
+typedef enum lx_memory_policy {
+    LX_POLICY_AUTO, /* overlap where it fits */
+    LX_POLICY_OVERLAP,
+    LX_POLICY_ALTERNATE
+} lx_memory_policy;
+
+#define LX_VRAM_CARDS 8
+typedef struct lx_vram_config { /* bytes that lx2v may have of a card; 0: auto */
+    uint64_t every;             /* of a card that is not named */
+    int n;
+    struct {
+        char device[LX_LIMIT_WORD]; /* as lx_device.h says */
+        uint64_t bytes;
+    } card[LX_VRAM_CARDS];
+} lx_vram_config;
+
 typedef struct lx_config {
     char path[LX_LIMIT_PATH]; /* of the file itself */
     struct {
@@ -82,7 +99,9 @@ typedef struct lx_config {
         int32_t prompt_bytes, queue, clients;
     } limits;
     struct {
-        uint64_t ram; /* bytes for the VAE's and DiT's activations; 0 = auto */
+        uint64_t ram; /* host memory; a stage on the CPU: for its activations. 0 = auto */
+        lx_vram_config vram;
+        lx_memory_policy policy;
     } memory;
     struct {
         double beat_s, hang_s; /* 1, 60 */
@@ -97,6 +116,10 @@ lx_status lx_config_load(lx_config *out, const char *path, lx_err *err);
 /** The same from memory; path is used in messages and for relative paths. For tests and fuzzing. */
 lx_status lx_config_parse(lx_config *out, const char *text, size_t bytes, const char *path,
                           lx_err *err);
+
+/** May it run with this build? LX_ECONFIG: a stage is on a card, and there is no CUDA here. Not
+ *  part of reading, because a rig is planned anywhere. */
+lx_status lx_config_check_build(const lx_config *config, lx_err *err);
 
 /* Shared with the command line: LX_ECONFIG says what is accepted. */
 lx_status lx_parse_size(const char *text, int32_t *width, int32_t *height,

@@ -16,6 +16,7 @@
 static const char *const samplers[] = {"euler", "lcm", NULL};
 static const char *const metadata[] = {"full", "no-prompt", "off", NULL};
 static const char *const formats[] = {"mp4", "png", NULL};
+static const char *const policies[] = {"auto", "overlap", "alternate", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 /* libx264's own names. */
 static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "faster",
@@ -102,6 +103,8 @@ const lx_config_key lx_config_keys[] = {
     INT_AT("limits.clients", limits.clients, 1, LX_LIMIT_CLIENTS),
     SECTION("memory"),
     {.path = "memory.ram", .type = LX_KEY_BYTES, .offset = AT(memory.ram)},
+    {.path = "memory.vram", .type = LX_KEY_VRAM, .offset = AT(memory.vram)},
+    ONE_OF("memory.policy", LX_KEY_CHOICE, memory.policy, policies),
     SECTION("supervision"),
     REAL_AT("supervision.beat_s", supervision.beat_s, 0.1, 60),
     REAL_AT("supervision.hang_s", supervision.hang_s, 1, 86400),
@@ -111,6 +114,7 @@ const lx_config_key lx_config_keys[] = {
 const int lx_config_n_keys = (int)(sizeof lx_config_keys / sizeof *lx_config_keys);
 static_assert(sizeof lx_config_keys / sizeof *lx_config_keys <= LX_CONFIG_KEYS_MAX,
               "the loader keeps one line number per key");
+static_assert(sizeof(lx_memory_policy) == sizeof(int), "a choice is stored as int");
 static_assert(sizeof(lx_sampler) == sizeof(int) && sizeof(lx_log_level) == sizeof(int),
               "a choice is stored as int");
 
@@ -298,6 +302,31 @@ static lx_status set_seed(int64_t *out, const char *text, bool quoted, lx_err *e
     return LX_OK;
 }
 
+static lx_status set_bytes(uint64_t *out, const char *text, lx_err *err)
+{
+    if (strcmp(text, "auto") != 0)
+        return lx_parse_bytes(text, out, err);
+    *out = 0;
+    return LX_OK;
+}
+
+lx_status lx_config_set_vram(lx_vram_config *vram, const char *device, const char *text,
+                             lx_err *err)
+{
+    if (!device)
+        return set_bytes(&vram->every, text, err);
+    if (lx_device_check(device, err) != LX_OK)
+        return LX_ECONFIG;
+    if (!lx_device_is_card(device))
+        return not_accepted(device, "a card, such as cuda:0 or cuda:rtx3060", err);
+    if (vram->n == LX_VRAM_CARDS)
+        return not_accepted(device, "no more than 8 cards", err);
+    lx_status status = set_bytes(&vram->card[vram->n].bytes, text, err);
+    if (status == LX_OK)
+        snprintf(vram->card[vram->n++].device, LX_LIMIT_WORD, "%s", device);
+    return status;
+}
+
 lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char *text, bool quoted,
                         lx_err *err)
 {
@@ -322,9 +351,9 @@ lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char 
     case LX_KEY_TILE:
         return set_tile(at, text, err);
     case LX_KEY_BYTES:
-        if (strcmp(text, "auto") == 0)
-            return *(uint64_t *)at = 0, LX_OK;
-        return lx_parse_bytes(text, at, err);
+        return set_bytes(at, text, err);
+    case LX_KEY_VRAM:
+        return lx_config_set_vram(at, NULL, text, err);
     case LX_KEY_STEPS:
         return lx_parse_steps(text, config->sampling.steps, &config->sampling.n_steps, err);
     case LX_KEY_RNG:
@@ -338,22 +367,28 @@ lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char 
     return not_accepted(text, "a mapping of keys", err);
 }
 
-static bool built_with_cuda(void)
-{
-    return strcmp(LX2V_BACKEND, "cuda") == 0;
-}
-
 lx_status lx_config_set_device(char device[LX_LIMIT_WORD], const char *text, lx_err *err)
 {
     lx_status status = lx_device_check(text, err);
     if (status != LX_OK)
         return status;
-    if (lx_device_is_card(text) && !built_with_cuda())
-        return lx_fail(err, LX_ECONFIG,
-                       "\"%s\": this build has no CUDA (lx2v --version says cpu); use cpu, or "
-                       "build with -DLX2V_CUDA=ON on a machine with the CUDA toolkit",
-                       text);
     snprintf(device, LX_LIMIT_WORD, "%s", text);
+    return LX_OK;
+}
+
+lx_status lx_config_check_build(const lx_config *config, lx_err *err)
+{
+    if (strcmp(LX2V_BACKEND, "cuda") == 0)
+        return LX_OK;
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        for (int i = 0; i < config->stage[kind].n_replicas; i++)
+            if (lx_device_is_card(config->stage[kind].replica[i].device))
+                return lx_fail(err, LX_ECONFIG,
+                               "%s: stages.%s: device \"%s\": this build has no CUDA (lx2v "
+                               "--version says cpu); use cpu, or build with -DLX2V_CUDA=ON on a "
+                               "machine with the CUDA toolkit",
+                               config->path, lx_stage_kind_name((lx_stage_kind)kind),
+                               config->stage[kind].replica[i].device);
     return LX_OK;
 }
 

@@ -15,6 +15,7 @@ typedef enum lx_key_type {
     LX_KEY_MODEL,   /* a folder, or a mapping */
     LX_KEY_STAGE,   /* device, threads, replicas; number: lx_stage_kind */
     LX_KEY_STEPS,   /* list or "1000,750" */
+    LX_KEY_VRAM,    /* bytes, "auto", or a mapping of devices to these */
     /* from here on: one scalar */
     LX_KEY_BOOL,
     LX_KEY_INT, /* int32 */
@@ -54,6 +55,10 @@ void lx_config_defaults(lx_config *config);
  *  key. quoted: it stood in quotes, so it is text and no number. */
 lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char *text, bool quoted,
                         lx_err *err);
+
+/** Bytes of one card; 0 for "auto". LX_ECONFIG as above. */
+lx_status lx_config_set_vram(lx_vram_config *vram, const char *device, const char *text,
+                             lx_err *err);
 
 /** Device and threads of a replica. LX_ECONFIG as above. */
 lx_status lx_config_set_device(char device[LX_LIMIT_WORD], const char *text, lx_err *err);

@@ -169,6 +169,8 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     status = read_handover(stage, args.handover, err);
     if (status == LX_OK)
         status = lx_config_load(&stage->config, args.config, err);
+    if (status == LX_OK)
+        status = lx_config_check_build(&stage->config, err);
     if (status != LX_OK)
         return status;
     lx_log_open(lx_stage_kind_name(kind), stage->config.log_level);

@@ -49,7 +49,8 @@ static void look_at_config(findings *f, const cli_common *common)
     lx_err err = {0};
     f->has_config = access(path, F_OK) == 0;
     if (f->has_config) {
-        f->is_good = lx_config_load(&f->config, path, &err) == LX_OK;
+        f->is_good = lx_config_load(&f->config, path, &err) == LX_OK &&
+                     lx_config_check_build(&f->config, &err) == LX_OK;
         if (!f->is_good)
             memcpy(f->message, err.message, sizeof f->message);
         else if (lx_model_of_config(&f->model, &f->config, NULL) != LX_OK)

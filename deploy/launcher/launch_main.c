@@ -62,6 +62,9 @@ int main(int argc, char **argv)
         status = lx_config_load(&config, path, &err);
     if (status == LX_OK) {
         lx_log_open("launch", config.log_level);
+        status = lx_config_check_build(&config, &err);
+    }
+    if (status == LX_OK) {
         status = launcher_check(&config, &err);
     }
     if (status == LX_OK && is_check)

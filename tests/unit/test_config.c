@@ -364,15 +364,44 @@ static void test_config_devices(void **state)
     assert_refused("model: m\nstages: {dit: {device: gpu}}\n", 2, "stages.dit.device|cuda:0");
     assert_refused("model: m\nstages: {dit: {device: cuda:-1}}\n", 2, "stages.dit.device");
     assert_refused("model: m\nstages: {dit: {device: cuda:64}}\n", 2, "stages.dit.device");
-    const char *cuda = "model: m\nstages:\n  dit: {device: cuda:1}\n";
+    assert_parses("model: m\nstages: {dit: {device: \"cuda:RTX 3060\"}}\n");
+    assert_string_equal(config.stage[LX_STAGE_DIT].replica[0].device, "cuda:RTX 3060");
+    assert_parses("model: m\nstages:\n  dit: {device: cuda:1}\n");
+    assert_string_equal(config.stage[LX_STAGE_DIT].replica[0].device, "cuda:1");
+    /* Read anywhere, run only where it can. */
+    lx_err err = {0};
     if (strcmp(LX2V_BACKEND, "cuda") == 0) {
-        assert_parses(cuda);
-        assert_string_equal(config.stage[LX_STAGE_DIT].replica[0].device, "cuda:1");
-        assert_parses("model: m\nstages: {dit: {device: \"cuda:RTX 3060\"}}\n");
-        assert_string_equal(config.stage[LX_STAGE_DIT].replica[0].device, "cuda:RTX 3060");
-    } else {
-        assert_refused(cuda, 3, "stages.dit.device|\"cuda:1\"|no CUDA|LX2V_CUDA=ON");
+        assert_int_equal(lx_config_check_build(&config, &err), LX_OK);
+        return;
     }
+    assert_int_equal(lx_config_check_build(&config, &err), LX_ECONFIG);
+    const char *const words[] = {"rig.yaml", "stages.dit", "\"cuda:1\"", "no CUDA", "LX2V_CUDA=ON"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        assert_non_null(strstr(err.message, words[i]));
+    assert_parses("model: m\n");
+    assert_int_equal(lx_config_check_build(&config, &err), LX_OK);
+}
+
+static void test_config_vram_of_every_card_or_by_name(void **state)
+{
+    (void)state;
+    const lx_vram_config *v = &config.memory.vram;
+    assert_parses("model: m\n");
+    assert_true(v->every == 0 && v->n == 0 && config.memory.policy == LX_POLICY_AUTO);
+    assert_parses("model: m\nmemory: {vram: 10GiB, policy: alternate}\n");
+    assert_true(v->every == 10ULL << 30 && v->n == 0);
+    assert_int_equal(config.memory.policy, LX_POLICY_ALTERNATE);
+    assert_parses("model: m\nmemory:\n  vram:\n    cuda:1: 5GiB\n    cuda:rtx3060: auto\n");
+    assert_true(v->n == 2 && v->card[0].bytes == 5ULL << 30 && v->card[1].bytes == 0);
+    assert_string_equal(v->card[0].device, "cuda:1");
+    assert_refused("model: m\nmemory: {vram: much}\n", 2, "memory.vram|6GiB");
+    assert_refused("model: m\nmemory:\n  vram:\n    cpu: 5GiB\n", 4, "memory.vram.cpu|a card");
+    assert_refused("model: m\nmemory:\n  vram:\n    gpu1: 5GiB\n", 4, "memory.vram.gpu1|cuda:0");
+    assert_refused("model: m\nmemory:\n  vram:\n    cuda:0: {a: 1}\n", 4,
+                   "vram.cuda:0|is a mapping");
+    assert_refused("model: m\nmemory:\n  vram:\n    cuda:0: 1GiB\n    cuda:0: 2GiB\n", 5,
+                   "given twice");
+    assert_refused("model: m\nmemory: {policy: both}\n", 2, "memory.policy|overlap, alternate");
 }
 
 static void test_config_refuses_yaml_beyond_plain_keys(void **state)
@@ -624,6 +653,7 @@ int main(void)
         cmocka_unit_test(test_config_values_out_of_range),
         cmocka_unit_test(test_config_sizes_name_the_nearest_values),
         cmocka_unit_test(test_config_devices),
+        cmocka_unit_test(test_config_vram_of_every_card_or_by_name),
         cmocka_unit_test(test_config_refuses_yaml_beyond_plain_keys),
         cmocka_unit_test(test_config_state_dir_must_fit_a_socket_path),
         cmocka_unit_test(test_config_hang_must_exceed_three_beats),
