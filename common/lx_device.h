@@ -110,7 +110,7 @@ lx_status lx_device_resolve(int *index, const char *text, const lx_cards *cards,
  *  lx_devices. */
 lx_status lx_device_find(int *index, const char *text, lx_err *err);
 
-/* --- cards: lx_device_probe.c ------------------------------------------------------------------ */
+/* --- cards: lx_device_probe.c ---------------------------------------------------------------- */
 
 /** Read the probe's JSON. LX_EJOB: what is wrong with it. 200 KiB: keep lx_cards off the stack of
  *  a thread. */

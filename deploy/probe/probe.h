@@ -39,7 +39,7 @@ void probe_load_nvml(probe *p);
 /** "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY"; returns text. */
 const char *probe_error(const probe *p, const char *what, int code, char *text, size_t room);
 
-/* --- probe_pci.c: what the kernel knows, driver or not ----------------------------------------- */
+/* --- probe_pci.c: what the kernel knows, driver or not --------------------------------------- */
 
 /** Version of the kernel module, "" if it is not loaded. */
 void probe_module_version(char *out, size_t out_bytes);
@@ -67,7 +67,7 @@ void probe_nvml_look(probe *p, int i);
 /** Generation and width now; the larger of before and now is kept. */
 void probe_nvml_link(probe *p, int i);
 
-/* --- probe_measure.c, probe_ipc.c -------------------------------------------------------------- */
+/* --- probe_measure.c, probe_ipc.c ------------------------------------------------------------ */
 
 void probe_measure(probe *p);
 /** A buffer of card i through a second process and back; context current. */
