@@ -10,12 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lx_device.h"
 #include "lx_log.h"
 #include "lx_patch.h"
 
 struct vae {
     vae_decoder *decoder; /* owned */
-    lx_arena *arena;      /* owned */
+    lx_cuda *cuda;        /* owned; NULL on the CPU */
+    lx_arena *arena;      /* owned; memory of the device */
+    lx_arena *host;       /* owned; NULL on the CPU */
     lx_exec x;
     vae_clip largest;
     char weights_id[LX_LIMIT_WORD];
@@ -38,22 +41,42 @@ static lx_status self_test(vae *model, lx_err *err)
 {
     static const float zeros[LX_LATENT_CHANNELS * 2 * 2 * 2] = {0};
     const vae_clip *l = &model->largest;
+    const float *latent;
     vae_clip tiny = {.frames = l->frames < 2 ? l->frames : 2,
                      .height = l->height < 2 ? l->height : 2,
                      .width = l->width < 2 ? l->width : 2,
-                     .chunk = 1};
+                     .chunk = 1,
+                     .piece = l->piece};
     vae_sink sink = {.frames = look_at_frames, .self = &model->x};
-    return vae_decode(model->decoder, &model->x, &tiny, zeros, &sink, NULL, err);
+    size_t mark = lx_arena_mark(model->arena);
+    lx_status status = vae_latent_place(&model->x, &tiny, zeros, &latent, err);
+    if (status == LX_OK)
+        status = vae_decode(model->decoder, &model->x, &tiny, latent, &sink, NULL, err);
+    lx_arena_reset(model->arena, mark);
+    return status;
+}
+
+/* Both arenas, as planned, and the exec on them. */
+static lx_status take_memory(vae *model, const vae_plan *plan, int threads, lx_err *err)
+{
+    if (!model->cuda) {
+        VAE_TRY(lx_arena_create(&model->arena, (size_t)plan->total_bytes, err));
+        return lx_exec_open_cpu(&model->x, model->arena, threads, err);
+    }
+    VAE_TRY(lx_cuda_arena(model->cuda, (size_t)plan->total_bytes, &model->arena, err));
+    VAE_TRY(lx_arena_create(&model->host, (size_t)plan->host_bytes, err));
+    return lx_exec_open_cuda(&model->x, model->cuda, model->arena, model->host, err);
 }
 
 static lx_status load(vae *model, const lx_weights *weights, const vae_options *o, lx_err *err)
 {
     vae_plan plan;
-    VAE_TRY(vae_plan_memory(weights, o, &plan, err));
-    VAE_TRY(lx_arena_create(&model->arena, (size_t)plan.total_bytes, err));
-    VAE_TRY(lx_exec_open_cpu(&model->x, model->arena, o->threads, err));
+    const lx_card_kind *card = model->cuda ? lx_cuda_card(model->cuda) : NULL;
+    VAE_TRY(vae_plan_memory(weights, o, card, &plan, err));
+    VAE_TRY(take_memory(model, &plan, o->threads, err));
     VAE_TRY(vae_decoder_load(&model->decoder, &model->x, weights, err));
     model->largest = o->largest;
+    model->largest.piece = plan.piece;
     model->largest.tile_h = plan.tile_h;
     model->largest.tile_w = plan.tile_w;
     model->weight_bytes = plan.weight_bytes;
@@ -67,13 +90,16 @@ lx_status vae_open(vae **out, const vae_options *options, lx_err *err)
 {
     lx_weights_options reading = {.progress = options->progress, .wants = lx_catalog_vae_wants};
     lx_weights *weights = NULL;
-    if (strcmp(options->device, "cpu") != 0)
-        return lx_fail(err, LX_ECONFIG, "device %s: this build (%s) decodes on the cpu only",
-                       options->device, LX2V_BACKEND);
+    int card = LX_DEVICE_CPU;
+    VAE_TRY(lx_device_find(&card, options->device ? options->device : "cpu", err));
     vae *model = calloc(1, sizeof *model);
     if (!model)
         return lx_fail(err, LX_EAGAIN, "out of memory for the decoder's record");
-    lx_status status = lx_weights_open(&weights, options->weights, &reading, err);
+    lx_status status = LX_OK;
+    if (card != LX_DEVICE_CPU)
+        status = lx_cuda_open(&model->cuda, card, NULL, err);
+    if (status == LX_OK)
+        status = lx_weights_open(&weights, options->weights, &reading, err);
     if (status == LX_OK)
         status = load(model, weights, options, err);
     lx_weights_close(&weights); /* packed by now */
@@ -89,7 +115,9 @@ void vae_destroy(vae **model)
     if (!model || !*model)
         return;
     vae_decoder_destroy(&(*model)->decoder);
+    lx_arena_destroy(&(*model)->host);
     lx_arena_destroy(&(*model)->arena);
+    lx_cuda_close(&(*model)->cuda);
     free(*model);
     *model = NULL;
 }
@@ -122,4 +150,9 @@ uint64_t vae_weight_bytes(const vae *model)
 uint64_t vae_arena_bytes(const vae *model)
 {
     return lx_arena_bytes(model->arena);
+}
+
+uint64_t vae_host_bytes(const vae *model)
+{
+    return model->host ? lx_arena_bytes(model->host) : 0;
 }

@@ -6,16 +6,18 @@
  *           lends frames chunk by chunk as they are decoded: U8 [n, 8h * 3/2, 8w], I420 in BT.709
  *           limited range, n = 4 * vae.chunk (3 fewer in the first chunk, fewer in the last), in
  *           all F = 4(T-1)+1.
- * Promise   float32 throughout; chunk size, tiling and thread count change results by at most 1e-6,
- *           the same settings give the same bits. A latent that is not finite fails the job and
- *           says where. Cancel is heard every few frames.
- * Memory    One arena, planned by a dry run for the largest clip that the limits allow. Where that
- *           is more than the budget, frames are cut into tiles that overlap by 7 latents (exact,
- *           vae.md 3.3); then each tile is decoded for the whole clip and frames are lent at the
- *           end, from one I420 copy of the clip: keeping the state of all tiles at once would take
- *           more than no tiles at all.
+ * Promise   On the CPU float32 throughout; chunk size, tiling and thread count change results by at
+ *           most 1e-6, the same settings give the same bits. On a card bf16 between layers, f32 sums;
+ *           chunk size and tiling change no bit. A latent that is not finite fails the job and says
+ *           where. Cancel is heard every few frames.
+ * Memory    One arena of the device, planned by a dry run for the largest clip that the limits
+ *           allow; on a card a small one of the host beside it. Where that is more than the
+ *           budget, frames are cut into tiles that overlap by 7 latents (exact, vae.md 3.3); then
+ *           each tile is decoded for the whole clip and frames are lent at the end, from one I420
+ *           copy of the clip: keeping the state of all tiles at once would take more than no tiles
+ *           at all.
  * Source    vae.md 1, 2, 3, 7.4
- * Tests     tests/stages/test_vae_*.c
+ * Tests     tests/stages/test_vae_*.c, tests/gpu/test_cuda_vae.c
  *
  * Treacherous details, and the test that guards each
  *   - a clip's first frame bypasses time_conv and is not in its history   test_vae_cases
@@ -33,20 +35,26 @@
 #ifndef VAE_H
 #define VAE_H
 
+#include "lx_cuda.h"
 #include "lx_stage.h"
 #include "vae_decoder.h"
 
 typedef struct vae vae; /* a loaded decoder, its arena and exec; opaque */
 
+/* What the driver itself keeps on a card for a process, beside the arena: an estimate. */
+#define VAE_CONTEXT ((uint64_t)600 << 20)
+
 typedef struct vae_options {
     const char *weights; /* file */
-    const char *device;  /* "cpu" */
-    int threads;         /* 0: one per core */
+    const char *device;  /* "cpu", "cuda:0" and the other names of lx_device.h; NULL: the CPU */
+    int threads;         /* 0: one per core; CPU only */
     vae_clip largest;    /* what memory is planned for; tile 0 x 0: chosen if the budget demands */
     bool turns;          /* also plan for `largest` with height and width exchanged */
-    bool lends;          /* memory for a job's latent, and for I420 of a clip when tiling */
-    uint64_t budget;     /* bytes; 0: half of the machine's memory, less the weights */
-    bool budget_has_weights;     /* the budget is for everything, else for all but weights */
+    bool lends;          /* memory for a job's latent, and for its frames in I420 */
+    /* Bytes. CPU, 0: half of the machine's memory. A card: of its arena, always with the weights;
+     * 0: 2.75 GiB less VAE_CONTEXT. */
+    uint64_t budget;
+    bool budget_has_weights;     /* CPU: the budget is for everything, else for all but weights */
     const lx_progress *progress; /* of loading; may be NULL */
 } vae_options;
 
@@ -64,11 +72,23 @@ lx_exec *vae_exec(vae *model);
 const vae_clip *vae_largest(const vae *model); /* with the tile that was chosen */
 const char *vae_weights_id(const vae *model);
 uint64_t vae_weight_bytes(const vae *model);
-uint64_t vae_arena_bytes(const vae *model);
+uint64_t vae_arena_bytes(const vae *model); /* of the device */
+uint64_t vae_host_bytes(const vae *model);  /* of the host beside it; 0 on the CPU */
 
-/** What a job needs beside the decoder: its latent and, tiled, the clip in I420 (else NULL). */
-lx_status vae_job_memory(lx_exec *x, const vae_clip *clip, float **latent, uint8_t **i420,
-                         lx_err *err);
+/* What a job needs beside the decoder, from both arenas. */
+typedef struct vae_room {
+    float *latent_host, *latent; /* to borrow into, and where vae_decode reads; one on the CPU */
+    uint64_t latent_bytes;
+    /* To be lent, in device memory: the clip where it is tiled, else a chunk on a card and NULL on
+     * the CPU, which writes where it lends. */
+    uint8_t *i420;
+    /* By hand on a card: a window of one frame as planes, on the device and on the host. */
+    float *planes, *planes_host;
+    uint8_t *rgb8, *rgb8_host;
+} vae_room;
+
+/** lends: for a job of the stage; else for `run`, which needs no room on the CPU. */
+lx_status vae_room_take(lx_exec *x, const vae_clip *clip, bool lends, vae_room *out, lx_err *err);
 
 /* --- the stage ------------------------------------------------------------------------------- */
 
@@ -87,14 +107,29 @@ int vae_run(int argc, char **argv);
 /* --- memory ---------------------------------------------------------------------------------- */
 
 typedef struct vae_plan {
-    uint64_t weight_bytes, total_bytes; /* of the arena */
-    int64_t tile_h, tile_w;
+    uint64_t weight_bytes, total_bytes; /* of the device's arena */
+    uint64_t host_bytes;                /* of the host's beside it */
+    int64_t piece, tile_h, tile_w;
 } vae_plan;
 
-/** Dry-run the largest clip; where it needs a tile, find the largest that fits.
- *  @retval LX_EAGAIN  nothing fits: needed and available */
-lx_status vae_plan_memory(const lx_weights *weights, const vae_options *options, vae_plan *out,
-                          lx_err *err);
+/**
+ * Dry-run the largest clip; where it needs a tile, find the cheapest that fits. No memory is taken
+ * and no card is touched.
+ *
+ * @param card  NULL: the CPU
+ *
+ * @retval LX_EAGAIN  nothing fits: needed and available
+ */
+lx_status vae_plan_memory(const lx_weights *weights, const vae_options *options,
+                          const lx_card_kind *card, vae_plan *out, lx_err *err);
+
+/** `lx2v-vae plan ...`, lx_plan.h; argv after "plan". Returns the exit code. */
+int vae_plan_main(int argc, char **argv);
+
+/** The largest clip that a config allows, and how to decode it. */
+vae_clip vae_largest_of(const lx_config *config);
+/** Bytes of the largest chunk of frames that is lent. */
+uint64_t vae_slot_bytes(const vae_clip *clip);
 
 /* Shared by this folder: pass a failure on. */
 #define VAE_TRY(call)                                                                              \

@@ -83,8 +83,10 @@ static void load_split(loader *l, const char *name, int64_t n, lx_conv *first, l
     weight.shape.dim[0] = bias.shape.dim[0] = n;
     l->status = lx_conv_load(l->x, &weight, &bias, first, l->err);
     weight.shape.dim[0] = bias.shape.dim[0] = all - n;
-    weight.data = (const unsigned char *)weight.data + bytes / (uint64_t)all * (uint64_t)n;
-    bias.data = (const unsigned char *)bias.data + (size_t)n * lx_dtype_size(bias.dtype);
+    if (weight.data && bias.data) { /* absent where only headers were read */
+        weight.data = (const unsigned char *)weight.data + bytes / (uint64_t)all * (uint64_t)n;
+        bias.data = (const unsigned char *)bias.data + (size_t)n * lx_dtype_size(bias.dtype);
+    }
     if (l->status == LX_OK)
         l->status = lx_conv_load(l->x, &weight, &bias, others, l->err);
 }
@@ -304,6 +306,9 @@ static lx_status check_clip(const vae_clip *c, lx_err *err)
                        "latent of %" PRId64 " frames of %" PRId64 "x%" PRId64
                        ": sides of 1 to %d and 1 to %d frames are decoded",
                        c->frames, c->height, c->width, LX_LIMIT_SIDE, LX_LIMIT_FRAMES);
+    if (c->piece < 0 || c->piece > 4)
+        return lx_fail(err, LX_EJOB, "pieces of %" PRId64 " frames: 1, 2 and 4 are possible",
+                       c->piece);
     if (c->chunk < 1 || c->tile_h < 0 || c->tile_w < 0 || (c->tile_h > 0) != (c->tile_w > 0))
         return lx_fail(err, LX_EJOB,
                        "chunk of %" PRId64 " latent frames, tile of %" PRId64 "x%" PRId64
@@ -327,6 +332,7 @@ lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, con
                      .sink = sink,
                      .shows_layers = sink && sink->layer,
                      .latent_frames = clip->frames,
+                     .piece = clip->piece ? clip->piece : 4,
                      .place = {.out_frames = vae_frame_count(clip->frames),
                                .out_height = clip->height * LX_VAE_STRIDE,
                                .out_width = clip->width * LX_VAE_STRIDE},

@@ -10,6 +10,7 @@
  * Memory    All from the exec's arena: weights for ever, the rest until vae_decode returns. Stages
  *           1, 2, 3 (2, 4, 8 times the latent's size) work on 4, 2 and 1 frames at a time, which
  *           need equal memory; so chunk size hardly matters and a smaller clip never needs more.
+ *           vae_clip.piece makes that 2, 1, 1 or 1, 1, 1 where memory is short.
  * Threads   One decoder, one thread at a time.
  * Tests     tests/stages/test_vae_*.c
  */
@@ -30,6 +31,7 @@ typedef struct vae_decoder vae_decoder;
 typedef struct vae_clip {
     int64_t frames, height, width;
     int64_t chunk;          /* latent frames per chunk */
+    int64_t piece;          /* frames at a time at twice the latent's size: 4, 2, 1; 0: 4 */
     int64_t tile_h, tile_w; /* 0 x 0: no tiling, frames leave while later ones are decoded.
                                Else: everything up to decoder.upsamples.2 at once for the whole
                                clip, then the rest tile by tile, each tile for the whole clip */

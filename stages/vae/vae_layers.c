@@ -11,9 +11,13 @@
 #include "lx_copy.h"
 #include "vae_model.h"
 
-/* Frames at a time in each stage: equal memory, as a stage has 4 times the pixels of the one before
- * and half its channels. Stage 0 goes by chunks. */
-static const int64_t piece_frames[VAE_STAGES] = {0, 4, 2, 1};
+/* Frames at a time in a stage: equal memory, as a stage has 4 times the pixels of the one before and
+ * half its channels. Stage 0 goes by chunks. */
+static int64_t piece_frames(const vae_pass *p, int stage)
+{
+    int64_t n = p->piece >> (stage - 1);
+    return n < 1 ? 1 : n;
+}
 
 /* Latent means and deviations of Wan2.1, channels 0..15 (vae.md 1). */
 static const float latent_mean[LX_LATENT_CHANNELS] = {
@@ -297,7 +301,7 @@ lx_status vae_upsample(vae_pass *p, vae_up_state *state, int stage, lx_image *in
         if (status == LX_OK)
             status = time_upsample(p, up, state->time[stage], is_first, in, &all, err);
     }
-    int64_t step = piece_frames[stage + 1];
+    int64_t step = piece_frames(p, stage + 1);
     for (int64_t at = 0; at < all.frames && status == LX_OK; at += step) {
         int64_t n = all.frames - at < step ? all.frames - at : step;
         lx_image low = vae_frames_of(&all, at, n), high;

@@ -36,10 +36,13 @@ int main(int argc, char **argv)
     }
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
         puts("lx2v-vae: latent to frames; lx2v-launch starts it. By hand: lx2v-vae run --help\n"
-             "usage: lx2v-vae --config FILE [--replica N] --handover FD | run ... | --version");
+             "usage: lx2v-vae --config FILE [--replica N] --handover FD | run ... | plan ... | "
+             "--version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))
         return vae_run(argc - 2, argv + 2);
+    if (argc > 1 && !strcmp(argv[1], "plan"))
+        return vae_plan_main(argc - 2, argv + 2);
     return serve(argc, argv);
 }

@@ -79,6 +79,7 @@ typedef struct vae_pass {
     const vae_sink *sink; /* or NULL */
     bool shows_layers;
     int64_t latent_frames;
+    int64_t piece;                     /* frames at a time in stage 1 */
     int64_t chunk_first, chunk_frames; /* output frames of the chunk being decoded */
     lx_colour_args place;              /* where this tile's frames go */
     const lx_progress *progress;

@@ -1,7 +1,12 @@
 /*
  * vae_plan.c - how much memory a clip takes, and the tile that makes it fit
  * SPDX-License-Identifier: Apache-2.0
+ *
+ * Choice    Whole frames if they fit; on a card in pieces of 2, 1, 1 frames, then 1, 1, 1 (which
+ *           leave multiprocessors idle, but less than a halo costs); then grids of tiles in the
+ *           order of how many pixels they decode, halos counted.
  */
+#include <inttypes.h>
 #include <unistd.h>
 
 #include "lx_process.h"
@@ -10,66 +15,128 @@
 /* Less than this is nearly all halo: 7 latents on each side of it. */
 enum { TILE_MIN = 8 };
 
-lx_status vae_job_memory(lx_exec *x, const vae_clip *clip, float **latent, uint8_t **i420,
-                         lx_err *err)
+#define CARD_BUDGET (((uint64_t)11 << 28) - VAE_CONTEXT) /* 2.75 GiB for the process */
+
+static lx_status take_u8(lx_arena *arena, const lx_shape *shape, uint8_t **out, lx_err *err)
 {
     uint64_t elements, bytes;
     void *memory = NULL;
-    lx_shape shape = LX_SHAPE(LX_LATENT_CHANNELS, clip->frames, clip->height, clip->width);
-    VAE_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &elements, &bytes, err));
-    VAE_TRY(lx_arena_take_f32(x->arena, elements, latent, err));
-    if (clip->tile_h) {
-        shape = LX_SHAPE(vae_frame_count(clip->frames), clip->height * LX_VAE_STRIDE * 3 / 2,
-                         clip->width * LX_VAE_STRIDE);
-        VAE_TRY(lx_shape_bytes(&shape, LX_DTYPE_U8, &elements, &bytes, err));
-        VAE_TRY(lx_arena_take(x->arena, (size_t)bytes, &memory, err));
-    }
-    *i420 = memory;
+    VAE_TRY(lx_shape_bytes(shape, LX_DTYPE_U8, &elements, &bytes, err));
+    VAE_TRY(lx_arena_take(arena, (size_t)bytes, &memory, err));
+    *out = memory;
     return LX_OK;
 }
 
-static lx_status dry_decode(const lx_weights *weights, const vae_options *o, const vae_clip *clip,
-                            lx_arena *arena, vae_plan *out, lx_err *err)
+/* I420 of the clip or of a chunk, as vae_room says. */
+static lx_status take_i420(lx_exec *x, const vae_clip *clip, uint8_t **out, lx_err *err)
 {
-    lx_exec x;
+    int64_t chunk = clip->chunk < clip->frames ? clip->chunk : clip->frames;
+    int64_t frames = clip->tile_h ? vae_frame_count(clip->frames) : chunk * LX_VAE_STRIDE_TIME;
+    lx_shape shape =
+        LX_SHAPE(frames, clip->height * LX_VAE_STRIDE * 3 / 2, clip->width * LX_VAE_STRIDE);
+    *out = NULL;
+    return clip->tile_h || !lx_exec_is_host(x) ? take_u8(x->arena, &shape, out, err) : LX_OK;
+}
+
+/* One frame of a tile, or of all, in both kinds of planes and in both memories. */
+static lx_status take_planes(lx_exec *x, const vae_clip *clip, vae_room *out, lx_err *err)
+{
+    int64_t h = clip->tile_h && clip->tile_h < clip->height ? clip->tile_h : clip->height;
+    int64_t w = clip->tile_w && clip->tile_w < clip->width ? clip->tile_w : clip->width;
+    lx_shape shape = LX_SHAPE(3, h * LX_VAE_STRIDE, w * LX_VAE_STRIDE);
+    uint64_t elements, bytes;
+    VAE_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &elements, &bytes, err));
+    VAE_TRY(lx_arena_take_f32(x->arena, elements, &out->planes, err));
+    VAE_TRY(lx_arena_take_f32(x->host, elements, &out->planes_host, err));
+    VAE_TRY(take_u8(x->arena, &shape, &out->rgb8, err));
+    return take_u8(x->host, &shape, &out->rgb8_host, err);
+}
+
+lx_status vae_room_take(lx_exec *x, const vae_clip *clip, bool lends, vae_room *out, lx_err *err)
+{
+    uint64_t elements;
+    vae_room room = {0};
+    lx_shape shape = LX_SHAPE(LX_LATENT_CHANNELS, clip->frames, clip->height, clip->width);
+    VAE_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &elements, &room.latent_bytes, err));
+    if (lends || !lx_exec_is_host(x))
+        VAE_TRY(lx_arena_take_f32(x->arena, elements, &room.latent, err));
+    room.latent_host = room.latent;
+    if (lends && !lx_exec_is_host(x))
+        VAE_TRY(lx_arena_take_f32(x->host, elements, &room.latent_host, err));
+    if (lends)
+        VAE_TRY(take_i420(x, clip, &room.i420, err));
+    else if (!lx_exec_is_host(x))
+        VAE_TRY(take_planes(x, clip, &room, err));
+    *out = room;
+    return LX_OK;
+}
+
+/* --- measuring ------------------------------------------------------------------------------- */
+
+static lx_status dry_decode(const lx_weights *weights, const vae_options *o, const vae_clip *clip,
+                            lx_exec *x, vae_plan *out, lx_err *err)
+{
     vae_decoder *decoder = NULL;
-    float *latent = NULL;
-    uint8_t *i420;
-    VAE_TRY(lx_exec_open_cpu(&x, arena, o->threads, err));
-    lx_status status = vae_decoder_load(&decoder, &x, weights, err);
-    out->weight_bytes = lx_arena_mark(arena);
-    if (status == LX_OK && o->lends)
-        status = vae_job_memory(&x, clip, &latent, &i420, err);
+    vae_room room = {0};
+    float nothing = 0;
+    lx_status status = vae_decoder_load(&decoder, x, weights, err);
+    out->weight_bytes = lx_arena_mark(x->arena);
     if (status == LX_OK)
-        status = vae_decode(decoder, &x, clip, latent, NULL, NULL, err);
-    out->total_bytes = lx_arena_peak(arena);
-    out->tile_h = clip->tile_h;
-    out->tile_w = clip->tile_w;
+        status = vae_room_take(x, clip, o->lends, &room, err);
+    if (status == LX_OK)
+        status =
+            vae_decode(decoder, x, clip, room.latent ? room.latent : &nothing, NULL, NULL, err);
+    out->total_bytes = lx_arena_peak(x->arena);
+    if (!lx_exec_is_host(x)) {
+        out->host_bytes = lx_arena_peak(x->host);
+        out->total_bytes += o->lends ? 0 : LX_IMAGE_SLICE; /* to look at layers and frames */
+    }
     vae_decoder_destroy(&decoder);
     return status;
 }
 
+static lx_status measure_clip(const lx_weights *weights, const vae_options *o,
+                              const lx_card_kind *card, const vae_clip *clip, vae_plan *out,
+                              lx_err *err)
+{
+    lx_arena *arena = NULL, *host = NULL;
+    lx_exec x = {0};
+    vae_plan plan = {.piece = clip->piece, .tile_h = clip->tile_h, .tile_w = clip->tile_w};
+    lx_status status = lx_arena_create_dry(&arena, err);
+    if (status == LX_OK && card)
+        status = lx_arena_create_dry(&host, err);
+    if (status == LX_OK)
+        status = card ? lx_exec_plan_cuda(&x, card, arena, host, err)
+                      : lx_exec_open_cpu(&x, arena, o->threads, err);
+    if (status == LX_OK)
+        status = dry_decode(weights, o, clip, &x, &plan, err);
+    if (card)
+        lx_exec_plan_done(&x);
+    lx_arena_destroy(&host);
+    lx_arena_destroy(&arena);
+    if (status == LX_OK)
+        *out = plan;
+    return status;
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Dry-run one way to decode; *out is only written on success. */
-static lx_status measure(const lx_weights *weights, const vae_options *o, const vae_clip *clip,
-                         vae_plan *out, lx_err *err)
+static lx_status measure(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
+                         const vae_clip *clip, vae_plan *out, lx_err *err)
 {
     vae_plan plan, turned = {0};
-    lx_arena *arena = NULL;
-    VAE_TRY(lx_arena_create_dry(&arena, err));
-    lx_status status = dry_decode(weights, o, clip, arena, &plan, err);
-    lx_arena_destroy(&arena);
-    if (status == LX_OK && o->turns && clip->height != clip->width) {
-        vae_clip other = *clip;
-        other.height = clip->width;
-        other.width = clip->height;
-        VAE_TRY(lx_arena_create_dry(&arena, err));
-        status = dry_decode(weights, o, &other, arena, &turned, err);
-        lx_arena_destroy(&arena);
-    }
-    if (status != LX_OK)
-        return status;
-    if (turned.total_bytes > plan.total_bytes)
-        plan.total_bytes = turned.total_bytes;
+    vae_clip other = *clip;
+    VAE_TRY(measure_clip(weights, o, card, clip, &plan, err));
+    other.height = clip->width;
+    other.width = clip->height;
+    if (o->turns && clip->height != clip->width)
+        VAE_TRY(measure_clip(weights, o, card, &other, &turned, err));
+    plan.total_bytes = larger(plan.total_bytes, turned.total_bytes);
+    plan.host_bytes = larger(plan.host_bytes, turned.host_bytes);
     *out = plan;
     return LX_OK;
 }
@@ -81,51 +148,100 @@ static uint64_t half_of_memory(void)
     return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 2 : UINT64_MAX;
 }
 
-static uint64_t needed(const vae_options *o, const vae_plan *plan)
+static uint64_t budget_of(const vae_options *o, const lx_card_kind *card)
 {
-    bool counts_weights = o->budget_has_weights || !o->budget;
+    return o->budget ? o->budget : card ? CARD_BUDGET : half_of_memory();
+}
+
+static uint64_t needed(const vae_options *o, const lx_card_kind *card, const vae_plan *plan)
+{
+    bool counts_weights = card || o->budget_has_weights || !o->budget;
     return plan->total_bytes - (counts_weights ? 0 : plan->weight_bytes);
 }
 
-/* Halve the longer side; false if nothing is left to halve. */
-static bool smaller_tile(vae_clip *clip)
+/* --- choosing -------------------------------------------------------------------------------- */
+
+typedef struct grid {
+    int64_t tile_h, tile_w; /* 0 x 0: no tiles */
+    int64_t cost;           /* latents decoded, halos counted */
+    int64_t area;           /* of the largest tile with its halo */
+} grid;
+
+/* A side in n tiles: the tile's size; how many latents are decoded along it in all, and at most. */
+static int64_t cut(int64_t side, int64_t n, int64_t *all, int64_t *most)
 {
-    int64_t h = clip->tile_h ? clip->tile_h : clip->height;
-    int64_t w = clip->tile_w ? clip->tile_w : clip->width;
-    if (h <= TILE_MIN && w <= TILE_MIN)
-        return false;
-    if (w >= h)
-        w = (w + 1) / 2;
-    else
-        h = (h + 1) / 2;
-    clip->tile_h = h;
-    clip->tile_w = w;
-    return true;
+    int64_t tile = (side + n - 1) / n;
+    *all = *most = 0;
+    for (int64_t at = 0; at < side; at += tile) {
+        int64_t from = at > VAE_HALO ? at - VAE_HALO : 0;
+        int64_t to = at + tile + VAE_HALO < side ? at + tile + VAE_HALO : side;
+        *all += to - from;
+        *most = to - from > *most ? to - from : *most;
+    }
+    return tile;
 }
 
-lx_status vae_plan_memory(const lx_weights *weights, const vae_options *o, vae_plan *out,
-                          lx_err *err)
+/* The cheapest grid of tiles smaller than `area`; false if there is none. */
+static bool next_grid(const vae_clip *clip, int64_t area, grid *out)
+{
+    bool is_found = false;
+    for (int64_t rows = 1; rows <= (clip->height - 1) / TILE_MIN + 1; rows++)
+        for (int64_t columns = 1; columns <= (clip->width - 1) / TILE_MIN + 1; columns++) {
+            int64_t all_h, most_h, all_w, most_w;
+            grid g = {.tile_h = cut(clip->height, rows, &all_h, &most_h),
+                      .tile_w = cut(clip->width, columns, &all_w, &most_w)};
+            g.cost = all_h * all_w;
+            g.area = most_h * most_w;
+            if (rows * columns > 1 && g.area < area && (!is_found || g.cost < out->cost)) {
+                *out = g;
+                is_found = true;
+            }
+        }
+    return is_found;
+}
+
+/* The first way to decode that fits, in the order of cost; else *plan is the last that was tried. */
+static lx_status choose(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
+                        vae_plan *plan, lx_err *err)
 {
     vae_clip clip = o->largest;
-    vae_plan plan;
     bool may_choose = clip.tile_h == 0;
-    uint64_t budget = o->budget ? o->budget : half_of_memory();
-    VAE_TRY(measure(weights, o, &clip, &plan, err));
-    while (needed(o, &plan) > budget && may_choose && smaller_tile(&clip))
-        VAE_TRY(measure(weights, o, &clip, &plan, err));
+    uint64_t budget = budget_of(o, card);
+    grid g = {.tile_h = clip.tile_h, .tile_w = clip.tile_w, .area = clip.height * clip.width + 1};
+    do {
+        clip.tile_h = g.tile_h;
+        clip.tile_w = g.tile_w;
+        clip.piece = card && !o->largest.piece ? 2 : o->largest.piece;
+        VAE_TRY(measure(weights, o, card, &clip, plan, err));
+        if (needed(o, card, plan) > budget && card && !o->largest.piece) {
+            clip.piece = 1;
+            VAE_TRY(measure(weights, o, card, &clip, plan, err));
+        }
+    } while (needed(o, card, plan) > budget && may_choose && next_grid(&clip, g.area, &g));
+    return LX_OK;
+}
+
+lx_status vae_plan_memory(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
+                          vae_plan *out, lx_err *err)
+{
+    const vae_clip *clip = &o->largest;
+    vae_plan plan = {0};
+    uint64_t budget = budget_of(o, card);
     char all[24], fixed[24], allowed[24];
-    if (needed(o, &plan) > budget)
-        return lx_fail(
-            err, LX_EAGAIN,
-            "decoding %lld frames of %lldx%lld does not fit: %s%s are needed (%s of weights in "
-            "all), %s are allowed%s",
-            (long long)vae_frame_count(clip.frames), (long long)(clip.width * LX_VAE_STRIDE),
-            (long long)(clip.height * LX_VAE_STRIDE),
-            may_choose ? "even in the smallest tiles " : "with tiles as asked ",
-            lx_bytes_text(needed(o, &plan), all, sizeof all),
-            lx_bytes_text(plan.weight_bytes, fixed, sizeof fixed),
-            lx_bytes_text(budget, allowed, sizeof allowed),
-            o->budget ? "" : " (half of this machine's memory)");
+    VAE_TRY(choose(weights, o, card, &plan, err));
+    if (needed(o, card, &plan) > budget)
+        return lx_fail(err, LX_EAGAIN,
+                       "decoding %" PRId64 " frames of %" PRId64 "x%" PRId64
+                       " does not fit: %s%s are needed (%s of weights in all), %s are allowed%s",
+                       vae_frame_count(clip->frames), clip->width * LX_VAE_STRIDE,
+                       clip->height * LX_VAE_STRIDE,
+                       clip->tile_h ? "with tiles as asked " : "even in the smallest tiles ",
+                       lx_bytes_text(needed(o, card, &plan), all, sizeof all),
+                       lx_bytes_text(plan.weight_bytes, fixed, sizeof fixed),
+                       lx_bytes_text(budget, allowed, sizeof allowed),
+                       o->budget ? ""
+                       : card    ? " (2.75 GiB with the driver's own)"
+                                 : " (half of this machine's memory)");
     *out = plan;
     return LX_OK;
 }

@@ -8,15 +8,19 @@
 #include <string.h>
 
 #include "lx_bus.h"
+#include "lx_copy.h"
+#include "lx_device.h"
 #include "lx_log.h"
 #include "lx_run.h"
 #include "vae.h"
+#include "vae_model.h"
 
 /* A run and what it owns. */
 typedef struct job_by_hand {
     lx_run run;
     vae_clip clip;
     vae *model;
+    vae_room room;
     float *latent; /* malloc'd */
     float *frames; /* in run's list of outputs, as rgb8 */
     uint8_t *rgb8;
@@ -127,6 +131,8 @@ static lx_status load(job_by_hand *j, lx_err *err)
                            .budget = j->run.vram_bytes,
                            .budget_has_weights = true,
                            .progress = &j->run.progress};
+    if (options.device && lx_device_is_card(options.device) && options.budget) /* of the process */
+        options.budget = options.budget > VAE_CONTEXT ? options.budget - VAE_CONTEXT : 1;
     VAE_TRY(vae_open(&j->model, &options, err));
     j->clip = *vae_largest(j->model);
     j->run.load_s = lx_now_s() - from;
@@ -145,12 +151,44 @@ static lx_status reserve_outputs(job_by_hand *j, lx_err *err)
     return LX_OK;
 }
 
+/* Frame t of a window from a card: as dense planes there, then row by row to its place here. */
+static lx_status take_window(job_by_hand *j, const lx_colour_args *all, int64_t t, lx_err *err)
+{
+    lx_exec *x = vae_exec(j->model);
+    const vae_room *room = &j->room;
+    lx_image in = vae_frames_of(all->in, t, 1);
+    lx_colour_args one = *all;
+    size_t n = (size_t)(3 * all->height * all->width), row = (size_t)all->width;
+    one.in = &in;
+    one.out_frame = one.out_y = one.out_x = 0;
+    one.out_frames = 1;
+    one.out_height = all->height;
+    one.out_width = all->width;
+    VAE_TRY(lx_colour_planes(x, &one, room->planes, err));
+    VAE_TRY(lx_colour_rgb8(x, &one, room->rgb8, err));
+    VAE_TRY(lx_download(x, room->planes_host, room->planes, n * sizeof(float), err));
+    VAE_TRY(lx_download(x, room->rgb8_host, room->rgb8, n, err));
+    for (int64_t i = 0; i < 3 * all->height; i++) {
+        int64_t frame = i / all->height * all->out_frames + all->out_frame + t;
+        int64_t y = frame * all->out_height + all->out_y + i % all->height;
+        size_t to = (size_t)(y * all->out_width + all->out_x), from = (size_t)i * row;
+        memcpy(j->frames + to, room->planes_host + from, row * sizeof(float));
+        memcpy(j->rgb8 + to, room->rgb8_host + from, row);
+    }
+    return LX_OK;
+}
+
 static lx_status take_frames(void *self, const vae_frames *frames, lx_err *err)
 {
     job_by_hand *j = self;
     lx_exec *x = vae_exec(j->model);
-    VAE_TRY(lx_colour_planes(x, &frames->place, j->frames, err));
-    return lx_colour_rgb8(x, &frames->place, j->rgb8, err);
+    const lx_colour_args *place = &frames->place;
+    for (int64_t t = 0; t < place->in->frames && !lx_exec_is_host(x); t++)
+        VAE_TRY(take_window(j, place, t, err));
+    if (!lx_exec_is_host(x))
+        return LX_OK;
+    VAE_TRY(lx_colour_planes(x, place, j->frames, err));
+    return lx_colour_rgb8(x, place, j->rgb8, err);
 }
 
 static float *dumped(lx_run *run, const char *name)
@@ -195,8 +233,13 @@ static lx_status run_all(job_by_hand *j, int argc, char **argv, lx_err *err)
     VAE_TRY(vae_latent_check(j->latent, &j->clip, err));
     VAE_TRY(reserve_outputs(j, err));
     vae_sink sink = {.frames = take_frames, .layer = j->run.n_dumps ? take_layer : NULL, .self = j};
-    VAE_TRY(vae_decode(vae_decoder_of(j->model), vae_exec(j->model), &j->clip, j->latent, &sink,
-                       &j->run.progress, err));
+    lx_exec *x = vae_exec(j->model);
+    VAE_TRY(vae_room_take(x, &j->clip, false, &j->room, err));
+    if (!lx_exec_is_host(x))
+        VAE_TRY(lx_upload(x, j->room.latent, j->latent, j->room.latent_bytes, err));
+    VAE_TRY(vae_decode(vae_decoder_of(j->model), x, &j->clip,
+                       lx_exec_is_host(x) ? j->latent : j->room.latent, &sink, &j->run.progress,
+                       err));
     return lx_run_finish(&j->run, "vae", err);
 }
 

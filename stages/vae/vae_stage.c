@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lx_copy.h"
+#include "lx_device.h"
 #include "lx_log.h"
 #include "vae.h"
 #include "weights/lx_model_dir.h"
@@ -16,7 +18,7 @@ struct vae_stage {
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
 
-static vae_clip largest_clip(const lx_config *config)
+vae_clip vae_largest_of(const lx_config *config)
 {
     lx_job job = {.width = config->limits.width,
                   .height = config->limits.height,
@@ -27,8 +29,8 @@ static vae_clip largest_clip(const lx_config *config)
     return clip;
 }
 
-/* Bytes of the largest chunk: 4 frames per latent, no more than there are. */
-static uint64_t slot_bytes(const vae_clip *clip)
+/* 4 frames per latent, no more than there are. */
+uint64_t vae_slot_bytes(const vae_clip *clip)
 {
     int64_t frames = vae_frame_count(clip->frames), chunk = clip->chunk * LX_VAE_STRIDE_TIME;
     int64_t pixels = clip->height * clip->width * LX_VAE_STRIDE * LX_VAE_STRIDE;
@@ -44,11 +46,12 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
     vae_options options = {.weights = paths.vae,
                            .device = lx_stage_replica(stage)->device,
                            .threads = lx_stage_replica(stage)->threads,
-                           .largest = largest_clip(config),
+                           .largest = vae_largest_of(config),
                            .turns = true,
                            .lends = true,
-                           .budget = config->memory.ram,
                            .progress = s->progress};
+    if (!lx_device_is_card(options.device))
+        options.budget = config->memory.ram;
     if (vae_open(&s->model, &options, err) != LX_OK) {
         if (!err || err->status != LX_EAGAIN)
             return lx_wrap(err, "stages.vae");
@@ -57,10 +60,10 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
                             "config.yaml say how much it may need)");
     }
     const vae_clip *clip = vae_largest(s->model);
-    VAE_TRY(lx_stage_lends(stage, config->links.depth, slot_bytes(clip), err));
-    LX_I("%s width=%" PRId64 " chunk=%" PRId64 " tile=%" PRId64 "x%" PRId64,
+    VAE_TRY(lx_stage_lends(stage, config->links.depth, vae_slot_bytes(clip), err));
+    LX_I("%s width=%" PRId64 " chunk=%" PRId64 " piece=%" PRId64 " tile=%" PRId64 "x%" PRId64,
          lx_exec_describe(vae_exec(s->model)), vae_decoder_dims(vae_decoder_of(s->model))->width[0],
-         clip->chunk, clip->tile_h, clip->tile_w);
+         clip->chunk, clip->piece, clip->tile_h, clip->tile_w);
     return LX_OK;
 }
 
@@ -97,7 +100,8 @@ const vae *vae_stage_model(const vae_stage *stage)
 typedef struct lending {
     lx_stage_job *job;
     lx_exec *x;
-    uint8_t *i420;  /* the clip, when tiles make it; else NULL */
+    bool is_tiled; /* room->i420 has the clip */
+    vae_room room;
     lx_tensor slot; /* the chunk being filled */
     int64_t n_lent; /* frames handed on so far */
 } lending;
@@ -114,21 +118,31 @@ static lx_status publish_chunk(lending *l, int64_t frames, int64_t of, lx_err *e
     return lx_stage_publish(l->job, l->n_lent == of, err);
 }
 
-/* Whole frames go straight into the slot, tiles into the clip. */
-static lx_status take_frames(void *self, const vae_frames *frames, lx_err *err)
+/* Whole frames of a chunk: on the CPU straight into the slot, on a card into a chunk of its own. */
+static lx_status take_whole(lending *l, const vae_frames *frames, lx_err *err)
 {
-    lending *l = self;
     lx_colour_args args = frames->place;
-    if (l->i420 && (args.height < args.out_height || args.width < args.out_width))
-        return lx_colour_i420(l->x, &args, l->i420, err);
     int64_t of = args.out_frames, end = frames->chunk_first + frames->chunk_frames;
-    bool ends_chunk = args.out_frame + args.in->frames == end;
+    bool is_host = lx_exec_is_host(l->x), ends_chunk = args.out_frame + args.in->frames == end;
     if (args.out_frame == frames->chunk_first)
         VAE_TRY(lend_chunk(l, &args, frames->chunk_frames, err));
     args.out_frame -= frames->chunk_first;
     args.out_frames = frames->chunk_frames;
-    VAE_TRY(lx_colour_i420(l->x, &args, l->slot.data, err));
+    VAE_TRY(lx_colour_i420(l->x, &args, is_host ? l->slot.data : l->room.i420, err));
+    if (ends_chunk && !is_host)
+        VAE_TRY(lx_download(l->x, l->slot.data, l->room.i420,
+                            (size_t)(args.out_frames * args.out_height * args.out_width * 3 / 2),
+                            err));
     return ends_chunk ? publish_chunk(l, frames->chunk_frames, of, err) : LX_OK;
+}
+
+static lx_status take_frames(void *self, const vae_frames *frames, lx_err *err)
+{
+    lending *l = self;
+    const lx_colour_args *args = &frames->place;
+    bool is_part = args->height < args->out_height || args->width < args->out_width;
+    return l->is_tiled && is_part ? lx_colour_i420(l->x, args, l->room.i420, err)
+                                  : take_whole(l, frames, err);
 }
 
 /* The clip that tiles made, in the same chunks as without tiles. */
@@ -142,7 +156,8 @@ static lx_status lend_clip(lending *l, const vae_clip *clip, lx_err *err)
         int64_t until = t + clip->chunk < clip->frames ? t + clip->chunk : clip->frames;
         int64_t frames = vae_frame_count(until) - l->n_lent;
         VAE_TRY(lend_chunk(l, &size, frames, err));
-        memcpy(l->slot.data, l->i420 + (size_t)l->n_lent * frame, (size_t)frames * frame);
+        VAE_TRY(lx_download(l->x, l->slot.data, l->room.i420 + (size_t)l->n_lent * frame,
+                            (size_t)frames * frame, err));
         VAE_TRY(publish_chunk(l, frames, of, err));
     }
     return LX_OK;
@@ -172,24 +187,34 @@ static lx_status read_clip(const vae_stage *s, lx_stage_job *job, vae_clip *clip
 static lx_status work(vae_stage *s, lx_stage_job *job, lx_err *err)
 {
     vae_clip clip;
-    float *latent;
     lending l = {.job = job, .x = vae_exec(s->model)};
     vae_sink sink = {.frames = take_frames, .self = &l};
+    vae_room *room = &l.room;
     VAE_TRY(read_clip(s, job, &clip, err));
-    VAE_TRY(vae_job_memory(l.x, &clip, &latent, &l.i420, err));
-    uint64_t n = (uint64_t)(LX_LATENT_CHANNELS * clip.frames * clip.height * clip.width);
-    VAE_TRY(lx_stage_borrow(job, latent, n * sizeof *latent, err));
-    VAE_TRY(vae_latent_check(latent, &clip, err));
-    VAE_TRY(vae_decode(vae_decoder_of(s->model), l.x, &clip, latent, &sink, s->progress, err));
+    VAE_TRY(vae_room_take(l.x, &clip, true, room, err));
+    l.is_tiled = clip.tile_h > 0;
+    VAE_TRY(lx_stage_borrow(job, room->latent_host, room->latent_bytes, err));
+    VAE_TRY(vae_latent_check(room->latent_host, &clip, err));
+    VAE_TRY(lx_upload(l.x, room->latent, room->latent_host, room->latent_bytes, err));
+    VAE_TRY(
+        vae_decode(vae_decoder_of(s->model), l.x, &clip, room->latent, &sink, s->progress, err));
     return l.n_lent == 0 ? lend_clip(&l, &clip, err) : LX_OK;
+}
+
+/* Memory of the host beside the card's; on the CPU they are one. */
+static size_t host_mark(const lx_exec *x)
+{
+    return x->host == x->arena ? 0 : lx_arena_mark(x->host);
 }
 
 lx_status vae_on_job(void *self, lx_stage_job *job, lx_err *err)
 {
     vae_stage *s = self;
-    lx_arena *arena = vae_exec(s->model)->arena;
-    size_t mark = lx_arena_mark(arena);
+    lx_exec *x = vae_exec(s->model);
+    size_t mark = lx_arena_mark(x->arena), host = host_mark(x);
     lx_status status = work(s, job, err);
-    lx_arena_reset(arena, mark);
+    lx_arena_reset(x->arena, mark);
+    if (x->host != x->arena)
+        lx_arena_reset(x->host, host);
     return status;
 }

@@ -163,7 +163,7 @@ static void test_vae_run_refuses(void **state)
                                            {"--chunk", "x"},
                                            {"--tile", "4"},
                                            {"--tile", "0x4"},
-                                           {"--device", "cuda:0"},
+                                           {"--device", "tpu:0"},
                                            {"--tiles", "4x4"},
                                            {"--weights", GOLDEN "config.json"},
                                            {"--weights", GOLDEN "distill_model.safetensors"}};

@@ -271,9 +271,10 @@ static void test_vae_refuses_bad_clips(void **state)
 {
     (void)state;
     vae *model = fixture_open(WEIGHTS, whole, 0);
-    const vae_clip bad[] = {{0, 1, 1, 1, 0, 0},      {1, 0, 1, 1, 0, 0}, {1, 1, -1, 1, 0, 0},
-                            {1, 1, 1, 0, 0, 0},      {1, 1, 1, 1, 0, 4}, {1, 1, 1, 1, -1, -1},
-                            {1, 1 << 20, 1, 1, 0, 0}};
+    const vae_clip bad[] = {{0, 1, 1, 1, 0, 0, 0},  {1, 0, 1, 1, 0, 0, 0},
+                            {1, 1, -1, 1, 0, 0, 0}, {1, 1, 1, 0, 0, 0, 0},
+                            {1, 1, 1, 1, 0, 0, 4},  {1, 1, 1, 1, 0, -1, -1},
+                            {1, 1, 1, 1, 5, 0, 0},  {1, 1 << 20, 1, 1, 0, 0, 0}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(
             vae_decode(vae_decoder_of(model), vae_exec(model), &bad[i], latent, NULL, NULL, NULL),

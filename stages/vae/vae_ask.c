@@ -1,0 +1,150 @@
+/*
+ * vae_ask.c - `lx2v-vae plan`: what this replica needs, from headers and dry runs
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lx_log.h"
+#include "lx_plan.h"
+#include "lx_process.h"
+#include "vae.h"
+#include "weights/lx_model_dir.h"
+
+#define NO_LIMIT ((uint64_t)1 << 60)
+
+static void say_how(const vae_plan *plan, const lx_card_kind *card, char *text, size_t bytes)
+{
+    char frames[48] = "whole frames";
+    if (plan->tile_h)
+        snprintf(frames, sizeof frames, "tiles of %" PRId64 "x%" PRId64 " latents", plan->tile_h,
+                 plan->tile_w);
+    if (card)
+        snprintf(text, bytes, "%s, pieces of %" PRId64, frames, plan->piece);
+    else
+        snprintf(text, bytes, "%s", frames);
+}
+
+static uint64_t device_bytes(const vae_plan *plan)
+{
+    return plan->total_bytes + VAE_CONTEXT;
+}
+
+static void fill_need(lx_plan_need *need, const vae_plan *plan, const lx_card_kind *card)
+{
+    say_how(plan, card, need->how, sizeof need->how);
+    need->weights = plan->weight_bytes;
+    need->activations = plan->total_bytes - plan->weight_bytes;
+    need->context = card ? VAE_CONTEXT : 0;
+    need->device = card ? device_bytes(plan) : 0;
+    need->host = card ? plan->host_bytes : plan->total_bytes;
+}
+
+/* Another way, under another budget of the arena. */
+static void add_choice(lx_plan_need *need, const lx_weights *weights, const vae_options *o,
+                       const lx_card_kind *card, uint64_t budget)
+{
+    vae_options other = *o;
+    vae_plan plan;
+    lx_err err = {0};
+    other.budget = budget;
+    if (need->n_choices == LX_PLAN_CHOICES ||
+        vae_plan_memory(weights, &other, card, &plan, &err) != LX_OK)
+        return;
+    lx_plan_choice *c = &need->choice[need->n_choices++];
+    say_how(&plan, card, c->what, sizeof c->what);
+    c->device = device_bytes(&plan);
+    c->host = plan.host_bytes;
+    c->fits = !o->budget || plan.total_bytes <= o->budget;
+}
+
+/* The smallest tiles there are: what the decoder needs at least. */
+static lx_status least_of(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
+                          vae_plan *out, lx_err *err)
+{
+    vae_options small = *o;
+    small.budget = NO_LIMIT;
+    if (!small.largest.tile_h)
+        small.largest.tile_h = small.largest.tile_w = 8;
+    small.largest.piece = card ? 1 : 0;
+    return vae_plan_memory(weights, &small, card, out, err);
+}
+
+static lx_status answer_card(lx_plan_need *need, const lx_weights *weights, vae_options *o,
+                             const lx_plan_question *q, lx_err *err)
+{
+    lx_card_kind card = {.index = -1,
+                         .major = q->kind.major,
+                         .minor = q->kind.minor,
+                         .n_sm = q->kind.n_sm,
+                         .shared_bytes = q->kind.shared_bytes,
+                         .total_bytes = q->kind.total_bytes};
+    vae_plan plan, least;
+    memcpy(card.name, q->kind.name, sizeof card.name);
+    if (q->vram)
+        o->budget = q->vram > VAE_CONTEXT ? q->vram - VAE_CONTEXT : 1;
+    VAE_TRY(least_of(weights, o, &card, &least, err));
+    need->fits = vae_plan_memory(weights, o, &card, &plan, err) == LX_OK;
+    if (!need->fits) {
+        snprintf(need->advice, sizeof need->advice, "%.250s", err->message);
+        plan = least;
+    }
+    fill_need(need, &plan, &card);
+    need->least = device_bytes(&least);
+    add_choice(need, weights, o, &card, NO_LIMIT);
+    add_choice(need, weights, o, &card, plan.total_bytes - 1);
+    return LX_OK;
+}
+
+static lx_status answer_cpu(lx_plan_need *need, const lx_weights *weights, vae_options *o,
+                            const lx_plan_question *q, lx_err *err)
+{
+    vae_plan plan;
+    o->budget = q->ram;
+    o->budget_has_weights = q->ram != 0;
+    need->fits = vae_plan_memory(weights, o, NULL, &plan, err) == LX_OK;
+    if (!need->fits) {
+        snprintf(need->advice, sizeof need->advice, "%.250s", err->message);
+        VAE_TRY(least_of(weights, o, NULL, &plan, err));
+    }
+    fill_need(need, &plan, NULL);
+    return LX_OK;
+}
+
+static lx_status answer(lx_plan_need *need, const lx_config *config, const lx_plan_question *q,
+                        lx_err *err)
+{
+    lx_model_paths paths;
+    lx_weights *weights = NULL;
+    lx_weights_options reading = {.wants = lx_catalog_vae_wants, .headers_only = true};
+    VAE_TRY(lx_model_of_config(&paths, config, err));
+    VAE_TRY(lx_weights_open(&weights, paths.vae, &reading, err));
+    vae_options o = {
+        .weights = paths.vae, .largest = vae_largest_of(config), .turns = true, .lends = true};
+    need->shared = (uint64_t)config->links.depth * vae_slot_bytes(&o.largest);
+    lx_status status =
+        q->is_card ? answer_card(need, weights, &o, q, err) : answer_cpu(need, weights, &o, q, err);
+    lx_weights_close(&weights);
+    return status;
+}
+
+int vae_plan_main(int argc, char **argv)
+{
+    lx_err err = {0};
+    lx_plan_question q;
+    lx_plan_need need = {.stage = "vae"};
+    lx_config *config = calloc(1, sizeof *config);
+    lx_status status = config ? lx_plan_ask(&q, argc, argv, &err)
+                              : lx_fail(&err, LX_EAGAIN, "out of memory for a config");
+    if (status == LX_OK)
+        status = lx_config_load(config, q.config, &err);
+    if (status == LX_OK)
+        status = answer(&need, config, &q, &err);
+    if (status == LX_OK)
+        status = lx_plan_say(&need, stdout, &err);
+    if (status != LX_OK)
+        LX_E("%s: %s", lx_status_name(status), err.message);
+    free(config);
+    return status == LX_OK && !need.fits ? 3 : lx_exit_code(status);
+}
