@@ -222,8 +222,20 @@ static lx_status load(job_by_hand *j, lx_err *err)
     return LX_OK;
 }
 
+static void say_memory(const dit_memory *m)
+{
+    char total[32], weights[32], activations[32];
+    LX_I("memory total=%s weights=%s activations=%s resident=%" PRId64 "/%" PRId64 " chunk=%" PRId64
+         " attention=%s",
+         lx_bytes_text(m->total, total, sizeof total),
+         lx_bytes_text(m->weights + m->slots, weights, sizeof weights),
+         lx_bytes_text(m->activations, activations, sizeof activations), m->n_resident, m->n_blocks,
+         m->chunk, m->attention == LX_ATTENTION_INT8 ? "int8" : "plain");
+}
+
 static lx_status denoise(job_by_hand *j, lx_err *err)
 {
+    double step_s[LX_LIMIT_STEPS];
     lx_shape one = latent_shape(&j->latent);
     lx_shape all = LX_SHAPE(j->schedule.n_steps, one.dim[0], one.dim[1], one.dim[2], one.dim[3]);
     uint64_t bytes;
@@ -233,6 +245,7 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
         return lx_fail(err, LX_EAGAIN, "no memory for velocities of %" PRIu64 " bytes", bytes);
     LX_I("%s seed=%" PRIu64 " sampler=%s steps=%d", lx_exec_describe(dit_engine_exec(j->engine)),
          j->seed, lx_sampler_name(j->sampler), (int)j->schedule.n_steps);
+    say_memory(dit_engine_memory(j->engine));
     dit_request request = {.latent = j->latent,
                            .context = j->context,
                            .n_context = j->n_context,
@@ -242,8 +255,11 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
                            .seed = j->seed,
                            .progress = &j->run.progress,
                            .run = &j->run,
+                           .step_s = step_s,
                            .velocity = j->velocity};
     DIT_TRY(dit_denoise(j->engine, &request, j->state, err));
+    for (int32_t i = 0; i < j->schedule.n_steps; i++)
+        LX_I("step=%d/%d s=%.3f", (int)i + 1, (int)j->schedule.n_steps, step_s[i]);
     DIT_TRY(lx_run_add(&j->run, "latent", LX_DTYPE_F32, &one, j->state, err));
     return lx_run_add(&j->run, "velocity", LX_DTYPE_F32, &all, j->velocity, err);
 }
