@@ -29,7 +29,6 @@ typedef struct nvml_process {
     X(by_pci, "nvmlDeviceGetHandleByPciBusId_v2", (const char *pci, nvml_device *device))          \
     X(memory, "nvmlDeviceGetMemoryInfo", (nvml_device device, nvml_memory * memory))               \
     X(display_active, "nvmlDeviceGetDisplayActive", (nvml_device device, unsigned *yes))           \
-    X(display_mode, "nvmlDeviceGetDisplayMode", (nvml_device device, unsigned *yes))               \
     X(pcie_gen, "nvmlDeviceGetCurrPcieLinkGeneration", (nvml_device device, unsigned *gen))        \
     X(pcie_width, "nvmlDeviceGetCurrPcieLinkWidth", (nvml_device device, unsigned *width))         \
     X(pcie_gen_max, "nvmlDeviceGetMaxPcieLinkGeneration", (nvml_device device, unsigned *gen))     \

@@ -87,8 +87,8 @@ void probe_nvml_look(probe *p, int i)
     /* Of a partitioned card NVML counts the whole, CUDA the part. */
     if (!card->is_mig && p->nvml.memory && p->nvml.memory(device, &memory) == 0)
         card->vram_free_bytes = memory.free < card->vram_bytes ? memory.free : card->vram_bytes;
-    card->has_display |=
-        ask(p->nvml.display_active, device) == 1 || ask(p->nvml.display_mode, device) == 1;
+    /* "active" alone: display mode is Enabled also on an H200, which has no connector. */
+    card->has_display |= ask(p->nvml.display_active, device) == 1;
     card->power_limit_w = ask(p->nvml.power_limit, device) * 1e-3;
     card->has_energy = p->nvml.energy && p->nvml.energy(device, &millijoules) == 0;
     unsigned gen_max = ask(p->nvml.pcie_gen_max, device);
