@@ -63,6 +63,8 @@ lx_status cli_status(const cli_command *self, int argc, char **argv, lx_err *err
 lx_status cli_list(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_order(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_init(const cli_command *self, int argc, char **argv, lx_err *err);
+lx_status cli_bench(const cli_command *self, int argc, char **argv, lx_err *err);
+lx_status cli_selftest(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_doctor(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_report_file(const cli_command *self, int argc, char **argv, lx_err *err);
 
@@ -112,6 +114,7 @@ typedef struct cli_follow {
     bool quiet;         /* no progress: --json */
     bool plain;         /* no ANSI */
     cli_ended_fn ended; /* may be NULL */
+    void (*tick)(void *self); /* at least every 100 ms, may query the client; may be NULL */
     void *self;
 } cli_follow;
 

@@ -128,6 +128,8 @@ static bool on_event(void *self, const lx_client_event *event)
     } else {
         if (w->must_ask || lx_now_s() - w->asked_s > ASK_EVERY_S)
             ask(w);
+        if (w->f->tick)
+            w->f->tick(w->f->self);
         cli_bar_draw(w->bar);
     }
     if (w->n_left == 0 || w->status != LX_OK)

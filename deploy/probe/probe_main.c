@@ -1,5 +1,5 @@
 /*
- * probe_main.c - lx2v-probe [--json] [--measure]
+ * probe_main.c - lx2v-probe [--json] [--measure] | --watch PCI...
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "probe.h"
 
 static const char usage[] =
-    "usage: lx2v-probe [--json] [--measure]\n"
+    "usage: lx2v-probe [--json] [--measure] | --watch PCI...\n"
     "\n"
     "Prints what the driver says about the cards, as JSON (docs/json.md); `lx2v doctor` tells it\n"
     "to people. Without a driver: {\"driver\": null, \"reason\": ...}.\n"
@@ -19,6 +19,8 @@ static const char usage[] =
     "  --json     on one line; otherwise indented\n"
     "  --measure  also copies between host and cards, between cards, and between two processes\n"
     "             (CUDA IPC), and compares the bytes; some seconds and 512 MiB for each card\n"
+    "  --watch    look at these cards (0000:01:00.0 ...) until stdin ends, then print peaks of\n"
+    "             memory; `mark` on stdin notes their energy counters\n"
     "  --version  version and backend\n"
     "\n"
     "Exit codes: 0 ok, with and without a driver, 2 usage.\n";
@@ -62,6 +64,8 @@ static int look(bool is_one_line, bool measure)
 int main(int argc, char **argv)
 {
     bool measure = false, is_one_line = false;
+    if (argc > 1 && strcmp(argv[1], "--watch") == 0)
+        return probe_watch(argc - 2, argv + 2);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
             is_one_line = true;
