@@ -81,10 +81,15 @@ static lx_status take_flag(lx_plan_question *q, const char *flag, const char *va
     } else if (strcmp(flag, "--ram") == 0) {
         status = parse_number(flag, value, (int64_t)1 << 50, &number, err);
         q->ram = (uint64_t)number;
+    } else if (strcmp(flag, "--frames") == 0) {
+        status = parse_number(flag, value, LX_LIMIT_FRAMES, &number, err);
+        q->frames = (int32_t)number;
+    } else if (strcmp(flag, "--size") == 0) {
+        status = lx_parse_size(value, &q->width, &q->height, err);
     } else {
         status = lx_fail(err, LX_ECONFIG,
                          "plan: unknown flag %.40s; accepted are --config, --replica, --kind, "
-                         "--vram, --ram",
+                         "--vram, --ram, --size, --frames",
                          flag);
     }
     return status;
@@ -102,8 +107,27 @@ lx_status lx_plan_ask(lx_plan_question *out, int argc, char **argv, lx_err *err)
     }
     if (!q.config)
         return lx_fail(err, LX_ECONFIG, "plan: --config FILE is needed");
-    *out = q;
-    return LX_OK;
+    bool is_size = q.width > 0, is_long = q.frames > 0;
+    lx_status status = LX_OK;
+    if (is_size || is_long)
+        status = lx_job_check_size(is_size ? q.width : LX_SIZE_MULTIPLE,
+                                   is_size ? q.height : LX_SIZE_MULTIPLE, is_long ? q.frames : 1,
+                                   err);
+    if (status == LX_OK)
+        *out = q;
+    else if (err)
+        err->status = LX_ECONFIG;
+    return status == LX_OK ? LX_OK : LX_ECONFIG;
+}
+
+void lx_plan_apply(const lx_plan_question *q, lx_config *config)
+{
+    if (q->frames)
+        config->limits.frames = q->frames;
+    if (q->width) {
+        config->limits.width = q->width;
+        config->limits.height = q->height;
+    }
 }
 
 void lx_plan_kind_text(const lx_plan_question *q, char *text, size_t bytes)
@@ -126,7 +150,10 @@ void lx_plan_kind_text(const lx_plan_question *q, char *text, size_t bytes)
     F(host)                                                                                        \
     F(pinned)                                                                                      \
     F(shared)                                                                                      \
-    F(disk_bytes)
+    F(stream_bytes)                                                                                \
+    F(disk_bytes)                                                                                  \
+    F(ops8)                                                                                        \
+    F(ops16)
 
 static json_t *choices_of(const lx_plan_need *need)
 {
@@ -134,8 +161,9 @@ static json_t *choices_of(const lx_plan_need *need)
     for (int i = 0; i < need->n_choices && list; i++) {
         const lx_plan_choice *c = &need->choice[i];
         json_t *one =
-            json_pack("{s:s, s:I, s:I, s:b}", "what", c->what, "device", (json_int_t)c->device,
-                      "host", (json_int_t)c->host, "fits", (int)c->fits);
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:b}", "what", c->what, "device",
+                      (json_int_t)c->device, "host", (json_int_t)c->host, "stream",
+                      (json_int_t)c->stream, "disk", (json_int_t)c->disk, "fits", (int)c->fits);
         if (!one || json_array_append_new(list, one) != 0) {
             json_decref(list);
             return NULL;
@@ -191,6 +219,7 @@ static bool hear_choices(const json_t *list, lx_plan_need *out)
         const json_t *fits = json_object_get(one, "fits");
         if (!hear_text(one, "what", c->what, sizeof c->what) ||
             !hear_number(one, "device", &c->device) || !hear_number(one, "host", &c->host) ||
+            !hear_number(one, "stream", &c->stream) || !hear_number(one, "disk", &c->disk) ||
             !json_is_boolean(fits))
             return false;
         c->fits = json_is_true(fits);

@@ -11,7 +11,8 @@
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
 
-#define NO_LIMIT ((uint64_t)1 << 60)
+#define NO_LIMIT    ((uint64_t)1 << 60)
+#define LEAST_CHUNK 512 /* tokens; dit_engine.c goes no lower */
 
 static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
 {
@@ -27,22 +28,49 @@ static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
              m->attention == LX_ATTENTION_INT8 ? "int8" : "plain");
 }
 
-/* One more way to run, for comparison; ways that are not possible are left out. */
+/* Bytes of the blocks that travel to the card in every step. The keys of cross-attention do so
+ * only in the first, and are few. */
+static uint64_t bytes_of_blocks(const dit *model, int64_t first, int64_t end)
+{
+    uint64_t sum = 0;
+    for (int64_t i = first; i < end; i++) {
+        lx_weight main[DIT_MAIN_WEIGHTS];
+        dit_block_list_main(&model->blocks[i], main);
+        lx_layers one = {main, 1, DIT_MAIN_WEIGHTS};
+        sum += lx_residency_total_bytes(&one);
+    }
+    return sum;
+}
+
+/* One more way to run, for comparison. Ways that are not possible or already told are left out. */
 static void add_choice(lx_plan_need *need, const dit *model, const lx_card_kind *card,
                        const dit_setup *setup, uint64_t vram, bool is_streaming)
 {
     dit_setup other = *setup;
     dit_memory m;
     lx_err err = {0};
+    char how[96];
     other.vram = vram;
     other.is_streaming = is_streaming;
     if (need->n_choices == LX_PLAN_CHOICES || dit_plan(model, card, &other, &m, &err) != LX_OK)
         return;
-    lx_plan_choice *c = &need->choice[need->n_choices++];
-    say_how(&m, true, c->what, sizeof c->what);
+    say_how(&m, true, how, sizeof how);
+    bool is_told = strcmp(how, need->how) == 0;
+    lx_plan_choice *c = &need->choice[need->n_choices];
+    snprintf(c->what, sizeof c->what, "%.*s", (int)strcspn(how, ","), how);
+    if (m.chunk != 4096) /* worth a word only where it is not the usual one */
+        snprintf(c->what + strlen(c->what), sizeof c->what - strlen(c->what),
+                 ", chunks of %" PRId64, m.chunk);
+    for (int i = 0; i < need->n_choices; i++)
+        is_told |= strcmp(need->choice[i].what, c->what) == 0;
+    if (is_told)
+        return;
     c->device = m.total;
     c->host = m.host + m.pinned;
+    c->stream = bytes_of_blocks(model, m.n_resident, m.n_blocks);
+    c->disk = 0;
     c->fits = m.total <= setup->vram;
+    need->n_choices++;
 }
 
 static void fill_need(lx_plan_need *need, const dit_memory *m, bool is_card)
@@ -57,8 +85,77 @@ static void fill_need(lx_plan_need *need, const dit_memory *m, bool is_card)
     need->pinned = m->pinned;
 }
 
-static lx_status answer_card(lx_plan_need *need, const dit *model, const lx_plan_question *q,
-                             dit_setup *setup, lx_err *err)
+/* The same checkpoint in the smallest chunks, all streamed: nothing smaller works. */
+static lx_status least_of(const char *path, const lx_card_kind *card, const dit_setup *setup,
+                          uint64_t *out, lx_err *err)
+{
+    dit_options options = {.is_header_only = true, .chunk = LEAST_CHUNK};
+    dit_setup smallest = *setup;
+    dit *model = NULL;
+    dit_memory memory;
+    smallest.is_streaming = true;
+    smallest.vram = NO_LIMIT;
+    lx_status status = dit_load(&model, path, &options, NULL, err);
+    if (status == LX_OK)
+        status = dit_plan(model, card, &smallest, &memory, err);
+    if (status == LX_OK)
+        *out = memory.total;
+    dit_destroy(&model);
+    return status;
+}
+
+/* Products and sums of one step. Source: the shapes of dit.md 2.
+ * S tokens, width D, hidden F; per block 4 D*D of self-attention, 2 of cross, 2 D*F. */
+static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind *card,
+                       const dit_setup *setup, lx_attention_kind attention)
+{
+    const lx_dit_dims *d = dit_dims(model);
+    const lx_patch_dims *l = &setup->largest;
+    double tokens = (double)(l->t * (l->h / 2) * (l->w / 2));
+    double width = (double)d->dim, blocks = (double)d->n_blocks;
+    double linear = 2 * tokens * (6 * width * width + 2 * width * (double)d->ffn_dim) * blocks;
+    double product = 2 * tokens * tokens * width * blocks; /* q k^T; p v is as much */
+    double cross = 4 * tokens * (double)dit_text_len(model) * width * blocks;
+    bool is_8bit = d->quant == LX_QUANT_INT8 || (d->quant == LX_QUANT_FP8 && lx_card_has_fp8(card));
+    double ops8 = is_8bit ? linear : 0, ops16 = is_8bit ? 0 : linear;
+    bool has_int8 = attention == LX_ATTENTION_INT8;
+    ops8 += has_int8 ? product : 0;
+    ops16 += cross + (has_int8 ? product : 2 * product);
+    need->ops8 = (uint64_t)ops8;
+    need->ops16 = (uint64_t)ops16;
+}
+
+/* Where the host may not hold all blocks, those at the end stay on disk. */
+static void place_on_host(lx_plan_need *need, const dit *model, uint64_t ram, int64_t n_resident)
+{
+    int64_t n = dit_dims(model)->n_blocks, first = n;
+    uint64_t beside = need->host + need->pinned + need->shared;
+    need->stream_bytes = bytes_of_blocks(model, n_resident, n);
+    if (!ram)
+        return;
+    while (first > 0 && need->host_weights + beside > ram) {
+        uint64_t block = bytes_of_blocks(model, first - 1, first);
+        if (block > need->host_weights)
+            break;
+        need->host_weights -= block;
+        first--;
+    }
+    need->disk_bytes = bytes_of_blocks(model, first > n_resident ? first : n_resident, n);
+    if (first < n)
+        snprintf(need->how + strlen(need->how), sizeof need->how - strlen(need->how),
+                 ", %" PRId64 " on disk", n - first);
+    if (need->host_weights + beside > ram) {
+        char needs[32], has[32];
+        need->fits = false;
+        snprintf(need->advice, sizeof need->advice,
+                 "the DiT needs %s of host memory with all blocks on disk, %s are allowed",
+                 lx_bytes_text(need->host_weights + beside, needs, sizeof needs),
+                 lx_bytes_text(ram, has, sizeof has));
+    }
+}
+
+static lx_status answer_card(lx_plan_need *need, const dit *model, const char *path,
+                             const lx_plan_question *q, dit_setup *setup, lx_err *err)
 {
     lx_card_kind card = {.index = -1,
                          .major = q->kind.major,
@@ -66,67 +163,72 @@ static lx_status answer_card(lx_plan_need *need, const dit *model, const lx_plan
                          .n_sm = q->kind.n_sm,
                          .shared_bytes = q->kind.shared_bytes,
                          .total_bytes = q->kind.total_bytes};
-    dit_memory least, chosen;
+    dit_memory chosen;
     memcpy(card.name, q->kind.name, sizeof card.name);
     setup->vram = q->vram ? q->vram : NO_LIMIT;
-    dit_setup smallest = *setup;
-    smallest.is_streaming = true;
-    smallest.vram = NO_LIMIT;
-    DIT_TRY(dit_plan(model, &card, &smallest, &least, err));
+    DIT_TRY(least_of(path, &card, setup, &need->least, err));
     need->fits = dit_plan(model, &card, setup, &chosen, err) == LX_OK;
     if (!need->fits) {
+        dit_setup smallest = *setup;
         snprintf(need->advice, sizeof need->advice, "%.250s", err->message);
-        chosen = least;
+        smallest.is_streaming = true;
+        smallest.vram = need->least;
+        DIT_TRY(dit_plan(model, &card, &smallest, &chosen, err));
     }
     fill_need(need, &chosen, true);
-    need->least = need->fits && chosen.total < least.total ? chosen.total : least.total;
+    count_work(need, model, &card, setup, chosen.attention);
+    place_on_host(need, model, q->ram, chosen.n_resident);
+    uint64_t block = bytes_of_blocks(model, 0, 1);
     add_choice(need, model, &card, setup, NO_LIMIT, false);
+    add_choice(need, model, &card, setup, chosen.total + block, false);
+    if (chosen.n_resident > 0)
+        add_choice(need, model, &card, setup, chosen.total - block, false);
     add_choice(need, model, &card, setup, NO_LIMIT, true);
     return LX_OK;
 }
 
-static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_err *err)
+static lx_status answer_host(lx_plan_need *need, const dit *model, const lx_plan_question *q,
+                             const dit_setup *setup, lx_err *err)
 {
-    lx_config *config = calloc(1, sizeof *config);
-    dit *model = NULL;
-    lx_model_paths paths;
     dit_memory memory;
+    DIT_TRY(dit_plan(model, NULL, setup, &memory, err));
+    fill_need(need, &memory, false);
+    need->fits = !q->ram || need->host + need->host_weights + need->shared <= q->ram;
+    need->least = 0;
+    return LX_OK;
+}
+
+static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config *config,
+                        lx_model_paths *paths, lx_err *err)
+{
+    dit *model = NULL;
     dit_options options = {.is_header_only = true};
-    if (!config)
-        return lx_fail(err, LX_EAGAIN, "out of memory for a config");
-    lx_status status = lx_config_load(config, q->config, err);
-    if (status == LX_OK)
-        status = lx_model_of_config(&paths, config, err);
-    if (status == LX_OK)
-        status = dit_load(&model, paths.dit, &options, NULL, err);
-    if (status == LX_OK) {
-        dit_setup setup = {.largest = dit_largest(config, model)};
-        need->host_weights = lx_weights_bytes(dit_weights(model));
-        need->shared = (uint64_t)config->links.depth * sizeof(float) *
-                       (uint64_t)(setup.largest.channels * setup.largest.t * setup.largest.h *
-                                  setup.largest.w);
-        if (q->is_card) {
-            status = answer_card(need, model, q, &setup, err);
-        } else {
-            status = dit_plan(model, NULL, &setup, &memory, err);
-            if (status == LX_OK)
-                fill_need(need, &memory, false);
-            need->fits = !q->ram || need->host + need->host_weights <= q->ram;
-        }
-    }
+    DIT_TRY(lx_config_load(config, q->config, err));
+    lx_plan_apply(q, config);
+    DIT_TRY(lx_model_of_config(paths, config, err));
+    DIT_TRY(dit_load(&model, paths->dit, &options, NULL, err));
+    dit_setup setup = {.largest = dit_largest(config, model)};
+    const lx_patch_dims *l = &setup.largest;
+    need->host_weights = lx_weights_bytes(dit_weights(model));
+    need->shared = (uint64_t)config->links.depth * sizeof(float) *
+                   (uint64_t)(l->channels * l->t * l->h * l->w);
+    lx_status status = q->is_card ? answer_card(need, model, paths->dit, q, &setup, err)
+                                  : answer_host(need, model, q, &setup, err);
     dit_destroy(&model);
-    free(config);
     return status;
 }
 
 int dit_plan_main(int argc, char **argv)
 {
+    static lx_config config;     /* 60 KiB */
+    static lx_model_paths paths; /* 16 KiB */
     lx_err err = {0};
     lx_plan_question q;
     lx_plan_need need = {.stage = "dit"};
+    lx_log_open("dit", LX_LOG_WARN);
     lx_status status = lx_plan_ask(&q, argc, argv, &err);
     if (status == LX_OK)
-        status = answer(&need, &q, &err);
+        status = answer(&need, &q, &config, &paths, &err);
     if (status == LX_OK)
         status = lx_plan_say(&need, stdout, &err);
     if (status != LX_OK)

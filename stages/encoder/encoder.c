@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "cache.h"
-#include "lx_cuda.h"
 #include "lx_device.h"
 
 struct encoder {
@@ -51,55 +50,6 @@ static lx_status open_tokenizer(encoder *e, const encoder_options *o, lx_err *er
     return LX_OK;
 }
 
-/* What stays for the whole life: the context that is made, and the kept ones. */
-static lx_status take_standing(encoder *e, lx_arena *host, int cache_entries, lx_err *err)
-{
-    const int64_t dim = umt5_dims(e->model)->dim;
-    lx_status status = encoder_cache_open(&e->cache, host, cache_entries, e->max_tokens, dim, err);
-    if (status == LX_OK)
-        status = lx_arena_take_f32(host, (uint64_t)e->max_tokens * (uint64_t)dim, &e->context, err);
-    return status;
-}
-
-/* Over dry arenas of a card: an exec that only plans; lx_exec_plan_done ends it. */
-static lx_status open_exec(const encoder *e, lx_arena *arena, lx_arena *host, int n_threads,
-                           lx_exec *out, lx_err *err)
-{
-    if (!e->card)
-        return lx_exec_open_cpu(out, arena, n_threads, err);
-    if (lx_arena_is_dry(arena))
-        return lx_exec_plan_cuda(out, lx_cuda_card(e->card), arena, host, err);
-    return lx_exec_open_cuda(out, e->card, arena, host, err);
-}
-
-typedef struct memory_plan {
-    uint64_t device, host; /* bytes; on the CPU host is 0 */
-} memory_plan;
-
-/* Everything once, dry: the highest marks are the plan. */
-static lx_status plan(encoder *e, const encoder_options *o, memory_plan *out, lx_err *err)
-{
-    lx_arena *device = NULL, *host = NULL;
-    lx_exec x = {0};
-    const umt5_request request = {.n = e->max_tokens, .run = o->run};
-    lx_status status = lx_arena_create_dry(&device, err);
-    if (status == LX_OK && e->card)
-        status = lx_arena_create_dry(&host, err);
-    if (status == LX_OK)
-        status = take_standing(e, host ? host : device, o->cache_entries, err);
-    if (status == LX_OK)
-        status = open_exec(e, device, host, o->n_threads, &x, err);
-    if (status == LX_OK)
-        status = umt5_encode(e->model, &x, &request, e->context, err);
-    if (status == LX_OK)
-        *out = (memory_plan){lx_arena_peak(device), host ? lx_arena_peak(host) : 0};
-    if (e->card)
-        lx_exec_plan_done(&x);
-    lx_arena_destroy(&host);
-    lx_arena_destroy(&device);
-    return status;
-}
-
 static lx_status check_budget(const encoder *e, const encoder_options *o, uint64_t bytes,
                               lx_err *err)
 {
@@ -121,8 +71,11 @@ static lx_status check_budget(const encoder *e, const encoder_options *o, uint64
 
 static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
 {
-    memory_plan bytes = {0};
-    lx_status status = plan(e, o, &bytes, err);
+    encoder_memory bytes = {0};
+    encoder_options known = *o;
+    known.max_tokens = e->max_tokens;
+    lx_status status =
+        encoder_measure(e->model, e->card ? lx_cuda_card(e->card) : NULL, &known, &bytes, err);
     if (status == LX_OK)
         status = check_budget(e, o, bytes.device, err);
     if (status == LX_OK && e->card)
@@ -133,10 +86,12 @@ static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
     if (status == LX_OK && e->card)
         status = lx_arena_create(&e->host, (size_t)bytes.host, err);
     if (status == LX_OK)
-        status = take_standing(e, e->host, o->cache_entries, err);
-    if (status == LX_OK)
-        status = open_exec(e, e->arena, e->host, o->n_threads, &e->x, err);
-    return status;
+        status = encoder_take_standing(&e->cache, e->host, &known, umt5_dims(e->model)->dim,
+                                       &e->context, err);
+    if (status != LX_OK)
+        return status;
+    return e->card ? lx_exec_open_cuda(&e->x, e->card, e->arena, e->host, err)
+                   : lx_exec_open_cpu(&e->x, e->arena, o->n_threads, err);
 }
 
 lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)

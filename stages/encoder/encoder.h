@@ -36,6 +36,7 @@
 #define ENCODER_H
 
 #include "clean.h"
+#include "lx_cuda.h"
 #include "lx_stage.h"
 #include "tokenizer.h"
 #include "umt5.h"
@@ -99,6 +100,24 @@ uint64_t encoder_host_bytes(const encoder *model);  /* host memory beside a card
 uint64_t encoder_host_peak(const encoder *model);
 const char *encoder_describe(const encoder *model); /* which arithmetic runs */
 
+/* --- memory ----------------------------------------------------------------------------------- */
+
+typedef struct encoder_memory {
+    uint64_t device, host; /* bytes of the two arenas; on the CPU host is 0 */
+} encoder_memory;
+
+/** What options->max_tokens, cache_entries and run need, dry: the very code that will run. card:
+ *  NULL on the CPU, else what kind of card, which need not be in this machine. */
+lx_status encoder_measure(const umt5 *model, const lx_card_kind *card,
+                          const encoder_options *options, encoder_memory *out, lx_err *err);
+
+/** What stays for the whole life, from the host's arena: the kept contexts, and the one that is
+ *  made. */
+struct encoder_cache;
+lx_status encoder_take_standing(struct encoder_cache *cache, lx_arena *host,
+                                const encoder_options *options, int64_t dim, float **context,
+                                lx_err *err);
+
 /* --- as a stage ------------------------------------------------------------------------------- */
 
 /** Load what the config names, make the lending desk, run once on a single token. */
@@ -108,5 +127,7 @@ lx_status encoder_on_job(void *self, lx_stage_job *job, lx_err *err);
 
 /** `lx2v-encoder run ...`; argv after "run". Returns the exit code. */
 int encoder_run(int argc, char **argv);
+/** `lx2v-encoder plan ...`, lx_plan.h; argv after "plan". Returns the exit code. */
+int encoder_plan_main(int argc, char **argv);
 
 #endif

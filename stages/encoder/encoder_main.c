@@ -37,10 +37,13 @@ int main(int argc, char **argv)
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
         puts("lx2v-encoder: prompt to context; lx2v-launch starts it. By hand: "
              "lx2v-encoder run --help\n"
-             "usage: lx2v-encoder --config FILE [--replica N] --handover FD | run ... | --version");
+             "usage: lx2v-encoder --config FILE [--replica N] --handover FD | run ... | plan ... |\n"
+             "       --version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))
         return encoder_run(argc - 2, argv + 2);
+    if (argc > 1 && !strcmp(argv[1], "plan"))
+        return encoder_plan_main(argc - 2, argv + 2);
     return serve(argc, argv);
 }

@@ -88,10 +88,9 @@ static lx_status find_layers(umt5 *m, lx_err *err)
     return LX_OK;
 }
 
-static lx_status load(umt5 *m, const char *path, const lx_progress *progress, lx_err *err)
+static lx_status load(umt5 *m, const char *path, const lx_weights_options *options, lx_err *err)
 {
-    lx_weights_options options = {.progress = progress, .wants = lx_catalog_t5_wants};
-    TRY(lx_weights_open(&m->weights, path, &options, err));
+    TRY(lx_weights_open(&m->weights, path, options, err));
     TRY(lx_catalog_t5(m->weights, &m->dims, err));
     const lx_t5_dims *d = &m->dims;
     if (d->n_heads < 1 || d->dim_attn % d->n_heads != 0 || d->n_buckets < MIN_BUCKETS ||
@@ -105,18 +104,31 @@ static lx_status load(umt5 *m, const char *path, const lx_progress *progress, lx
     return find_layers(m, err);
 }
 
-lx_status umt5_open(umt5 **out, const char *path, const lx_progress *progress, lx_err *err)
+static lx_status open_with(umt5 **out, const char *path, const lx_weights_options *options,
+                           lx_err *err)
 {
     umt5 *m = calloc(1, sizeof *m);
     if (!m)
         return lx_fail(err, LX_EAGAIN, "no memory for the encoder's record");
-    lx_status status = load(m, path, progress, err);
+    lx_status status = load(m, path, options, err);
     if (status != LX_OK) {
         umt5_close(&m);
         return status;
     }
     *out = m;
     return LX_OK;
+}
+
+lx_status umt5_open(umt5 **out, const char *path, const lx_progress *progress, lx_err *err)
+{
+    lx_weights_options options = {.progress = progress, .wants = lx_catalog_t5_wants};
+    return open_with(out, path, &options, err);
+}
+
+lx_status umt5_open_headers(umt5 **out, const char *path, lx_err *err)
+{
+    lx_weights_options options = {.wants = lx_catalog_t5_wants, .headers_only = true};
+    return open_with(out, path, &options, err);
 }
 
 void umt5_close(umt5 **model)

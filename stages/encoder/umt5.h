@@ -25,6 +25,8 @@ typedef struct umt5 umt5;
 
 /** Read a checkpoint and check that it is a UMT5 encoder. progress: unit "byte", may be NULL. */
 lx_status umt5_open(umt5 **out, const char *path, const lx_progress *progress, lx_err *err);
+/** The same without reading a tensor: for plans; it runs dry only. */
+lx_status umt5_open_headers(umt5 **out, const char *path, lx_err *err);
 void umt5_close(umt5 **model);
 
 const lx_t5_dims *umt5_dims(const umt5 *model);

@@ -76,19 +76,21 @@ static void name_checkpoint(mux *model)
     mux_meta_checkpoint(model->checkpoint, sizeof model->checkpoint, path);
 }
 
-/* The VAE hands on at most vae.chunk latent frames, that is four times as many frames. */
-static lx_status take_memory(mux *model, lx_err *err)
+/* The VAE hands on at most vae.chunk latent frames, that is four times as many frames. Limits keep
+ * the product small: 2001 frames of 16384x16384. */
+uint64_t mux_chunk_bytes(const lx_config *c)
 {
-    const lx_config *c = model->config;
     int64_t frames = (int64_t)c->vae.chunk * FRAMES_PER_LATENT;
     if (frames > c->limits.frames)
         frames = c->limits.frames;
-    lx_shape shape = LX_SHAPE(frames, (int64_t)c->limits.width * c->limits.height, 3);
-    lx_status status = lx_shape_bytes(&shape, LX_DTYPE_U8, NULL, &model->chunk_bytes, err);
-    if (status != LX_OK)
-        return status;
-    model->chunk_bytes /= 2; /* I420: 3/2 bytes per pixel */
-    status = lx_arena_create(&model->arena, (size_t)model->chunk_bytes + 64, err);
+    /* I420: 3/2 bytes per pixel */
+    return (uint64_t)frames * (uint64_t)c->limits.width * (uint64_t)c->limits.height * 3 / 2;
+}
+
+static lx_status take_memory(mux *model, lx_err *err)
+{
+    model->chunk_bytes = mux_chunk_bytes(model->config);
+    lx_status status = lx_arena_create(&model->arena, (size_t)model->chunk_bytes + 64, err);
     void *memory = NULL;
     if (status == LX_OK)
         status = lx_arena_take(model->arena, (size_t)model->chunk_bytes, &memory, err);

@@ -36,6 +36,12 @@ void mux_destroy(mux **model);
 /** lx_job_fn: model is a mux. */
 lx_status mux_on_job(void *model, lx_stage_job *job, lx_err *err);
 
+/** Bytes of the largest chunk of frames that a config allows. */
+uint64_t mux_chunk_bytes(const lx_config *config);
+
+/** `lx2v-mux plan ...`, lx_plan.h: arguments after "plan". Returns the exit code. */
+int mux_plan_main(int argc, char **argv);
+
 /** `lx2v-mux run ...`: arguments after "run". Returns the exit code. */
 int mux_run(int argc, char **argv);
 

@@ -36,12 +36,14 @@ int main(int argc, char **argv)
     }
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
         puts("lx2v-mux: frames to a clip; lx2v-launch starts it. By hand: lx2v-mux run --help\n"
-             "usage: lx2v-mux --config FILE [--replica N] --handover FD | run ... | codecs |\n"
-             "       --version");
+             "usage: lx2v-mux --config FILE [--replica N] --handover FD | run ... | plan ... |\n"
+             "       codecs | --version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))
         return mux_run(argc - 2, argv + 2);
+    if (argc > 1 && !strcmp(argv[1], "plan"))
+        return mux_plan_main(argc - 2, argv + 2);
     if (argc == 2 && !strcmp(argv[1], "codecs"))
         return mux_codecs();
     return serve(argc, argv);
