@@ -1,0 +1,355 @@
+/*
+ * attention_int8.cu - attention with INT8 queries and keys, F16 weights and values
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Formula   k' = k - mean(k), which adds a constant to a query's logits and so changes nothing;
+ *           codes = round(x / scale), scale = max|x| / 127 over a group; s = q k'^T in s32;
+ *           x = s q_scale k_scale (log2 units, the logit scale and log2 e are in q_scale);
+ *           o = 2^(x - ref) v / sum 2^(x - ref)          attention.md a.2 - a.11, a.14
+ * Groups    queries: rows r % 8 = g of a warp's 32; keys: rows r % 8 / 2 = t of a tile of 64. A lane
+ *           holds exactly one of each, so its 64 scores of a tile share one factor.
+ * Plan      A block of 4 or 8 warps takes 128 or 256 queries of a head, a warp 32 of them. Queries
+ *           are quantized here, once. Keys and values come 64 at a time by cp.async into two
+ *           buffers; one barrier per tile. 64 or 80 KB of shared memory at head_dim 128.
+ * Tricks    Products start at the bits of 1.5 * 2^23, so the s32 sum *is* the float 12582912 + s
+ *           (|s| <= 128 * 127^2 < 2^22): no conversion, and the constant goes into the exponent's
+ *           addend. Exponentials of 16 keys run between the products of the 16 before.
+ * Floor     32,760 queries x keys, 40 heads of 128: 11.0 T int8 and 11.0 T f16 operations, 4.3e10
+ *           exponentials. On one H100 by mma.sync (about 62 % of the data sheet's rate): 9 + 18 =
+ *           27 ms; exponentials at 16 per clock and SM: 11.6 ms, to be hidden; shared memory reads
+ *           of 28 KB per 32 x 64 tile at 128 B per clock: 20 ms, likewise. With 8 warps the cache
+ *           gives 64 GB, 1.6 TB/s.
+ * GeForce   F16 products with F32 sums run at half rate there: has_f16_sums sums 32 keys in F16. The
+ *           weights are kept so small that 32 max|v| 2^top < 65504 for each head.
+ */
+#include "attention_tile.cuh"
+
+using namespace tile;
+
+/* --- keys: mean, codes, scales --------------------------------------------------------------- */
+
+constexpr int COLUMNS = 128; /* threads, 8 columns each */
+
+struct Sum {
+    static __device__ float begin() { return 0; }
+    static __device__ float with(float a, float b) { return a + b; }
+};
+
+struct Peak {
+    static __device__ float begin() { return 0; }
+    static __device__ float with(float a, float b) { return fmaxf(a, fabsf(b)); }
+};
+
+/* 8 elements as f32. */
+template <typename T> __device__ __forceinline__ void widen8(const uint4 &raw, float (&f)[8])
+{
+    const T *h = (const T *)&raw;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        f[i] = cu_to_f32(h[i]);
+}
+
+/* partial[chunk, column] over MEAN_ROWS rows. Grid: columns / 1024, chunks. */
+template <typename T, typename Op>
+__global__ void __launch_bounds__(COLUMNS)
+    k_attention_columns(const T *in, int64_t stride, int64_t n, int64_t width, float *partial)
+{
+    int64_t column = ((int64_t)blockIdx.x * COLUMNS + threadIdx.x) * 8;
+    int64_t first = (int64_t)blockIdx.y * LX_CU_ATTENTION_MEAN_ROWS;
+    int rows = (int)min((int64_t)LX_CU_ATTENTION_MEAN_ROWS, n - first);
+    float total[8];
+    if (column >= width)
+        return;
+    for (int i = 0; i < 8; i++)
+        total[i] = Op::begin();
+    const T *from = in + first * stride + column;
+#pragma unroll 8
+    for (int r = 0; r < rows; r++) {
+        float f[8];
+        uint4 raw = *(const uint4 *)(from + r * stride);
+        widen8<T>(raw, f);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            total[i] = Op::with(total[i], f[i]);
+    }
+    float *to = partial + blockIdx.y * width + column;
+    for (int i = 0; i < 8; i++)
+        to[i] = total[i];
+}
+
+__global__ void k_attention_mean(const float *partial, int64_t chunks, int64_t width, int64_t n,
+                                 float *mean)
+{
+    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    float total = 0;
+    if (column >= width)
+        return;
+#pragma unroll 8
+    for (int64_t c = 0; c < chunks; c++)
+        total += partial[c * width + column];
+    mean[column] = total / (float)n;
+}
+
+/* max|v| of a head. Grid: heads; one warp. */
+__global__ void k_attention_peak(const float *partial, int64_t chunks, int64_t width, int head_dim,
+                                 float *peak)
+{
+    float most = 0;
+    for (int64_t c = 0; c < chunks; c++)
+        for (int i = (int)threadIdx.x; i < head_dim; i += 32)
+            most = fmaxf(most, partial[c * width + blockIdx.x * head_dim + i]);
+    most = cu_warp_max(most);
+    if (threadIdx.x == 0)
+        peak[blockIdx.x] = most;
+}
+
+/* 8 values as codes. NaN becomes 0; |x inverse| <= 127 as inverse = 127 / max|x|. */
+__device__ __forceinline__ uint2 codes_of(const float (&f)[8], float inverse)
+{
+    uint32_t b[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        b[i] = (uint32_t)__float2int_rn(f[i] * inverse) & 0xff;
+    return make_uint2(b[0] | b[1] << 8 | b[2] << 16 | b[3] << 24,
+                      b[4] | b[5] << 8 | b[6] << 16 | b[7] << 24);
+}
+
+/* Grid: tiles of 64 keys, heads. Warp t makes group t: keys 8 j + 2 t + b. */
+template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_cu_kv kv)
+{
+    constexpr int LANES = D / 8, ROWS = 32 / LANES, STEPS = 16 / ROWS;
+    int lane = threadIdx.x % 32, t = threadIdx.x / 32, head = (int)blockIdx.y;
+    int64_t column = (int64_t)head * D + lane % LANES * 8, width = (int64_t)kv.n_heads * D;
+    const __nv_bfloat16 *k = (const __nv_bfloat16 *)kv.k + column;
+    float x[STEPS][8], mean[8], most = 0;
+    for (int i = 0; i < 8; i++)
+        mean[i] = kv.k_mean[column + i];
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        int r = step * ROWS + lane / LANES;
+        int64_t key = (int64_t)blockIdx.x * KEYS + r / 2 * 8 + 2 * t + r % 2;
+        uint4 raw = make_uint4(0, 0, 0, 0);
+        if (key < kv.n)
+            raw = *(const uint4 *)(k + key * kv.k_stride);
+        widen8<__nv_bfloat16>(raw, x[step]);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            x[step][i] = key < kv.n ? x[step][i] - mean[i] : 0;
+            most = fmaxf(most, fabsf(x[step][i]));
+        }
+    }
+    most = cu_warp_max(most);
+    float inverse = most > 0 ? 127.0f / most : 0;
+    if (lane == 0)
+        kv.k_scale[((int64_t)head * gridDim.x + blockIdx.x) * LX_CU_ATTENTION_GROUPS + t] =
+            most / 127.0f;
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        int r = step * ROWS + lane / LANES;
+        int64_t key = (int64_t)blockIdx.x * KEYS + r / 2 * 8 + 2 * t + r % 2;
+        if (key < kv.n)
+            *(uint2 *)(kv.codes + key * width + column) = codes_of(x[step], inverse);
+    }
+}
+
+static int launch_columns(lx_cuda_dev *dev, const lx_cu_kv *kv, bool is_peak)
+{
+    int64_t width = (int64_t)kv->n_heads * kv->head_dim;
+    int64_t chunks = cu_ceil_div(kv->n, (int64_t)LX_CU_ATTENTION_MEAN_ROWS);
+    dim3 grid((unsigned)cu_ceil_div(width, (int64_t)COLUMNS * 8), (unsigned)chunks);
+    if (is_peak) {
+        k_attention_columns<__half, Peak><<<grid, COLUMNS, 0, dev->compute>>>(
+            (const __half *)kv->v, kv->v_stride, kv->n, width, kv->partial);
+        k_attention_peak<<<(unsigned)kv->n_heads, 32, 0, dev->compute>>>(kv->partial, chunks, width,
+                                                                         kv->head_dim, kv->v_peak);
+    } else {
+        k_attention_columns<__nv_bfloat16, Sum><<<grid, COLUMNS, 0, dev->compute>>>(
+            (const __nv_bfloat16 *)kv->k, kv->k_stride, kv->n, width, kv->partial);
+        k_attention_mean<<<(unsigned)cu_ceil_div(width, (int64_t)COLUMNS), COLUMNS, 0,
+                           dev->compute>>>(kv->partial, chunks, width, kv->n, kv->k_mean);
+    }
+    return cu_launched();
+}
+
+extern "C" int cu_attention_quantize(lx_cuda_dev *dev, const lx_cu_kv *kv)
+{
+    dim3 grid((unsigned)cu_ceil_div(kv->n, (int64_t)KEYS), (unsigned)kv->n_heads);
+    if (kv->v_peak)
+        CU_TRY(launch_columns(dev, kv, true));
+    CU_TRY(launch_columns(dev, kv, false));
+    if (kv->head_dim == 128)
+        k_attention_quantize<128><<<grid, 128, 0, dev->compute>>>(*kv);
+    else
+        k_attention_quantize<64><<<grid, 128, 0, dev->compute>>>(*kv);
+    return cu_launched();
+}
+
+/* --- attention ------------------------------------------------------------------------------- */
+
+constexpr int MAGIC_BITS = 0x4b400000; /* of 12582912 = 1.5 * 2^23 */
+constexpr float MAGIC = 12582912.0f;
+
+/* A warp's 32 queries from row0 on, to its rows of shared memory; returns this lane's scale. */
+template <int D>
+__device__ __forceinline__ float quantize_queries(const lx_cu_attention &a, int head, int64_t row0,
+                                                  char *shared)
+{
+    constexpr int LANES = D / 8, ROWS = 32 / LANES, STEPS = 4 / ROWS;
+    int lane = threadIdx.x % 32, unit8 = lane % LANES;
+    const __nv_bfloat16 *q = (const __nv_bfloat16 *)a.q + (int64_t)head * D + unit8 * 8;
+    float mine = 0;
+#pragma unroll 4
+    for (int g = 0; g < 8; g++) {
+        float x[STEPS][8], most = 0;
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            int64_t row = row0 + g + 8 * (step * ROWS + lane / LANES);
+            uint4 raw = make_uint4(0, 0, 0, 0);
+            if (row < a.n_q)
+                raw = *(const uint4 *)(q + row * a.q_stride);
+            widen8<__nv_bfloat16>(raw, x[step]);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                most = fmaxf(most, fabsf(x[step][i]));
+        }
+        most = cu_warp_max(most);
+        float inverse = most > 0 ? 127.0f / most : 0;
+        mine = lane / 4 == g ? most / 127.0f : mine;
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            int row = g + 8 * (step * ROWS + lane / LANES);
+            *(uint2 *)(shared + row * D + place<D>(row, unit8 / 2) * 16 + unit8 % 2 * 8) =
+                codes_of(x[step], inverse);
+        }
+    }
+    return mine * a.scale * LOG2E;
+}
+
+/* s = the floats MAGIC + q k^T. */
+template <int D>
+__device__ __forceinline__ void scores_int8(float (&s)[2][8][4], uint32_t q, uint32_t k)
+{
+    int c[2][8][4];
+#pragma unroll
+    for (int step = 0; step < D / 32; step++) {
+        uint32_t a[2][4], b[4];
+        ldmatrix(a[0], q ^ step * 32);
+        ldmatrix(a[1], (q ^ step * 32) + 16 * D);
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            if (n % 2 == 0)
+                ldmatrix(b, (k ^ step * 32) + n * 8 * D);
+#pragma unroll
+            for (int mt = 0; mt < 2; mt++) {
+                int(&to)[4] = c[mt][n];
+                if (step == 0)
+                    mma_s8(to, a[mt], b[n % 2 * 2], b[n % 2 * 2 + 1], MAGIC_BITS, MAGIC_BITS,
+                           MAGIC_BITS, MAGIC_BITS);
+                else
+                    mma_s8(to, a[mt], b[n % 2 * 2], b[n % 2 * 2 + 1], to[0], to[1], to[2], to[3]);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        s[i / 32][i / 4 % 8][i % 4] = __int_as_float(c[i / 32][i / 4 % 8][i % 4]);
+}
+
+/* How large weights may be: log2 of the largest, and where a new maximum starts. */
+struct Bounds {
+    float base, top;
+};
+
+__device__ __forceinline__ Bounds bounds_of(const float *v_peak, int head, bool has_f16_sums)
+{
+    if (!has_f16_sums)
+        return {WEIGHT_BASE, WEIGHT_TOP};
+    /* 32 weights times the largest value stay below 57,600. */
+    float top = floorf(log2f(1800.0f / v_peak[head]));
+    top = fminf(fmaxf(top, -8.0f), 14.0f);
+    return {top - 4, top};
+}
+
+template <int D, int WARPS, bool HAS_F16_SUMS>
+__global__ void __launch_bounds__(WARPS * 32, WARPS == 4 ? 2 : 1)
+    k_attention_int8(const __grid_constant__ lx_cu_attention a, Piece piece)
+{
+    constexpr int QUERIES = WARPS * 32, THREADS = WARPS * 32, K_BYTES = KEYS * D,
+                  V_BYTES = 2 * K_BYTES;
+    extern __shared__ __align__(1024) char shared[];
+    const int head = piece.head + (int)blockIdx.y, n_k = (int)a.n_k,
+              n_tiles = (n_k + KEYS - 1) / KEYS;
+    const int64_t row0 = (int64_t)(piece.block + (int)blockIdx.x) * QUERIES;
+    const uint32_t at_q = shared_address(shared), at_k = at_q + QUERIES * D,
+                   at_v = at_k + 2 * K_BYTES;
+    const int64_t k_stride = (int64_t)a.n_heads * D, v_stride = a.v_stride * 2;
+    const char *k_from = (const char *)a.codes + head * D;
+    const char *v_from = (const char *)a.v + head * D * 2;
+    const float *k_scale = a.k_scale + (int64_t)head * n_tiles * LX_CU_ATTENTION_GROUPS;
+
+    copy_tile<D, KEYS, THREADS>(at_k, k_from, k_stride, D, n_k);
+    copy_tile<2 * D, KEYS, THREADS>(at_v, v_from, v_stride, 2 * D, n_k);
+    copy_commit();
+    float next_scale = k_scale[thread_now() % 4];
+    const uint32_t q_row = thread_now() / 32 * 32;
+    const float q_scale = quantize_queries<D>(a, head, row0 + q_row, shared + q_row * D);
+    const Bounds bounds = bounds_of(a.v_peak, head, HAS_F16_SUMS);
+    Rows<2, D> rows;
+    rows.begin();
+
+    for (int i = 0; i < n_tiles; i++) {
+        const uint32_t k_now = i & 1 ? K_BYTES : 0, v_now = i & 1 ? V_BYTES : 0;
+        float scale = q_scale * next_scale, shift = MAGIC * scale, add[4], s[2][8][4];
+        copy_wait();
+        __syncthreads(); /* tile i is there, and all warps are done with the other buffers */
+        scores_int8<D>(s, rows_first<D>(at_q + thread_now() / 32 * 32 * D),
+                       units_first<D>(at_k + k_now));
+        if (i + 1 < n_tiles) {
+            int left = n_k - (i + 1) * KEYS;
+            k_from += KEYS * k_stride;
+            v_from += KEYS * v_stride;
+            k_scale += LX_CU_ATTENTION_GROUPS;
+            copy_tile<D, KEYS, THREADS>(at_k + (K_BYTES - k_now), k_from, k_stride, D, left);
+            copy_tile<2 * D, KEYS, THREADS>(at_v + (V_BYTES - v_now), v_from, v_stride, 2 * D,
+                                            left);
+            next_scale = k_scale[thread_now() % 4];
+        }
+        copy_commit();
+        if (a.key_bias || (i + 1) * KEYS > n_k) {
+            const Bend bends = {NULL, a.key_bias, (int)a.n_q, n_k};
+            bend_scores(s, scale, shift, bends, (int)row0, i * KEYS);
+            scale = 1;
+            shift = 0;
+        }
+        rows.follow_maximum(s, scale, shift, bounds.base, bounds.top, add);
+        if (HAS_F16_SUMS)
+            rows.add_values_f16(s, scale, add, rows_first<2 * D>(at_v + v_now), piece.head);
+        else
+            rows.add_values(s, scale, add, rows_first<2 * D>(at_v + v_now), piece.head);
+    }
+    rows.store((__nv_bfloat16 *)a.out + (int64_t)head * D, a.out_stride,
+               row0 + thread_now() / 32 * 32, a.n_q, D);
+}
+
+template <int D, int WARPS, bool HAS_F16_SUMS>
+static int launch(lx_cuda_dev *dev, const lx_cu_attention *a)
+{
+    constexpr int SHARED = D * (WARPS * 32 + 6 * KEYS);
+    auto kernel = k_attention_int8<D, WARPS, HAS_F16_SUMS>;
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
+    return in_pieces(a, WARPS * 32, 1, [&](dim3 grid, Piece piece) {
+        kernel<<<grid, WARPS * 32, SHARED, dev->compute>>>(*a, piece);
+    });
+}
+
+template <int D> static int launch_for(lx_cuda_dev *dev, const lx_cu_attention *a)
+{
+    if (a->has_f16_sums)
+        return launch<D, 8, true>(dev, a);
+    return a->rows_per_block == 256 ? launch<D, 8, false>(dev, a) : launch<D, 4, false>(dev, a);
+}
+
+extern "C" int cu_attention_int8(lx_cuda_dev *dev, const lx_cu_attention *a)
+{
+    return a->head_dim == 128 ? launch_for<128>(dev, a) : launch_for<64>(dev, a);
+}
