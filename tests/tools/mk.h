@@ -71,7 +71,8 @@ typedef struct mk_format {
 typedef struct mk_job {
     uint64_t seed;
     int threads;
-    bool zip64; /* write ZIP64 records even where they are not needed */
+    bool zip64;  /* write ZIP64 records even where they are not needed */
+    bool sparse; /* headers only: the values are a hole in the file, so 15 GB take no disk */
 } mk_job;
 
 /* Writers (mk_safetensors.c, mk_pth.c): false with errno and a line on stderr. `which` selects
@@ -90,6 +91,9 @@ typedef struct mk_place {
     uint64_t offset, bytes, scale_offset, scale_bytes;
     uint32_t crc, scale_crc; /* written by mk_fill if want_crc */
 } mk_place;
+
+/** Make the file this long; with job->sparse without taking disk. */
+bool mk_reserve(int fd, const char *path, uint64_t bytes, const mk_job *job);
 
 /** Generate and write all places of a file with several threads. */
 bool mk_fill(int fd, const char *path, mk_place *place, size_t n, bool want_crc, const mk_job *job);

@@ -26,6 +26,7 @@ static const char usage[] =
     "  --tree       as downloaded: DIR/distill_int8 (fp8, models) and DIR/google/umt5-xxl;\n"
     "               without it all files lie flat in DIR (a per-block DiT: with the rest)\n"
     "  --repeat-blocks  write one block file and hard-link the others to it\n"
+    "  --sparse     headers and no values (they read as zeros): full size, no disk; for plans\n"
     "  --zip64      ZIP64 records in .pth files even where they are not needed\n"
     "  --seed N (default 1)   --threads N (default: one per core)   --quiet\n";
 
@@ -152,6 +153,8 @@ static bool parse(settings *s, int argc, char **argv)
             s->is_tree = true;
         } else if (!strcmp(word, "--repeat-blocks")) {
             s->repeat_blocks = true;
+        } else if (!strcmp(word, "--sparse")) {
+            s->job.sparse = true;
         } else if (!strcmp(word, "--zip64")) {
             s->job.zip64 = true;
         } else if (!strcmp(word, "--quiet")) {

@@ -302,8 +302,7 @@ static bool write_archive(const char *path, archive *a, mk_place *place, size_t 
     FILE *out = fopen(path, "wbe");
     if (!out)
         return mk_failed(path, "cannot be written");
-    bool ok =
-        posix_fallocate(fileno(out), 0, (off_t)end) == 0 || mk_failed(path, "no space for it");
+    bool ok = mk_reserve(fileno(out), path, end, job);
     ok = ok && mk_fill(fileno(out), path, place, n, true, job);
     for (size_t i = 0; i < a->n; i++)
         if (a->entry[i].place)

@@ -90,9 +90,7 @@ static bool write_all(const char *path, const char *header, size_t header_bytes,
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
         return mk_failed(path, "cannot be written");
-    bool ok = posix_fallocate(fd, 0, (off_t)total) == 0;
-    if (!ok)
-        mk_failed(path, "no space for it");
+    bool ok = mk_reserve(fd, path, total, job);
     ok = ok && pwrite(fd, length, 8, 0) == 8 &&
          pwrite(fd, header, header_bytes, 8) == (ssize_t)header_bytes;
     ok = ok && mk_fill(fd, path, place, n, false, job);
