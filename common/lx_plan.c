@@ -110,9 +110,9 @@ lx_status lx_plan_ask(lx_plan_question *out, int argc, char **argv, lx_err *err)
     bool is_size = q.width > 0, is_long = q.frames > 0;
     lx_status status = LX_OK;
     if (is_size || is_long)
-        status = lx_job_check_size(is_size ? q.width : LX_SIZE_MULTIPLE,
-                                   is_size ? q.height : LX_SIZE_MULTIPLE, is_long ? q.frames : 1,
-                                   err);
+        status =
+            lx_job_check_size(is_size ? q.width : LX_SIZE_MULTIPLE,
+                              is_size ? q.height : LX_SIZE_MULTIPLE, is_long ? q.frames : 1, err);
     if (status == LX_OK)
         *out = q;
     else if (err)

@@ -65,7 +65,7 @@ typedef struct lx_plan_need {
     uint64_t pinned, shared; /* of host memory: rings, lent slots */
     uint64_t stream_bytes;   /* that travel to the card in every step */
     uint64_t disk_bytes;     /* read from disk in every step */
-    uint64_t ops8, ops16;    /* of a step: a product and a sum are two; on 8-bit numbers, on others */
+    uint64_t ops8, ops16; /* of a step: a product and a sum are two; on 8-bit numbers, on others */
     int n_choices;
     lx_plan_choice choice[LX_PLAN_CHOICES];
 } lx_plan_need;

@@ -31,8 +31,8 @@ static lx_status run_dry(const umt5 *model, const lx_card_kind *card, const enco
     encoder_cache cache;
     float *context;
     const umt5_request request = {.n = o->max_tokens, .run = o->run};
-    lx_status status = encoder_take_standing(&cache, host ? host : device, o,
-                                             umt5_dims(model)->dim, &context, err);
+    lx_status status = encoder_take_standing(&cache, host ? host : device, o, umt5_dims(model)->dim,
+                                             &context, err);
     if (status == LX_OK)
         status = card ? lx_exec_plan_cuda(&x, card, device, host, err)
                       : lx_exec_open_cpu(&x, device, o->n_threads, err);
