@@ -8,9 +8,10 @@
  *   EMPTY ──────────▶ FILLED ──────────▶ IN_USE ──────────▶ EMPTY
  *   (asked for layer i)  ready event marked on the copy queue, done event on the compute queue
  *
- * The carrier fills slots in the order of `want`; a slot that was in use is filled behind its done
+ * The carrier fills slots in the order of running; a slot that was in use is filled behind its done
  * event, and kernels begin behind its ready event, so neither thread waits for the card here. What
- * the carrier does wait for is a pinned buffer whose last copy has not run yet.
+ * the carrier does wait for is a pinned buffer whose last copy has not run yet. With no slot to
+ * fill it reads ahead.
  */
 #include "lx_residency.h"
 
@@ -19,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lx_copy.h"
 #include "lx_process.h"
 
 #define ALIGN        ((uint64_t)256)
@@ -34,24 +34,60 @@ typedef struct slot {
 } slot;
 
 struct lx_residency {
-    lx_exec *x; /* borrowed; its arena has the memory */
+    lx_residency_device device; /* the arena has the memory */
+    bool is_host, is_dry;
     lx_layers layers;
     lx_residency_plan plan;
     lx_weight *placed;    /* [n_layers * n_weights] as kernels see them; owned, NULL on the CPU */
     unsigned char **kept; /* [n_resident] on the card; owned */
+    lx_ring_part *parts;  /* of all layers; owned, as the next two */
+    int64_t *first_part;  /* [n_layers + 1] */
+    lx_ring *ring;        /* NULL: nothing is carried */
     slot slots[LX_RESIDENCY_SLOTS];
-    unsigned char *buffer[LX_RESIDENCY_BUFFERS]; /* pinned */
-    uint64_t buffer_bytes;
-    int next_buffer;
     int64_t next_layer; /* the next that the carrier will be asked for */
     double waited_s;
     bool has_carrier, is_closing;
-    lx_status failure; /* of the carrier; the next enter reports it */
+    lx_status failure; /* of the carrier; every enter from then on reports it */
     lx_err failure_err;
     pthread_t carrier;
     pthread_mutex_t lock;
     pthread_cond_t moved;
 };
+
+/* --- the card -------------------------------------------------------------------------------- */
+
+static lx_status cuda_pin(void *card, size_t bytes, void **out, lx_err *err)
+{
+    return lx_cuda_pin(card, bytes, out, err);
+}
+
+static void cuda_unpin(void *card, void *memory)
+{
+    lx_cuda_unpin(card, memory);
+}
+
+static lx_status cuda_copy_in(void *card, void *dst, const void *src, size_t bytes, lx_err *err)
+{
+    return lx_cuda_copy_in(card, dst, src, bytes, err);
+}
+
+static lx_status cuda_mark(void *card, int event, lx_cuda_queue queue, lx_err *err)
+{
+    return lx_cuda_mark(card, event, queue, err);
+}
+
+static lx_status cuda_after(void *card, int event, lx_cuda_queue queue, lx_err *err)
+{
+    return lx_cuda_after(card, event, queue, err);
+}
+
+static lx_status cuda_reached(void *card, int event, lx_err *err)
+{
+    return lx_cuda_reached(card, event, err);
+}
+
+static const lx_card_ops cuda_ops = {cuda_pin,  cuda_unpin, cuda_copy_in,
+                                     cuda_mark, cuda_after, cuda_reached};
 
 /* --- layout ---------------------------------------------------------------------------------- */
 
@@ -120,6 +156,50 @@ static void bind_layer(lx_residency *r, int64_t i, unsigned char *data)
     }
 }
 
+static lx_status add_part(lx_residency *r, const lx_ring_part *part, int64_t *n, lx_err *err)
+{
+    if (!part->bytes)
+        return LX_OK;
+    if (!part->data && !part->extent.disk)
+        return lx_fail(err, LX_ECONFIG, "a layer's weight was not read and is not on disk");
+    r->parts[(*n)++] = *part;
+    return LX_OK;
+}
+
+/* What the ring brings for each layer: the same places as bind_layer's. */
+static lx_status list_parts(lx_residency *r, lx_err *err)
+{
+    const lx_layers *l = &r->layers;
+    const size_t n_weights = (size_t)l->n_layers * (size_t)l->n_weights;
+    int64_t n = 0;
+    r->parts = calloc(2 * n_weights, sizeof *r->parts);
+    r->first_part = calloc((size_t)l->n_layers + 1, sizeof *r->first_part);
+    if (!r->parts || !r->first_part)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the list of layers");
+    for (int64_t i = 0; i < l->n_layers; i++) {
+        uint64_t at = 0;
+        for (int k = 0; k < l->n_weights; k++) {
+            const lx_weight *w = layer_at(l, i) + k;
+            lx_ring_part data = {.data = w->data, .bytes = weight_bytes(w), .at = at};
+            if (!w->data && l->extents)
+                data.extent = l->extents[i * l->n_weights + k];
+            if (data.extent.disk && data.extent.bytes != data.bytes)
+                return lx_fail(err, LX_ESTAGE, "%s: %" PRIu64 " bytes on disk, %" PRIu64 " wanted",
+                               w->name, data.extent.bytes, data.bytes);
+            at += align_up(data.bytes);
+            lx_ring_part scale = {.data = w->scale, .bytes = scale_bytes(w), .at = at};
+            at += align_up(scale.bytes);
+            lx_status status = add_part(r, &data, &n, err);
+            if (status == LX_OK)
+                status = add_part(r, &scale, &n, err);
+            if (status != LX_OK)
+                return lx_wrap(err, "%.200s", w->name ? w->name : "?");
+        }
+        r->first_part[i + 1] = n;
+    }
+    return LX_OK;
+}
+
 /* --- the carrier ----------------------------------------------------------------------------- */
 
 static int ready_event(const lx_residency *r, int slot_index)
@@ -132,57 +212,20 @@ static int done_event(const lx_residency *r, int slot_index)
     return r->plan.first_event + LX_RESIDENCY_SLOTS + slot_index;
 }
 
-static int buffer_event(const lx_residency *r, int buffer)
+static int buffer_event(const lx_residency *r)
 {
-    return r->plan.first_event + 2 * LX_RESIDENCY_SLOTS + buffer;
-}
-
-/* A run of bytes from the host to the card, through pinned buffers in turn. */
-static lx_status carry_bytes(lx_residency *r, unsigned char *dst, const void *src, uint64_t bytes,
-                             lx_err *err)
-{
-    const unsigned char *from = src;
-    lx_status status = LX_OK;
-    while (bytes > 0 && status == LX_OK) {
-        uint64_t n = bytes < r->buffer_bytes ? bytes : r->buffer_bytes;
-        int b = r->next_buffer;
-        status = lx_cuda_reached(r->x->cuda, buffer_event(r, b), err);
-        if (status != LX_OK)
-            break;
-        memcpy(r->buffer[b], from, (size_t)n);
-        status = lx_cuda_copy_in(r->x->cuda, dst, r->buffer[b], (size_t)n, err);
-        if (status == LX_OK)
-            status = lx_cuda_mark(r->x->cuda, buffer_event(r, b), LX_CUDA_COPY, err);
-        r->next_buffer = (b + 1) % LX_RESIDENCY_BUFFERS;
-        from += n;
-        dst += n;
-        bytes -= n;
-    }
-    return status;
-}
-
-static lx_status carry_layer(lx_residency *r, int64_t i, unsigned char *data, lx_err *err)
-{
-    lx_status status = LX_OK;
-    for (int k = 0; k < r->layers.n_weights && status == LX_OK; k++) {
-        const lx_weight *w = layer_at(&r->layers, i) + k;
-        status = carry_bytes(r, data, w->data, weight_bytes(w), err);
-        data += align_up(weight_bytes(w));
-        if (status == LX_OK && w->scale)
-            status = carry_bytes(r, data, w->scale, scale_bytes(w), err);
-        data += align_up(scale_bytes(w));
-    }
-    return status;
+    return r->plan.first_event + 2 * LX_RESIDENCY_SLOTS;
 }
 
 static lx_status fill_slot(lx_residency *r, int index, lx_err *err)
 {
+    const lx_residency_device *d = &r->device;
     slot *s = &r->slots[index];
-    lx_status status = lx_cuda_after(r->x->cuda, done_event(r, index), LX_CUDA_COPY, err);
+    lx_status status = d->ops->after(d->card, done_event(r, index), LX_CUDA_COPY, err);
     if (status == LX_OK)
-        status = carry_layer(r, s->layer, s->data, err);
+        status = lx_ring_fill(r->ring, s->layer, s->data, err);
     if (status == LX_OK)
-        status = lx_cuda_mark(r->x->cuda, ready_event(r, index), LX_CUDA_COPY, err);
+        status = d->ops->mark(d->card, ready_event(r, index), LX_CUDA_COPY, err);
     return status;
 }
 
@@ -206,28 +249,43 @@ static int first_asked(const lx_residency *r)
     return best;
 }
 
+/* With the lock. */
+static void fail(lx_residency *r, lx_status status, const lx_err *err)
+{
+    r->failure = status;
+    r->failure_err = *err;
+}
+
+/* One slot, or something for later; with the lock, without it meanwhile. False: nothing to do. */
+static bool work(lx_residency *r)
+{
+    lx_err err = {0};
+    lx_status status;
+    bool did = true;
+    int index = first_asked(r);
+    pthread_mutex_unlock(&r->lock);
+    if (index >= 0)
+        status = fill_slot(r, index, &err);
+    else
+        status = lx_ring_ahead(r->ring, &did, &err);
+    pthread_mutex_lock(&r->lock);
+    if (status != LX_OK)
+        fail(r, status, &err);
+    else if (index >= 0)
+        r->slots[index].state = SLOT_FILLED;
+    else if (!did)
+        did = first_asked(r) >= 0; /* asked for meanwhile */
+    pthread_cond_broadcast(&r->moved);
+    return did;
+}
+
 static void *carrier_main(void *self)
 {
     lx_residency *r = self;
     pthread_mutex_lock(&r->lock);
-    while (!r->is_closing) {
-        int index = r->failure == LX_OK ? first_asked(r) : -1;
-        if (index < 0) {
+    while (!r->is_closing)
+        if (r->failure != LX_OK || !work(r))
             pthread_cond_wait(&r->moved, &r->lock);
-            continue;
-        }
-        lx_err err = {0};
-        pthread_mutex_unlock(&r->lock);
-        lx_status status = fill_slot(r, index, &err);
-        pthread_mutex_lock(&r->lock);
-        if (status != LX_OK) {
-            r->failure = status;
-            r->failure_err = err;
-        } else {
-            r->slots[index].state = SLOT_FILLED;
-        }
-        pthread_cond_broadcast(&r->moved);
-    }
     pthread_mutex_unlock(&r->lock);
     return NULL;
 }
@@ -251,7 +309,7 @@ static lx_status take_memory(lx_residency *r, lx_err *err)
     void *data;
     lx_status status = LX_OK;
     for (int64_t i = 0; i < r->plan.n_resident && status == LX_OK; i++) {
-        status = lx_arena_take(r->x->arena, (size_t)layer_bytes(&r->layers, i), &data, err);
+        status = lx_arena_take(r->device.arena, (size_t)layer_bytes(&r->layers, i), &data, err);
         if (status == LX_OK)
             r->kept[i] = data;
     }
@@ -261,41 +319,41 @@ static lx_status take_memory(lx_residency *r, lx_err *err)
         slot_bytes = bytes > slot_bytes ? bytes : slot_bytes;
     }
     for (int i = 0; i < r->plan.n_slots && status == LX_OK; i++) {
-        status = lx_arena_take(r->x->arena, (size_t)slot_bytes, &data, err);
+        status = lx_arena_take(r->device.arena, (size_t)slot_bytes, &data, err);
         if (status == LX_OK)
             r->slots[i].data = data;
     }
     return status;
 }
 
-static lx_status pin_ring(lx_residency *r, lx_err *err)
+static lx_status open_ring(lx_residency *r, lx_err *err)
 {
-    uint64_t ring = r->plan.ring_bytes ? r->plan.ring_bytes : RING_DEFAULT;
-    lx_status status = LX_OK;
-    r->buffer_bytes = align_up(ring / LX_RESIDENCY_BUFFERS);
-    for (int i = 0; i < LX_RESIDENCY_BUFFERS && status == LX_OK; i++) {
-        void *memory = NULL;
-        status = lx_cuda_pin(r->x->cuda, (size_t)r->buffer_bytes, &memory, err);
-        r->buffer[i] = memory;
-    }
-    return status;
+    const lx_ring_layers layers = {r->parts, r->first_part, r->layers.n_layers};
+    uint64_t bytes = r->plan.ring_bytes ? r->plan.ring_bytes : RING_DEFAULT;
+    return lx_ring_open(&r->ring, r->device.ops, r->device.card, &layers, bytes, buffer_event(r),
+                        err);
 }
 
 static lx_status load_resident(lx_residency *r, const lx_progress *progress, lx_err *err)
 {
+    const lx_residency_device *d = &r->device;
     uint64_t done = 0, total = 0;
     lx_status status = LX_OK;
     for (int64_t i = 0; i < r->plan.n_resident; i++)
         total += layer_bytes(&r->layers, i);
+    lx_ring_begin(r->ring, 0, r->plan.n_resident, false);
     for (int64_t i = 0; i < r->plan.n_resident && status == LX_OK; i++) {
-        status = carry_layer(r, i, r->kept[i], err);
+        status = lx_ring_fill(r->ring, i, r->kept[i], err);
         bind_layer(r, i, r->kept[i]);
         done += layer_bytes(&r->layers, i);
         if (status == LX_OK)
             status = lx_progress_step(progress, "byte", done, total, err);
     }
-    for (int b = 0; b < LX_RESIDENCY_BUFFERS && status == LX_OK; b++)
-        status = lx_cuda_reached(r->x->cuda, buffer_event(r, b), err);
+    /* Kernels that read them need no event: the copies have run. */
+    if (status == LX_OK && r->plan.n_resident > 0)
+        status = d->ops->mark(d->card, ready_event(r, 0), LX_CUDA_COPY, err);
+    if (status == LX_OK && r->plan.n_resident > 0)
+        status = d->ops->reached(d->card, ready_event(r, 0), err);
     return status;
 }
 
@@ -307,6 +365,7 @@ static lx_status start_carrier(lx_residency *r, lx_err *err)
         r->slots[i].state = SLOT_ASKED;
         r->next_layer = carried_after(r, r->next_layer);
     }
+    lx_ring_begin(r->ring, r->plan.n_resident, r->layers.n_layers, true);
     if (pthread_create(&r->carrier, NULL, carrier_main, r) != 0)
         return lx_fail(err, LX_EAGAIN, "no thread to carry weights");
     r->has_carrier = true;
@@ -321,42 +380,81 @@ static lx_status open_on_card(lx_residency *r, const lx_progress *progress, lx_e
     if (!r->placed || !r->kept)
         return lx_fail(err, LX_EAGAIN, "out of memory for the list of layers");
     lx_status status = take_memory(r, err);
-    if (status != LX_OK || r->x->is_dry)
+    if (status != LX_OK || r->is_dry)
         return status;
-    status = pin_ring(r, err);
+    status = list_parts(r, err);
+    if (status == LX_OK)
+        status = open_ring(r, err);
     if (status == LX_OK)
         status = load_resident(r, progress, err);
     if (status == LX_OK && r->plan.n_slots > 0)
         status = start_carrier(r, err);
+    else
+        lx_ring_close(&r->ring); /* all are there: nothing stays pinned */
+    return status;
+}
+
+static lx_status check(const lx_layers *layers, const lx_residency_plan *plan, bool is_host,
+                       lx_err *err)
+{
+    int64_t carried = layers->n_layers - plan->n_resident;
+    if (plan->n_resident < 0 || carried < 0 || plan->n_slots > LX_RESIDENCY_SLOTS ||
+        (carried > 0 && plan->n_slots < 2 && !is_host) || plan->first_event < 0 ||
+        plan->first_event + LX_RESIDENCY_EVENTS > LX_CUDA_EVENTS)
+        return lx_fail(err, LX_EJOB,
+                       "%" PRId64 " of %" PRId64 " layers on the card and %d slots for the others "
+                       "(2 to %d) is not possible",
+                       plan->n_resident, layers->n_layers, plan->n_slots, LX_RESIDENCY_SLOTS);
+    for (int64_t i = 0; is_host && layers->extents && i < layers->n_layers * layers->n_weights; i++)
+        if (layers->extents[i].disk)
+            return lx_fail(err, LX_ECONFIG,
+                           "%.200s is on disk: on the CPU all weights are in memory",
+                           layers->weights[i].name);
+    return LX_OK;
+}
+
+/* device NULL: the CPU. */
+static lx_status open_any(lx_residency **out, const lx_residency_device *device,
+                          const lx_layers *layers, const lx_residency_plan *plan,
+                          const lx_progress *progress, lx_err *err)
+{
+    lx_status status = check(layers, plan, !device, err);
+    if (status != LX_OK)
+        return status;
+    lx_residency *r = calloc(1, sizeof *r);
+    if (!r)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the record of a residency");
+    const int64_t carried = layers->n_layers - plan->n_resident;
+    r->is_host = !device;
+    if (device) {
+        r->device = *device;
+        r->is_dry = lx_arena_is_dry(device->arena);
+    }
+    r->layers = *layers;
+    r->plan = *plan;
+    r->plan.n_slots = carried == 0 ? 0 : plan->n_slots > carried ? (int)carried : plan->n_slots;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->moved, NULL);
+    status = r->is_host ? LX_OK : open_on_card(r, progress, err);
+    if (status != LX_OK)
+        lx_residency_close(&r);
+    else
+        *out = r;
     return status;
 }
 
 lx_status lx_residency_open(lx_residency **out, lx_exec *x, const lx_layers *layers,
                             const lx_residency_plan *plan, const lx_progress *progress, lx_err *err)
 {
-    int64_t carried = layers->n_layers - plan->n_resident;
-    if (plan->n_resident < 0 || carried < 0 || plan->n_slots > LX_RESIDENCY_SLOTS ||
-        (carried > 0 && plan->n_slots < 2 && !lx_exec_is_host(x)) || plan->first_event < 0 ||
-        plan->first_event + LX_RESIDENCY_EVENTS > LX_CUDA_EVENTS)
-        return lx_fail(err, LX_EJOB,
-                       "%" PRId64 " of %" PRId64 " layers on the card and %d slots for the others "
-                       "(2 to %d) is not possible",
-                       plan->n_resident, layers->n_layers, plan->n_slots, LX_RESIDENCY_SLOTS);
-    lx_residency *r = calloc(1, sizeof *r);
-    if (!r)
-        return lx_fail(err, LX_EAGAIN, "out of memory for the record of a residency");
-    r->x = x;
-    r->layers = *layers;
-    r->plan = *plan;
-    r->plan.n_slots = carried == 0 ? 0 : plan->n_slots > carried ? (int)carried : plan->n_slots;
-    pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->moved, NULL);
-    lx_status status = lx_exec_is_host(x) ? LX_OK : open_on_card(r, progress, err);
-    if (status != LX_OK)
-        lx_residency_close(&r);
-    else
-        *out = r;
-    return status;
+    const lx_residency_device device = {&cuda_ops, x->cuda, x->arena};
+    return open_any(out, lx_exec_is_host(x) ? NULL : &device, layers, plan, progress, err);
+}
+
+lx_status lx_residency_open_on(lx_residency **out, const lx_residency_device *device,
+                               const lx_layers *layers, const lx_residency_plan *plan,
+                               const lx_progress *progress, lx_err *err)
+{
+    return open_any(out, device, layers, plan, progress, err);
 }
 
 void lx_residency_close(lx_residency **residency)
@@ -365,20 +463,20 @@ void lx_residency_close(lx_residency **residency)
         return;
     lx_residency *r = *residency;
     if (r->has_carrier) {
+        lx_ring_stop(r->ring);
         pthread_mutex_lock(&r->lock);
         r->is_closing = true;
         pthread_cond_broadcast(&r->moved);
         pthread_mutex_unlock(&r->lock);
         pthread_join(r->carrier, NULL);
     }
-    for (int b = 0; b < LX_RESIDENCY_BUFFERS && r->buffer[b]; b++) {
-        (void)lx_cuda_reached(r->x->cuda, buffer_event(r, b), NULL);
-        lx_cuda_unpin(r->x->cuda, r->buffer[b]);
-    }
+    lx_ring_close(&r->ring);
     pthread_cond_destroy(&r->moved);
     pthread_mutex_destroy(&r->lock);
     free(r->placed);
     free(r->kept);
+    free(r->parts);
+    free(r->first_part);
     free(r);
     *residency = NULL;
 }
@@ -390,6 +488,15 @@ static int slot_of(const lx_residency *r, int64_t i)
 {
     for (int k = 0; k < r->plan.n_slots; k++)
         if (r->slots[k].state != SLOT_EMPTY && r->slots[k].layer == i)
+            return k;
+    return -1;
+}
+
+/* The slot that layer i's kernels read; -1: none. Called with the lock. */
+static int slot_in_use(const lx_residency *r, int64_t i)
+{
+    for (int k = 0; k < r->plan.n_slots; k++)
+        if (r->slots[k].state == SLOT_IN_USE && r->slots[k].layer == i)
             return k;
     return -1;
 }
@@ -422,12 +529,14 @@ static lx_status wait_for(lx_residency *r, int64_t i, int *index, lx_err *err)
     while (*index >= 0 && r->slots[*index].state == SLOT_ASKED && r->failure == LX_OK)
         pthread_cond_wait(&r->moved, &r->lock);
     lx_status status = r->failure;
-    if (status != LX_OK && err)
-        *err = r->failure_err;
-    else if (*index < 0)
+    if (status != LX_OK) {
+        if (err)
+            *err = r->failure_err;
+    } else if (*index < 0) {
         status = lx_fail(err, LX_ESTAGE, "layer %" PRId64 " has no slot: two layers are in use", i);
-    else
+    } else {
         r->slots[*index].state = SLOT_IN_USE;
+    }
     pthread_mutex_unlock(&r->lock);
     r->waited_s += lx_now_s() - start;
     return status;
@@ -435,33 +544,36 @@ static lx_status wait_for(lx_residency *r, int64_t i, int *index, lx_err *err)
 
 lx_status lx_residency_enter(lx_residency *r, int64_t i, const lx_weight **weights, lx_err *err)
 {
-    if (lx_exec_is_host(r->x)) {
+    const lx_residency_device *d = &r->device;
+    if (r->is_host) {
         *weights = layer_at(&r->layers, i);
         return LX_OK;
     }
-    const lx_weight *placed = r->placed + i * r->layers.n_weights;
-    if (r->x->is_dry) {
+    if (r->is_dry) {
         bind_layer(r, i, is_carried(r, i) ? r->slots[0].data : r->kept[i]);
     } else if (is_carried(r, i)) {
         int index;
         lx_status status = wait_for(r, i, &index, err);
         if (status == LX_OK)
-            status = lx_cuda_after(r->x->cuda, ready_event(r, index), LX_CUDA_COMPUTE, err);
+            status = d->ops->after(d->card, ready_event(r, index), LX_CUDA_COMPUTE, err);
         if (status != LX_OK)
             return status;
         bind_layer(r, i, r->slots[index].data);
     }
-    *weights = placed;
+    *weights = r->placed + i * r->layers.n_weights;
     return LX_OK;
 }
 
 lx_status lx_residency_leave(lx_residency *r, int64_t i, lx_err *err)
 {
-    if (lx_exec_is_host(r->x) || r->x->is_dry || !is_carried(r, i))
+    const lx_residency_device *d = &r->device;
+    if (r->is_host || r->is_dry || !is_carried(r, i))
         return LX_OK;
     pthread_mutex_lock(&r->lock);
-    int index = slot_of(r, i);
-    lx_status status = lx_cuda_mark(r->x->cuda, done_event(r, index), LX_CUDA_COMPUTE, err);
+    int index = slot_in_use(r, i);
+    lx_status status =
+        index >= 0 ? d->ops->mark(d->card, done_event(r, index), LX_CUDA_COMPUTE, err)
+                   : lx_fail(err, LX_ESTAGE, "layer %" PRId64 " was left and never entered", i);
     if (status == LX_OK) {
         r->slots[index].layer = r->next_layer;
         r->slots[index].state = SLOT_ASKED;
@@ -472,7 +584,14 @@ lx_status lx_residency_leave(lx_residency *r, int64_t i, lx_err *err)
     return status;
 }
 
-double lx_residency_waited_s(const lx_residency *r)
+void lx_residency_stats_of(lx_residency *r, lx_residency_stats *out)
 {
-    return r->waited_s;
+    lx_ring_stats ring = {0};
+    if (r->ring)
+        lx_ring_stats_of(r->ring, &ring);
+    *out = (lx_residency_stats){.memory_bytes = ring.memory_bytes,
+                                .disk_bytes = ring.disk_bytes,
+                                .read_s = ring.read_s,
+                                .link_s = ring.link_s,
+                                .waited_s = r->waited_s};
 }

@@ -4,19 +4,21 @@
  *
  * Role      A model is a sequence of layers that run in order, again and again. Some layers' weights
  *           stay on the card, the others pass through a ring of slots there: a thread of its own
- *           carries them from host memory (or from disk) into a small ring of pinned buffers and
- *           queues their copies beside the kernels, so that a layer is there before it is needed.
+ *           carries them from host memory or from disk through a small ring of pinned buffers
+ *           (lx_ring.h) and queues their copies beside the kernels, so that a layer is there before
+ *           it is needed.
  * Promise   Nothing is allocated after open, no more than ring_bytes is ever pinned, and what a
  *           kernel reads is never overwritten under it. On the CPU a layer's weights are used where
  *           they lie and nothing here costs anything.
  * Threads   One thread calls; the carrier is inside.
- * Tests     tests/gpu/test_cuda_residency.c
+ * Tests     tests/kernels/test_residency.c, tests/gpu/test_cuda_residency.c
  */
 #ifndef LX_RESIDENCY_H
 #define LX_RESIDENCY_H
 
 #include "lx_cuda.h"
 #include "lx_progress.h"
+#include "lx_ring.h"
 #include "weights/lx_weights.h"
 
 typedef struct lx_residency lx_residency;
@@ -24,19 +26,20 @@ typedef struct lx_residency lx_residency;
 typedef struct lx_residency_plan {
     int64_t n_resident;  /* layers that stay on the card, the first ones; all: nothing is carried */
     int n_slots;         /* slots on the card for the others: 2, or more where loading is uneven */
-    uint64_t ring_bytes; /* pinned host memory for the carrier; 0: 256 MiB */
+    uint64_t ring_bytes; /* pinned host memory for the carrier; 0: 256 MiB. With layers on disk
+                            more is better: a few layers' worth is read ahead */
     int first_event;     /* the card's events first_event.. are ours: lx_residency_events */
 } lx_residency_plan;
 
-#define LX_RESIDENCY_SLOTS   4
-#define LX_RESIDENCY_BUFFERS 4
+#define LX_RESIDENCY_SLOTS 4
 /* Events that one residency uses: two for each slot, one for each buffer. */
-#define LX_RESIDENCY_EVENTS (2 * LX_RESIDENCY_SLOTS + LX_RESIDENCY_BUFFERS)
+#define LX_RESIDENCY_EVENTS (2 * LX_RESIDENCY_SLOTS + LX_RING_BUFFERS)
 
-/* The layers: weight w of layer i is weights[i * n_weights + w], in host memory. Where from says so,
- * the bytes come from a file instead and .data is NULL. */
+/* The layers: weight w of layer i is weights[i * n_weights + w]. Its bytes are in host memory, or,
+ * where .data is NULL, in a file: extents has as many entries then (NULL: nothing is on disk). */
 typedef struct lx_layers {
-    const lx_weight *weights; /* borrowed until close */
+    const lx_weight *weights; /* borrowed until close, as the next */
+    const lx_extent *extents;
     int64_t n_layers;
     int n_weights;
 } lx_layers;
@@ -49,6 +52,7 @@ typedef struct lx_layers {
  *
  * @retval LX_EJOB    the arena was planned smaller
  * @retval LX_EAGAIN  no pinned memory
+ * @retval LX_ECONFIG a layer on disk without a card; a file that was changed or cannot be read
  */
 lx_status lx_residency_open(lx_residency **out, lx_exec *x, const lx_layers *layers,
                             const lx_residency_plan *plan, const lx_progress *progress,
@@ -67,7 +71,24 @@ lx_status lx_residency_leave(lx_residency *r, int64_t i, lx_err *err);
 uint64_t lx_residency_slot_bytes(const lx_layers *layers);
 uint64_t lx_residency_total_bytes(const lx_layers *layers);
 
-/** Seconds that the caller spent waiting in lx_residency_enter since open: what streaming cost. */
-double lx_residency_waited_s(const lx_residency *r);
+typedef struct lx_residency_stats {
+    uint64_t memory_bytes, disk_bytes; /* carried since open */
+    double read_s;                     /* that the carrier waited for reading */
+    double link_s;                     /* that it waited for the link to the card */
+    double waited_s;                   /* that the caller waited in enter: what streaming cost */
+} lx_residency_stats;
+
+void lx_residency_stats_of(lx_residency *r, lx_residency_stats *out);
+
+/* The same on anything that copies as a card does: how tests/kernels runs this without one. */
+typedef struct lx_residency_device {
+    const lx_card_ops *ops;
+    void *card;
+    lx_arena *arena;
+} lx_residency_device;
+
+lx_status lx_residency_open_on(lx_residency **out, const lx_residency_device *device,
+                               const lx_layers *layers, const lx_residency_plan *plan,
+                               const lx_progress *progress, lx_err *err);
 
 #endif

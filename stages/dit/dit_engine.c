@@ -34,12 +34,14 @@
 
 static lx_layers main_layers(const dit_engine *e)
 {
-    return (lx_layers){e->main, e->model->dims.n_blocks, DIT_MAIN_WEIGHTS};
+    return (lx_layers){
+        .weights = e->main, .n_layers = e->model->dims.n_blocks, .n_weights = DIT_MAIN_WEIGHTS};
 }
 
 static lx_layers key_layers(const dit_engine *e)
 {
-    return (lx_layers){e->keys, e->model->dims.n_blocks, DIT_KEYS_WEIGHTS};
+    return (lx_layers){
+        .weights = e->keys, .n_layers = e->model->dims.n_blocks, .n_weights = DIT_KEYS_WEIGHTS};
 }
 
 static lx_status list_layers(dit_engine *e, lx_err *err)

@@ -36,7 +36,7 @@ static uint64_t bytes_of_blocks(const dit *model, int64_t first, int64_t end)
     for (int64_t i = first; i < end; i++) {
         lx_weight main[DIT_MAIN_WEIGHTS];
         dit_block_list_main(&model->blocks[i], main);
-        lx_layers one = {main, 1, DIT_MAIN_WEIGHTS};
+        lx_layers one = {.weights = main, .n_layers = 1, .n_weights = DIT_MAIN_WEIGHTS};
         sum += lx_residency_total_bytes(&one);
     }
     return sum;
