@@ -2,8 +2,9 @@
  * colour.cuh - decoded RGB into I420, 8-bit planes and clamped planes
  * SPDX-License-Identifier: Apache-2.0
  *
- * Formula   lx_colour.h, evaluated as kernels/cpu/colour.c does. Memory is its time: about 1 % of a
- *           decode, so it stays plain. grid.y: frames.
+ * Formula   lx_colour.h, evaluated as kernels/cpu/colour.c does, to the bit: products and sums are
+ *           rounded one by one. Memory is its time: about 1 % of a decode, so it stays plain. grid.y:
+ *           frames.
  */
 #ifndef COLOUR_CUH
 #define COLOUR_CUH
@@ -21,12 +22,14 @@ __device__ inline float colour_unit(const lx_cu_colour &a, const char *frame, in
 
 __device__ inline float colour_luma(const float rgb[3])
 {
-    return 0.2126f * rgb[0] + 0.7152f * rgb[1] + 0.0722f * rgb[2];
+    return __fadd_rn(__fadd_rn(__fmul_rn(0.2126f, rgb[0]), __fmul_rn(0.7152f, rgb[1])),
+                     __fmul_rn(0.0722f, rgb[2]));
 }
 
-__device__ inline uint8_t colour_nearest(float v)
+/* base + factor * v as a code */
+__device__ inline uint8_t colour_code(float base, float factor, float v)
 {
-    return (uint8_t)(int)(v + 0.5f);
+    return (uint8_t)(int)__fadd_rn(__fadd_rn(base, __fmul_rn(factor, v)), 0.5f);
 }
 
 /* Four pixels of luma and one of chroma a thread. */
@@ -48,18 +51,18 @@ __global__ void k_i420(const lx_cu_colour a, uint8_t *out)
             (colour_unit(a, frame, lower, left, c) + colour_unit(a, frame, lower, at + 1, c));
         const float middle =
             colour_unit(a, frame, upper, at, c) + colour_unit(a, frame, lower, at, c);
-        mean[c] = 0.125f * side + 0.25f * middle;
+        mean[c] = __fadd_rn(__fmul_rn(0.125f, side), __fmul_rn(0.25f, middle));
     }
     const float luma = colour_luma(mean);
     uint8_t *u = plane + luma_bytes + oy / 2 * (a.out_width / 2) + ox / 2;
-    u[0] = colour_nearest(128.0f + (224.0f / 1.8556f) * (mean[2] - luma));
-    u[luma_bytes / 4] = colour_nearest(128.0f + (224.0f / 1.5748f) * (mean[0] - luma));
+    u[0] = colour_code(128.0f, 224.0f / 1.8556f, mean[2] - luma);
+    u[luma_bytes / 4] = colour_code(128.0f, 224.0f / 1.5748f, mean[0] - luma);
     for (int k = 0; k < 4; k++) {
         float rgb[3];
         for (int c = 0; c < 3; c++)
             rgb[c] = colour_unit(a, frame, a.y + y + k / 2, at + k % 2, c);
         plane[(oy + k / 2) * a.out_width + ox + k % 2] =
-            colour_nearest(16.0f + 219.0f * colour_luma(rgb));
+            colour_code(16.0f, 219.0f, colour_luma(rgb));
     }
 }
 
@@ -83,7 +86,7 @@ __global__ void k_rgb8(const lx_cu_colour a, uint8_t *out)
         const float v = conv_value(frame, a.in.dtype, from + c);
         const float above = v > -1.0f ? v : -1.0f;
         const float unit = ((above < 1.0f ? above : 1.0f) + 1.0f) * 0.5f;
-        out[c * a.out_frames * a.out_height * a.out_width + to] = colour_nearest(255.0f * unit);
+        out[c * a.out_frames * a.out_height * a.out_width + to] = colour_code(0.0f, 255.0f, unit);
     }
 }
 

@@ -126,6 +126,9 @@ lx_status vae_plan_memory(const lx_weights *weights, const vae_options *options,
 /** `lx2v-vae plan ...`, lx_plan.h; argv after "plan". Returns the exit code. */
 int vae_plan_main(int argc, char **argv);
 
+/** Height and width exchanged, of the tile too. */
+vae_clip vae_turned(const vae_clip *clip);
+
 /** The largest clip that a config allows, and how to decode it. */
 vae_clip vae_largest_of(const lx_config *config);
 /** Bytes of the largest chunk of frames that is lent. */

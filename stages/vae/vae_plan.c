@@ -119,6 +119,16 @@ static lx_status measure_clip(const lx_weights *weights, const vae_options *o,
     return status;
 }
 
+vae_clip vae_turned(const vae_clip *clip)
+{
+    vae_clip out = *clip;
+    out.height = clip->width;
+    out.width = clip->height;
+    out.tile_h = clip->tile_w;
+    out.tile_w = clip->tile_h;
+    return out;
+}
+
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -129,10 +139,8 @@ static lx_status measure(const lx_weights *weights, const vae_options *o, const 
                          const vae_clip *clip, vae_plan *out, lx_err *err)
 {
     vae_plan plan, turned = {0};
-    vae_clip other = *clip;
+    vae_clip other = vae_turned(clip);
     VAE_TRY(measure_clip(weights, o, card, clip, &plan, err));
-    other.height = clip->width;
-    other.width = clip->height;
     if (o->turns && clip->height != clip->width)
         VAE_TRY(measure_clip(weights, o, card, &other, &turned, err));
     plan.total_bytes = larger(plan.total_bytes, turned.total_bytes);

@@ -169,8 +169,10 @@ static lx_status read_clip(const vae_stage *s, lx_stage_job *job, vae_clip *clip
     lx_dtype dtype;
     lx_shape shape;
     char text[128];
-    *clip = *vae_largest(s->model);
+    const vae_clip *largest = vae_largest(s->model);
     VAE_TRY(lx_job_check_size(params->width, params->height, params->frames, err));
+    bool is_turned = (params->height > params->width) != (largest->height > largest->width);
+    *clip = is_turned ? vae_turned(largest) : *largest; /* tiles lie as planned for it */
     lx_job_latent_dims(params, &clip->frames, &clip->height, &clip->width);
     VAE_TRY(lx_stage_input_shape(job, &dtype, &shape, err));
     lx_shape want = LX_SHAPE(LX_LATENT_CHANNELS, clip->frames, clip->height, clip->width);

@@ -140,14 +140,20 @@ static void fixture_write(const char *path, int64_t base, bool zero_time_weights
     free(f);
 }
 
-static vae *fixture_open(const char *path, vae_clip largest, int threads)
+static inline vae *fixture_open_on(const char *device, const char *path, vae_clip largest,
+                                   int threads)
 {
     lx_err err = {0};
     vae *model = NULL;
-    vae_options o = {.weights = path, .device = "cpu", .threads = threads, .largest = largest};
+    vae_options o = {.weights = path, .device = device, .threads = threads, .largest = largest};
     if (vae_open(&model, &o, &err) != LX_OK)
         fail_msg("%s", err.message);
     return model;
+}
+
+static inline vae *fixture_open(const char *path, vae_clip largest, int threads)
+{
+    return fixture_open_on("cpu", path, largest, threads);
 }
 
 static float *fixture_latent(const vae_clip *clip, const char *key)
