@@ -28,8 +28,8 @@ typedef struct lx_act {
 } lx_act;
 
 /** The activation dtype that a weight wants: I8 -> I8; F8_E4M3 with scale -> F8_E4M3 where the device
- *  multiplies it; else x->rows. A float weight also takes F32 (on a card: widened for up to 8 rows,
- *  else rounded to x->rows). */
+ *  multiplies it; else x->rows. A float weight also takes F32 (on a card: up to 8 rows, or up to
+ *  256 columns, are multiplied in f32; all else is rounded to x->rows). */
 lx_dtype lx_linear_act_dtype(const lx_exec *x, const lx_weight *w);
 
 /** Take an lx_act of the given kind from the arena. */

@@ -17,10 +17,11 @@
 extern "C" {
 #endif
 
-#define LX_CU_FEW_ROWS 8 /* rows that `few` takes at most */
+#define LX_CU_FEW_ROWS  8   /* rows that `few` takes at most */
+#define LX_CU_SHORT_ROW 256 /* columns up to which rows of F32 are multiplied as they are */
 
 typedef struct lx_cu_product {
-    int dtype; /* of x and w: LX_CU_I8, LX_CU_BF16 or LX_CU_F8_E4M3 */
+    int dtype; /* of x and w: LX_CU_I8, LX_CU_BF16 or LX_CU_F8_E4M3; LX_CU_F32: not by cuBLASLt */
     int64_t m, n, k;
     const void *x; /* [m, k] */
     const void *w; /* [n, k] */

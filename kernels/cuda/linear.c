@@ -7,11 +7,14 @@
  *           follows from the card and N alone: a plan needs no card, fewer rows never need more.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
- * F32 rows  Up to LX_CU_FEW_ROWS (the time path) are multiplied in f32; more are rounded to BF16.
+ * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
+ *           patches), are multiplied in f32: there the work is nothing, and what follows is quantized,
+ *           where a small error becomes another code. All else is rounded to BF16.
  */
 #include <inttypes.h>
 
 #include "cu_linear.h"
+#include "cu_rows.h"
 #include "lx_cuda_priv.h"
 #include "lx_log.h"
 
@@ -23,7 +26,7 @@
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
 #define BLAS_BYTES    ((size_t)8 << 20)   /* and before */
 
-typedef enum product_kind { PRODUCT_CODES, PRODUCT_BF16, PRODUCT_FEW } product_kind;
+typedef enum product_kind { PRODUCT_CODES, PRODUCT_BF16, PRODUCT_FEW, PRODUCT_SHORT } product_kind;
 
 typedef struct job {
     lx_exec *x;
@@ -38,7 +41,7 @@ typedef struct job {
     bool whole_rows;       /* the output is quantized: a row must be complete */
     void *acc;             /* [band_m, n] if whole_rows, else [band_m, band_n] */
     void *blas;            /* workspace */
-    void *w_band, *x_band; /* BF16 copies, or NULL */
+    void *w_band, *x_band; /* BF16 copies (SHORT: F32, of w alone), or NULL */
     lx_err *err;
 } job;
 
@@ -106,6 +109,8 @@ static void plan(job *j)
         j->kind = PRODUCT_CODES;
     else if (j->in->dtype == LX_DTYPE_F32 && j->m <= LX_CU_FEW_ROWS)
         j->kind = PRODUCT_FEW;
+    else if (j->in->dtype == LX_DTYPE_F32 && j->k <= LX_CU_SHORT_ROW)
+        j->kind = PRODUCT_SHORT;
     j->whole_rows = is_coded((lx_dtype)j->out.dtype);
     j->band_n = cols_of_band(j);
     bool is_rounded = j->kind == PRODUCT_BF16 && j->in->dtype == LX_DTYPE_F32;
@@ -123,10 +128,12 @@ static lx_status take_scratch(job *j)
     bool is_bf16 = j->kind == PRODUCT_BF16;
     lx_status status = lx_arena_take(arena, (size_t)(4 * j->band_m * cols), &j->acc, j->err);
     size_t blas = j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
-    if (status == LX_OK && j->kind != PRODUCT_FEW)
+    if (status == LX_OK && (is_bf16 || j->kind == PRODUCT_CODES))
         status = lx_arena_take(arena, blas, &j->blas, j->err);
     if (status == LX_OK && is_bf16 && j->w->dtype != LX_DTYPE_BF16)
         status = lx_arena_take(arena, (size_t)(2 * j->band_n * j->k), &j->w_band, j->err);
+    if (status == LX_OK && j->kind == PRODUCT_SHORT && j->w->dtype != LX_DTYPE_F32)
+        status = lx_arena_take(arena, (size_t)(4 * j->n * j->k), &j->w_band, j->err);
     if (status == LX_OK && is_bf16 && j->in->dtype == LX_DTYPE_F32)
         status = lx_arena_take(arena, (size_t)(2 * j->band_m * j->k), &j->x_band, j->err);
     return status;
@@ -161,7 +168,7 @@ static lx_status check(const job *j, int code)
     return lx_cuda_status(j->x->cuda, code, j->w->name, j->err);
 }
 
-/* Columns cols[0] .. + cols[1] of the weight as BF16; the band's place in scratch does not change. */
+/* Columns cols[0] .. + cols[1] of the weight as BF16 or F32; the band's place does not change. */
 static lx_status widen_weight(const job *j, const int64_t cols[2])
 {
     if (!j->w_band)
@@ -169,6 +176,10 @@ static lx_status widen_weight(const job *j, const int64_t cols[2])
     const lx_cuda *c = j->x->cuda;
     int dtype = (int)j->w->dtype;
     lx_cu_vec band = {dtype, at(j->w->data, cols[0] * j->k, dtype)};
+    if (j->kind == PRODUCT_SHORT) {
+        lx_cu_mat rows = {dtype, cols[1], j->k, j->k, (void *)(uintptr_t)band.data};
+        return check(j, c->module->rows->widen(c->dev, &rows, j->w_band));
+    }
     return check(j, c->module->linear->to_bf16(c->dev, band, cols[1] * j->k, j->w_band));
 }
 

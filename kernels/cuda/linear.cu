@@ -98,7 +98,8 @@ static const cu_gemm *remembered(const lx_cuda_dev *dev, const lx_cu_product *p)
 static bool is_served(const lx_cu_product *p)
 {
     uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->acc | (uintptr_t)p->scratch;
-    return p->n % 16 == 0 && p->k % 16 == 0 && p->ld % 4 == 0 && all % 16 == 0;
+    return p->dtype != LX_CU_F32 && p->n % 16 == 0 && p->k % 16 == 0 && p->ld % 4 == 0 &&
+           all % 16 == 0;
 }
 
 static int product(lx_cuda_dev *dev, const lx_cu_product *p)

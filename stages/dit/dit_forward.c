@@ -72,7 +72,9 @@ static lx_status embed_patches(dit_pass *p, const float *latent, lx_err *err)
     lx_act in;
     DIT_TRY(lx_mat_take(x, LX_DTYPE_F32, p->n_tokens, cols, &rows, err));
     DIT_TRY(lx_patchify(x, &p->latent, latent, rows.data, err));
-    DIT_TRY(lx_act_of(x, &rows, &p->engine->patch.w, &in, err));
+    in = (lx_act){.dtype = LX_DTYPE_F32, .rows = p->n_tokens, .cols = cols, .data = rows.data};
+    if (p->engine->patch.w.scale) /* a quantized patch embedding: no checkpoint has one */
+        DIT_TRY(lx_act_of(x, &rows, &p->engine->patch.w, &in, err));
     DIT_TRY(dit_linear_run(x, &p->engine->patch, &in, (lx_epilogue){0}, &residual, NULL, 0, err));
     lx_arena_reset(x->arena, mark);
     return dit_dump(x, p->run, "patch_embedding", &residual, err);
