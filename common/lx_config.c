@@ -160,70 +160,109 @@ static lx_status take_key(loader *l, const char *section, char *name, size_t nam
 
 /* --- stages ----------------------------------------------------------------------------------- */
 
-/* device: or threads: of one replica. *known: it was one of the two. */
-static lx_status replica_key(loader *l, const char *section, const char *name,
-                             lx_replica_config *replica, bool *known)
+/* Keys of a replica; a stage has them as well, for all of its replicas, and "replicas" itself. */
+typedef enum replica_word {
+    WORD_DEVICE,
+    WORD_THREADS,
+    WORD_RESIDENCY,
+    WORD_REPLICAS,
+    WORDS
+} replica_word;
+
+static const char *const words[WORDS] = {"device", "threads", "residency", "replicas"};
+
+/* Only these have weights by layers. */
+static bool has_residency(int kind)
 {
-    bool is_device = strcmp(name, "device") == 0;
-    *known = is_device || strcmp(name, "threads") == 0;
-    if (!*known)
-        return LX_OK;
+    return kind == LX_STAGE_ENCODER || kind == LX_STAGE_DIT;
+}
+
+/* WORDS: not known here. */
+static replica_word word_of(const char *name, int kind, bool is_stage)
+{
+    for (int i = 0; i < WORDS; i++)
+        if (strcmp(name, words[i]) == 0)
+            return (i == WORD_REPLICAS && !is_stage) ||
+                           (i == WORD_RESIDENCY && !has_residency(kind))
+                       ? WORDS
+                       : (replica_word)i;
+    return WORDS;
+}
+
+/* The value of one of a replica's keys. */
+static lx_status replica_key(loader *l, const char *section, replica_word which,
+                             lx_replica_config *replica)
+{
+    static const char *const accepted[] = {"cpu or cuda:N", "a whole number",
+                                           "auto, resident, partial, host or disk"};
     char key[160];
-    snprintf(key, sizeof key, "%s.%s", section, name);
-    if (expect(l, YAML_SCALAR_EVENT, key, is_device ? "cpu or cuda:N" : "a whole number") != LX_OK)
+    snprintf(key, sizeof key, "%s.%s", section, words[which]);
+    if (expect(l, YAML_SCALAR_EVENT, key, accepted[which]) != LX_OK)
         return LX_ECONFIG;
     int line = line_of(l);
-    lx_status status =
-        is_device ? lx_config_set_device(replica->device, scalar(l), l->err)
-                  : lx_config_set_int(&replica->threads, scalar(l), is_quoted(l), 0, 1024, l->err);
+    lx_status status;
+    if (which == WORD_DEVICE)
+        status = lx_config_set_device(replica->device, scalar(l), l->err);
+    else if (which == WORD_THREADS)
+        status = lx_config_set_int(&replica->threads, scalar(l), is_quoted(l), 0, 1024, l->err);
+    else
+        status = lx_config_set_residency(&replica->residency, scalar(l), l->err);
     return status == LX_OK ? LX_OK : blame(l, line, key);
 }
 
-/* Keys of a stage or of one replica seen so far; a second one is an error. */
+/* Lines of keys of a stage or of one replica seen so far; a second one is an error. */
 typedef struct seen {
-    int device, threads, replicas;
+    int line[WORDS];
 } seen;
 
-static lx_status note_seen(loader *l, seen *lines, const char *section, const char *name)
+static lx_status note_seen(loader *l, seen *lines, const char *section, replica_word which)
 {
-    int *first = strcmp(name, "device") == 0    ? &lines->device
-                 : strcmp(name, "threads") == 0 ? &lines->threads
-                                                : &lines->replicas;
+    int *first = &lines->line[which];
     if (*first)
-        return FAIL(l, line_of(l), "%s.%s: given twice, first in line %d", section, name, *first);
+        return FAIL(l, line_of(l), "%s.%s: given twice, first in line %d", section, words[which],
+                    *first);
     *first = line_of(l);
     return LX_OK;
 }
 
-static lx_status unknown_stage_key(loader *l, const char *section, const char *name, bool stage)
+static lx_status unknown_stage_key(loader *l, const char *section, const char *name, int kind,
+                                   bool is_stage)
 {
-    static const char *const words[] = {"device", "threads", "replicas"};
-    const char *near = lx_nearest(name, words, stage ? 3 : 2);
-    return FAIL(l, line_of(l), "%s.%s: unknown key; %s%s%sknown here: device, threads%s", section,
-                name, near ? "did you mean " : "", near ? near : "", near ? "? " : "",
-                stage ? ", replicas" : "");
+    const char *known[WORDS];
+    char list[96] = "";
+    size_t n = 0;
+    for (int i = 0; i < WORDS; i++)
+        if (word_of(words[i], kind, is_stage) != WORDS) {
+            snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", n ? ", " : "",
+                     words[i]);
+            known[n++] = words[i];
+        }
+    const char *near = lx_nearest(name, known, n);
+    return FAIL(l, line_of(l), "%s.%s: unknown key; %s%s%sknown here: %s", section, name,
+                near ? "did you mean " : "", near ? near : "", near ? "? " : "", list);
 }
 
 /* One {device: ..., threads: ...} of a list; the mapping's start was taken. */
-static lx_status load_replica(loader *l, const char *section, lx_replica_config *replica)
+static lx_status load_replica(loader *l, const char *section, int kind, lx_replica_config *replica)
 {
     seen lines = {0};
     char name[96];
-    for (bool end = false, known;;) {
+    for (bool end = false;;) {
         if (take_key(l, section, name, sizeof name, &end) != LX_OK)
             return LX_ECONFIG;
         if (end)
             return LX_OK;
-        if (strcmp(name, "device") != 0 && strcmp(name, "threads") != 0)
-            return unknown_stage_key(l, section, name, false);
-        if (note_seen(l, &lines, section, name) != LX_OK ||
-            replica_key(l, section, name, replica, &known) != LX_OK)
+        replica_word which = word_of(name, kind, false);
+        if (which == WORDS)
+            return unknown_stage_key(l, section, name, kind, false);
+        if (note_seen(l, &lines, section, which) != LX_OK ||
+            replica_key(l, section, which, replica) != LX_OK)
             return LX_ECONFIG;
     }
 }
 
 /* replicas: 2, or a list of mappings. The stage's own device and threads are their defaults. */
-static lx_status load_replicas(loader *l, const char *section, lx_stage_config *stage)
+static lx_status load_replicas(loader *l, const char *section, int kind, lx_stage_config *stage)
 {
     char key[160];
     snprintf(key, sizeof key, "%s.replicas", section);
@@ -252,7 +291,7 @@ static lx_status load_replicas(loader *l, const char *section, lx_stage_config *
                         event_words(l->event.type));
         char item[192];
         snprintf(item, sizeof item, "%s[%d]", key, n);
-        if (load_replica(l, item, &stage->replica[n]) != LX_OK)
+        if (load_replica(l, item, kind, &stage->replica[n]) != LX_OK)
             return LX_ECONFIG;
     }
     if (n == 0)
@@ -268,29 +307,30 @@ static lx_status load_stage(loader *l, const lx_config_key *key)
     seen lines = {0};
     char name[96];
     bool is_list = false;
-    for (bool end = false, known;;) {
+    for (bool end = false;;) {
         if (take_key(l, key->path, name, sizeof name, &end) != LX_OK)
             return LX_ECONFIG;
         if (end)
             break;
-        bool is_replicas = strcmp(name, "replicas") == 0;
-        if (!is_replicas && strcmp(name, "device") != 0 && strcmp(name, "threads") != 0)
-            return unknown_stage_key(l, key->path, name, true);
-        if (note_seen(l, &lines, key->path, name) != LX_OK)
+        replica_word which = word_of(name, key->number, true);
+        if (which == WORDS)
+            return unknown_stage_key(l, key->path, name, key->number, true);
+        if (note_seen(l, &lines, key->path, which) != LX_OK)
             return LX_ECONFIG;
-        if (is_replicas) {
-            if (load_replicas(l, key->path, &stage) != LX_OK)
+        if (which == WORD_REPLICAS) {
+            if (load_replicas(l, key->path, key->number, &stage) != LX_OK)
                 return LX_ECONFIG;
             is_list = l->event.type == YAML_SEQUENCE_END_EVENT;
-        } else if (replica_key(l, key->path, name, &own, &known) != LX_OK) {
+        } else if (replica_key(l, key->path, which, &own) != LX_OK) {
             return LX_ECONFIG;
         }
     }
-    if (is_list && (lines.device || lines.threads))
-        return FAIL(l, lines.replicas,
-                    "%s.replicas: a list, beside device or threads of the stage itself (line %d); "
-                    "put them into each replica",
-                    key->path, lines.device ? lines.device : lines.threads);
+    for (int i = 0; is_list && i < WORD_REPLICAS; i++)
+        if (lines.line[i])
+            return FAIL(l, lines.line[WORD_REPLICAS],
+                        "%s.replicas: a list, beside %s of the stage itself (line %d); put it into "
+                        "each replica",
+                        key->path, words[i], lines.line[i]);
     for (int i = 0; i < stage.n_replicas; i++) {
         if (!is_list)
             stage.replica[i] = own;

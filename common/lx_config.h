@@ -15,9 +15,21 @@
 #include "lx_job.h"
 #include "lx_log.h"
 
+/* Where the weights of a stage on a card live: on it, in host memory or on disk. */
+typedef enum lx_residency_choice {
+    LX_RESIDENCY_AUTO, /* as many layers on the card as fit; on disk what the host cannot hold */
+    LX_RESIDENCY_RESIDENT, /* all on the card, or it does not start */
+    LX_RESIDENCY_PARTIAL,  /* as many as fit, the others in host memory */
+    LX_RESIDENCY_HOST,     /* all in host memory */
+    LX_RESIDENCY_DISK      /* all read from disk, again and again */
+} lx_residency_choice;
+
+extern const char *const lx_residency_names[]; /* by lx_residency_choice, NULL at the end */
+
 typedef struct lx_replica_config {
-    char device[LX_LIMIT_WORD]; /* as lx_device.h says: "cpu", "cuda:0", "cuda:rtx3060" */
-    int threads;                /* CPU threads; 0 = one per core */
+    char device[LX_LIMIT_WORD];    /* as lx_device.h says: "cpu", "cuda:0", "cuda:rtx3060" */
+    int threads;                   /* CPU threads; 0 = one per core */
+    lx_residency_choice residency; /* encoder and dit only */
 } lx_replica_config;
 
 typedef struct lx_stage_config {
@@ -99,7 +111,8 @@ typedef struct lx_config {
         int32_t prompt_bytes, queue, clients;
     } limits;
     struct {
-        uint64_t ram; /* host memory; a stage on the CPU: for its activations. 0 = auto */
+        uint64_t ram;    /* host memory; a stage on the CPU: for its activations. 0 = auto */
+        uint64_t pinned; /* of the ring of one replica that streams weights; 0 = auto */
         lx_vram_config vram;
         lx_memory_policy policy;
     } memory;

@@ -23,6 +23,8 @@ static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "fas
                                       "fast",      "medium",    "slow",     "slower",
                                       "veryslow",  "placebo",   NULL};
 
+const char *const lx_residency_names[] = {"auto", "resident", "partial", "host", "disk", NULL};
+
 #define AT(field) offsetof(lx_config, field)
 #define SECTION(p)                                                                                 \
     {                                                                                              \
@@ -103,6 +105,7 @@ const lx_config_key lx_config_keys[] = {
     INT_AT("limits.clients", limits.clients, 1, LX_LIMIT_CLIENTS),
     SECTION("memory"),
     {.path = "memory.ram", .type = LX_KEY_BYTES, .offset = AT(memory.ram)},
+    {.path = "memory.pinned", .type = LX_KEY_BYTES, .offset = AT(memory.pinned)},
     {.path = "memory.vram", .type = LX_KEY_VRAM, .offset = AT(memory.vram)},
     ONE_OF("memory.policy", LX_KEY_CHOICE, memory.policy, policies),
     SECTION("supervision"),
@@ -115,7 +118,8 @@ const int lx_config_n_keys = (int)(sizeof lx_config_keys / sizeof *lx_config_key
 static_assert(sizeof lx_config_keys / sizeof *lx_config_keys <= LX_CONFIG_KEYS_MAX,
               "the loader keeps one line number per key");
 static_assert(sizeof(lx_memory_policy) == sizeof(int), "a choice is stored as int");
-static_assert(sizeof(lx_sampler) == sizeof(int) && sizeof(lx_log_level) == sizeof(int),
+static_assert(sizeof(lx_sampler) == sizeof(int) && sizeof(lx_log_level) == sizeof(int) &&
+                  sizeof(lx_residency_choice) == sizeof(int),
               "a choice is stored as int");
 
 int lx_config_find(const char *path)
@@ -216,6 +220,12 @@ static lx_status set_choice(void *out, const lx_config_key *key, const char *tex
     if (near && used < sizeof accepted)
         snprintf(accepted + used, sizeof accepted - used, "; did you mean %s?", near);
     return not_accepted(text, accepted, err);
+}
+
+lx_status lx_config_set_residency(lx_residency_choice *out, const char *text, lx_err *err)
+{
+    const lx_config_key key = {.type = LX_KEY_CHOICE, .choices = lx_residency_names};
+    return set_choice(out, &key, text, err);
 }
 
 /* Sizes and steps have their own sentences, shared with the command line. */

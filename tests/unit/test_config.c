@@ -115,6 +115,7 @@ static void test_config_shipped_file_is_valid_and_complete(void **state)
                           "mux",
                           "device",
                           "threads",
+                          "residency",
                           "replicas",
                           "cache_entries",
                           "chunk",
@@ -128,6 +129,7 @@ static void test_config_shipped_file_is_valid_and_complete(void **state)
                           "queue",
                           "clients",
                           "ram",
+                          "pinned",
                           "beat_s",
                           "hang_s",
                           "stop_s",
@@ -164,7 +166,7 @@ static void test_config_every_value_arrives(void **state)
                   "mux: {crf: 0, preset: veryslow, metadata: no-prompt, format: png}\n"
                   "links: {depth: 8}\n"
                   "limits: {size: 1280*720, frames: 81, prompt_bytes: 100, queue: 7, clients: 3}\n"
-                  "memory: {ram: 6GiB}\n"
+                  "memory: {ram: 6GiB, pinned: 512MiB}\n"
                   "supervision: {beat_s: 0.5, hang_s: 600, stop_s: 2}\n"
                   "log_level: debug\n");
     assert_string_equal(config.model.dir, "/m");
@@ -193,6 +195,7 @@ static void test_config_every_value_arrives(void **state)
     assert_int_equal(config.limits.width, 1280);
     assert_int_equal(config.limits.clients, 3);
     assert_true(config.memory.ram == 6ULL << 30);
+    assert_true(config.memory.pinned == 512ULL << 20);
     assert_true(config.supervision.stop_s == 2);
     assert_int_equal(config.log_level, LX_LOG_DEBUG);
 }
@@ -216,6 +219,35 @@ static void test_config_replicas_by_number_and_by_list(void **state)
     assert_parses(
         "model: m\nstages:\n  dit:\n    replicas:\n    - device: cpu\n      threads: 1\n");
     assert_int_equal(config.stage[LX_STAGE_DIT].replica[0].threads, 1);
+}
+
+static void test_config_residency_of_stages_and_replicas(void **state)
+{
+    (void)state;
+    assert_parses(
+        "model: m\n"
+        "memory: {pinned: auto}\n"
+        "stages:\n"
+        "  encoder: {device: cuda:0, residency: resident}\n"
+        "  dit: {replicas: [{device: cuda:0, residency: disk}, {residency: partial}, {}]}\n");
+    const lx_stage_config *dit = &config.stage[LX_STAGE_DIT];
+    assert_int_equal(config.stage[LX_STAGE_ENCODER].replica[0].residency, LX_RESIDENCY_RESIDENT);
+    assert_int_equal(dit->replica[0].residency, LX_RESIDENCY_DISK);
+    assert_int_equal(dit->replica[1].residency, LX_RESIDENCY_PARTIAL);
+    assert_int_equal(dit->replica[2].residency, LX_RESIDENCY_AUTO);
+    assert_true(config.memory.pinned == 0);
+    assert_parses("model: m\nstages: {dit: {residency: host, replicas: 2}}\n");
+    assert_int_equal(config.stage[LX_STAGE_DIT].replica[1].residency, LX_RESIDENCY_HOST);
+    assert_refused("model: m\nstages: {dit: {residency: dsk}}\n", 2,
+                   "stages.dit.residency|\"dsk\"|auto, resident, partial, host, disk|mean disk");
+    assert_refused("model: m\nstages: {dit: {residency: [disk]}}\n", 2, "stages.dit.residency");
+    assert_refused("model: m\nstages: {vae: {residency: host}}\n", 2,
+                   "stages.vae.residency|unknown key|known here: device, threads, replicas");
+    assert_refused("model: m\nstages: {dit: {residency: host, replicas: [{}]}}\n", 2,
+                   "beside residency");
+    assert_refused("model: m\nstages: {dit: {residency: host, residency: host}}\n", 2,
+                   "given twice");
+    assert_refused("model: m\nmemory: {pinned: many}\n", 2, "memory.pinned");
 }
 
 static void test_config_paths(void **state)
@@ -342,7 +374,7 @@ static void test_config_values_out_of_range(void **state)
     assert_refused("model: m\nstages: {dit: {replicas: [{}, {}, {}, {}, {}, {}, {}, {}, {}]}}\n", 2,
                    "more than 8");
     assert_refused("model: m\nstages: {dit: {threads: 2, replicas: [{}]}}\n", 2,
-                   "put them into each replica");
+                   "put it into each replica");
 }
 
 static void test_config_sizes_name_the_nearest_values(void **state)
@@ -645,6 +677,7 @@ int main(void)
         cmocka_unit_test(test_config_needs_only_the_model),
         cmocka_unit_test(test_config_every_value_arrives),
         cmocka_unit_test(test_config_replicas_by_number_and_by_list),
+        cmocka_unit_test(test_config_residency_of_stages_and_replicas),
         cmocka_unit_test(test_config_paths),
         cmocka_unit_test(test_config_state_dir_belongs_to_the_config),
         cmocka_unit_test(test_config_unknown_keys_name_the_nearest),
