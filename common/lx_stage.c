@@ -47,29 +47,49 @@ struct lx_stage_job {
 
 typedef struct stage_args {
     const char *config;
-    int replica, handover;
+    int replica, handover, shared;
+    int64_t vram, ram;
 } stage_args;
+
+static lx_status parse_bytes(const char *flag, const char *text, int64_t *out, lx_err *err)
+{
+    if (lx_parse_i64(text, out) && *out >= 0)
+        return LX_OK;
+    return lx_fail(err, LX_ECONFIG, "%s %.40s: a number of bytes is accepted", flag, text);
+}
 
 static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
 {
     static const struct option options[] = {{"config", required_argument, 0, 'c'},
                                             {"replica", required_argument, 0, 'r'},
                                             {"handover", required_argument, 0, 'h'},
+                                            {"vram", required_argument, 0, 'v'},
+                                            {"ram", required_argument, 0, 'm'},
+                                            {"shared", required_argument, 0, 's'},
                                             {0}};
     *out = (stage_args){.handover = -1};
     opterr = 0;
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+    lx_status status = LX_OK;
+    for (int c; status == LX_OK && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 'c')
             out->config = optarg;
         else if (c == 'r')
             out->replica = atoi(optarg);
         else if (c == 'h')
             out->handover = atoi(optarg);
+        else if (c == 's')
+            out->shared = atoi(optarg);
+        else if (c == 'v')
+            status = parse_bytes("--vram", optarg, &out->vram, err);
+        else if (c == 'm')
+            status = parse_bytes("--ram", optarg, &out->ram, err);
         else
             return lx_fail(err, LX_ECONFIG,
                            "unknown option %s; `%s run --help` runs one stage by hand",
                            argv[optind - 1], argv[0]);
     }
+    if (status != LX_OK)
+        return status;
     if (!out->config || out->handover < 0)
         return lx_fail(
             err, LX_ECONFIG,
@@ -163,6 +183,8 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     *out = stage; /* the caller closes it, whatever happens from here on */
     stage->kind = kind;
     stage->replica = args.replica;
+    stage->vram = (uint64_t)args.vram;
+    stage->ram = (uint64_t)args.ram;
     stage->wake_fd = stage->term_fd = -1;
     stage->opened_s = lx_now_s();
     stage->progress = (lx_progress){.step = progress_step, .self = stage};
@@ -174,6 +196,8 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     if (status != LX_OK)
         return status;
     lx_log_open(lx_stage_kind_name(kind), stage->config.log_level);
+    if (args.shared > 0 && fcntl(args.shared, F_SETFD, FD_CLOEXEC) == 0)
+        stage->shared_fd = args.shared; /* open for as long as we live: the lock on it is ours */
     if (args.replica >= stage->config.stage[kind].n_replicas)
         return lx_fail(err, LX_ECONFIG, "replica %d of %s, config.yaml has %d", args.replica,
                        lx_stage_kind_name(kind), stage->config.stage[kind].n_replicas);
@@ -195,6 +219,21 @@ const lx_config *lx_stage_config_of(const lx_stage *stage)
 const lx_replica_config *lx_stage_replica(const lx_stage *stage)
 {
     return &stage->config.stage[stage->kind].replica[stage->replica];
+}
+
+int lx_stage_shared_fd(const lx_stage *stage)
+{
+    return stage->shared_fd;
+}
+
+uint64_t lx_stage_vram(const lx_stage *stage)
+{
+    return stage->vram;
+}
+
+uint64_t lx_stage_ram(const lx_stage *stage)
+{
+    return stage->ram;
 }
 
 const lx_progress *lx_stage_progress(lx_stage *stage)

@@ -24,10 +24,17 @@ typedef struct lx_stage_job lx_stage_job;
 
 typedef lx_status (*lx_job_fn)(void *model, lx_stage_job *job, lx_err *err);
 
-/** Parses `--config FILE --replica N --handover FD` as the launcher passes them. */
+/** Parses `--config FILE --replica N --handover FD [--shared FD] [--vram BYTES] [--ram BYTES]` as
+ *  the launcher passes them. */
 lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kind, lx_err *err);
 const lx_config *lx_stage_config_of(const lx_stage *stage);
 const lx_replica_config *lx_stage_replica(const lx_stage *stage);
+/** For lx_weights_options: memory that all replicas of this stage share; 0: none. */
+int lx_stage_shared_fd(const lx_stage *stage);
+/** Bytes of its card, context included, and of host memory, shared weights included, that the plan
+ *  gives this process; 0: nothing was planned. */
+uint64_t lx_stage_vram(const lx_stage *stage);
+uint64_t lx_stage_ram(const lx_stage *stage);
 /** Feeds the beat while loading (unit "byte") and while working. */
 const lx_progress *lx_stage_progress(lx_stage *stage);
 

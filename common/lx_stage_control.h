@@ -23,6 +23,7 @@ typedef struct stage_chunk {
 struct lx_stage {
     lx_stage_kind kind;
     int32_t replica;
+    uint64_t vram, ram; /* planned; 0: nothing was */
     char endpoint[256], token[33], instance[33];
     uint64_t epoch;
     double opened_s;
@@ -30,6 +31,7 @@ struct lx_stage {
     lx_config config;
     lx_progress progress;
     int slow_ms;
+    int shared_fd; /* 0: none */
     lx_bus *bus;    /* the control thread's, once it runs */
     lx_share *desk; /* the working thread's; NULL: lends nothing */
     pthread_t control;
