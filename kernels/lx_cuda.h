@@ -55,7 +55,7 @@ lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *ar
                             lx_err *err);
 void lx_exec_plan_done(lx_exec *x); /* frees what lx_exec_plan_cuda made */
 
-/* --- the copy queue: weights on their way to the card while kernels run ---------------------- */
+/* --- the copy queue: weights and frames on their way while kernels run ----------------------- */
 
 /** Pinned host memory, for the few buffers that copies start from. */
 lx_status lx_cuda_pin(lx_cuda *cuda, size_t bytes, void **out, lx_err *err);
@@ -66,6 +66,9 @@ void lx_cuda_unpin(lx_cuda *cuda, void *memory);
 /** Queue a copy from pinned memory to the card on the copy queue. */
 lx_status lx_cuda_copy_in(lx_cuda *cuda, void *dst, const void *src_pinned, size_t bytes,
                           lx_err *err);
+/** And one from the card to pinned memory. */
+lx_status lx_cuda_copy_out(lx_cuda *cuda, void *dst_pinned, const void *src, size_t bytes,
+                           lx_err *err);
 typedef enum lx_cuda_queue { LX_CUDA_COMPUTE, LX_CUDA_COPY } lx_cuda_queue;
 /** Mark the place that `queue` has reached. */
 lx_status lx_cuda_mark(lx_cuda *cuda, int event, lx_cuda_queue queue, lx_err *err);

@@ -220,6 +220,12 @@ lx_status lx_cuda_copy_in(lx_cuda *c, void *dst, const void *src_pinned, size_t 
                           "copying weights", err);
 }
 
+lx_status lx_cuda_copy_out(lx_cuda *c, void *dst_pinned, const void *src, size_t bytes, lx_err *err)
+{
+    return lx_cuda_status(c, c->module->base->copy_out(c->dev, dst_pinned, src, bytes),
+                          "copying from the card", err);
+}
+
 lx_status lx_cuda_mark(lx_cuda *c, int event, lx_cuda_queue queue, lx_err *err)
 {
     return lx_cuda_status(c, c->module->base->mark(c->dev, event, (int)queue), "marking", err);

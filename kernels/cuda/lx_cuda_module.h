@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define LX_CUDA_ABI  1
+#define LX_CUDA_ABI  2
 #define LX_CUDA_BLAS 100000
 
 typedef struct lx_cuda_dev lx_cuda_dev; /* the module's own record of an open card */
@@ -75,6 +75,7 @@ typedef struct lx_cuda_base_ops {
     int (*mark)(lx_cuda_dev *dev, int event, int queue);
     int (*after)(lx_cuda_dev *dev, int event, int queue);
     int (*reached)(lx_cuda_dev *dev, int event);
+    int (*copy_out)(lx_cuda_dev *dev, void *dst_pinned, const void *src, size_t bytes);
 } lx_cuda_base_ops;
 
 /* Tables of the families, each in kernels/cuda/cu_<family>.h. */
@@ -82,6 +83,7 @@ struct lx_cuda_linear_ops;
 struct lx_cuda_rows_ops;
 struct lx_cuda_attention_ops;
 struct lx_cuda_conv_ops;
+struct lx_cuda_share_ops;
 
 typedef struct lx_cuda_module {
     uint32_t abi;      /* LX_CUDA_ABI */
@@ -94,6 +96,7 @@ typedef struct lx_cuda_module {
     const struct lx_cuda_rows_ops *rows;           /* cu_rows.h: norms, rope, elementwise, patch */
     const struct lx_cuda_attention_ops *attention; /* cu_attention.h */
     const struct lx_cuda_conv_ops *conv;           /* cu_conv.h: convolution, colour */
+    const struct lx_cuda_share_ops *share;         /* cu_share.h: memory of other processes */
 } lx_cuda_module;
 
 typedef const lx_cuda_module *(*lx_cuda_module_fn)(void);

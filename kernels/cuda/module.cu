@@ -132,6 +132,11 @@ static int base_copy_in(lx_cuda_dev *dev, void *dst, const void *src_pinned, siz
     return (int)cudaMemcpyAsync(dst, src_pinned, bytes, cudaMemcpyHostToDevice, dev->copy);
 }
 
+static int base_copy_out(lx_cuda_dev *dev, void *dst_pinned, const void *src, size_t bytes)
+{
+    return (int)cudaMemcpyAsync(dst_pinned, src, bytes, cudaMemcpyDeviceToHost, dev->copy);
+}
+
 static cudaStream_t queue_of(const lx_cuda_dev *dev, int queue)
 {
     return queue == 0 ? dev->compute : dev->copy;
@@ -156,10 +161,10 @@ static int base_reached(lx_cuda_dev *dev, int event)
     return dev->is_marked[event] ? (int)cudaEventSynchronize(dev->event[event]) : 0;
 }
 
-static const lx_cuda_base_ops base_ops = {base_open,     dev_free,  base_memory, base_alloc,
-                                          base_free,     base_pin,  base_unpin,  base_upload,
-                                          base_download, base_copy, base_zero,   base_wait,
-                                          base_copy_in,  base_mark, base_after,  base_reached};
+static const lx_cuda_base_ops base_ops = {
+    base_open,    dev_free,    base_memory,   base_alloc,   base_free,    base_pin,
+    base_unpin,   base_upload, base_download, base_copy,    base_zero,    base_wait,
+    base_copy_in, base_mark,   base_after,    base_reached, base_copy_out};
 
 static const char *error_text(int code)
 {
@@ -179,6 +184,7 @@ extern const struct lx_cuda_linear_ops lx_cuda_linear_table;
 extern const struct lx_cuda_rows_ops lx_cuda_rows_table;
 extern const struct lx_cuda_attention_ops lx_cuda_attention_table;
 extern const struct lx_cuda_conv_ops lx_cuda_conv_table;
+extern const struct lx_cuda_share_ops lx_cuda_share_table;
 
 __attribute__((visibility("default"))) const lx_cuda_module *lx_cuda_module_get(void)
 {
@@ -191,7 +197,8 @@ __attribute__((visibility("default"))) const lx_cuda_module *lx_cuda_module_get(
                                           &lx_cuda_linear_table,
                                           &lx_cuda_rows_table,
                                           &lx_cuda_attention_table,
-                                          &lx_cuda_conv_table};
+                                          &lx_cuda_conv_table,
+                                          &lx_cuda_share_table};
     return &module;
 }
 }
