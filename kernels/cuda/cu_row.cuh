@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Wide      A row of up to CU_ROW_MOST numbers lives in the registers of CU_ROW_THREADS threads:
- *           piece i of thread t is the eight columns from 8 * (i * CU_ROW_THREADS + t) on. So memory
- *           is read once, in 16-byte accesses; needs cols % 8 == 0 and 16-byte aligned rows.
+ *           piece i of thread t is the eight columns from 8 * (i * CU_ROW_THREADS + t) on. So
+ *           memory is read once, in 16-byte accesses; needs cols % 8 == 0 and 16-byte aligned rows.
  * Slow      Any size and alignment: the row is read again for every pass over it.
  * Sums      fixed order: pieces of a thread, lanes of a warp (butterfly), warps by number.
  */

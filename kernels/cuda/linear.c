@@ -8,8 +8,8 @@
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
- *           patches), are multiplied in f32: there the work is nothing, and what follows is quantized,
- *           where a small error becomes another code. All else is rounded to BF16.
+ *           patches), are multiplied in f32: there the work is nothing, and what follows is
+ *           quantized, where a small error becomes another code. All else is rounded to BF16.
  */
 #include <inttypes.h>
 

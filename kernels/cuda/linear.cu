@@ -5,10 +5,10 @@
  * Formula   acc[m][n] = sum_k x[m][k] w[n][k], all row-major. In cuBLAS's column-major words:
  *           acc^T [n, m] = w^T-transposed [n, k] times x^T [k, m], the "TN" form, which is the one
  *           that INT8 and FP8 have.
- * Serves    n and k multiples of 16, 16-byte aligned operands: every linear of Wan2.1. What does not
- *           fit, or what this card's cuBLASLt has no kernel for, goes to product.cu.
- * Order     No reduction by atomics is allowed; the kernel for a shape is chosen once. INT8 sums are
- *           exact. FP8 without fast accumulation: partial sums are promoted to f32.
+ * Serves    n and k multiples of 16, 16-byte aligned operands: every linear of Wan2.1. What does
+ *           not fit, or what this card's cuBLASLt has no kernel for, goes to product.cu.
+ * Order     No reduction by atomics is allowed; the kernel for a shape is chosen once. INT8 sums
+ *           are exact. FP8 without fast accumulation: partial sums are promoted to f32.
  */
 #include "cu_linear.cuh"
 

@@ -3,11 +3,12 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Any       What cuBLASLt does not serve: sides that are no multiples of 16 (no linear of Wan2.1),
- *           and short rows of F32 (the patches: 21 GFLOP of a step's 2.9 PFLOP). 64 x 64 outputs per block, 16 of K at a time through shared memory; s32 sums for I8, else
- *           f32 in the order of K. For correctness, not for speed.
- * Few       Up to 8 rows, the time path: a warp multiplies two rows of weights, read once in 16-byte
- *           accesses, with all rows of x, which the first-level cache keeps. Lane l takes columns
- *           8 l .. 8 l + 7 of every 256; the lanes are added in a butterfly.
+ *           and short rows of F32 (the patches: 21 GFLOP of a step's 2.9 PFLOP). 64 x 64 outputs
+ *           per block, 16 of K at a time through shared memory; s32 sums for I8, else f32 in the
+ *           order of K. For correctness, not for speed.
+ * Few       Up to 8 rows, the time path: a warp multiplies two rows of weights, read once in
+ *           16-byte accesses, with all rows of x, which the first-level cache keeps. Lane l takes
+ *           columns 8 l .. 8 l + 7 of every 256; the lanes are added in a butterfly.
  */
 #include "cu_linear.cuh"
 #include "cu_row.cuh"

@@ -206,9 +206,10 @@ static inline sample sample_of(const problem *p)
     return s;
 }
 
-static inline bool is_few(const problem *p)
+/* Multiplied in f32: few rows, or short ones. */
+static inline bool is_in_f32(const problem *p)
 {
-    return p->in.dtype == LX_DTYPE_F32 && p->m <= LX_CU_FEW_ROWS;
+    return p->in.dtype == LX_DTYPE_F32 && (p->m <= LX_CU_FEW_ROWS || p->k <= LX_CU_SHORT_ROW);
 }
 
 /* Rows `at` of a [.., k] matrix; float ones as f32, rounded to BF16 first where the card does. */
@@ -225,7 +226,7 @@ static inline void *gather(const problem *p, const void *data, lx_dtype dtype, c
                 continue;
             }
             float v = gpu_widen(data, dtype, from);
-            ((float *)(void *)out)[to] = is_few(p) ? v : gpu_rounded(LX_DTYPE_BF16, v);
+            ((float *)(void *)out)[to] = is_in_f32(p) ? v : gpu_rounded(LX_DTYPE_BF16, v);
         }
     return out;
 }

@@ -41,7 +41,7 @@ static unsigned char *run(gpu *g, const problem *p, const finish *f)
 
 static double lost_in_sums(const problem *p)
 {
-    if (p->in.dtype == LX_DTYPE_I8 || is_few(p))
+    if (p->in.dtype == LX_DTYPE_I8 || is_in_f32(p))
         return 0;
     return p->in.dtype == LX_DTYPE_F8_E4M3 ? GPU_SUM_FP8 : GPU_SUM_F32(p->k);
 }
@@ -506,6 +506,20 @@ static void bench_few(gpu *g, int64_t m, int64_t n, int64_t k)
     lx_arena_reset(g->store, mark);
 }
 
+/* Short rows of F32: our own product. */
+static void bench_patches(gpu *g)
+{
+    const int64_t m = 32760, n = 5120, k = 64;
+    size_t mark = lx_arena_mark(g->store);
+    bench b = bench_of(g, variants[7], m, n, k);
+    b.e.bias = &b.bias;
+    b.out = (lx_mat){.dtype = LX_DTYPE_F32, .rows = m, .cols = n, .stride = n};
+    b.out.data = gpu_take(g, (size_t)(m * n) * 4);
+    gpu_print_rate("patches M 32760 N 5120 K 64 in f32", gpu_time(g, call_linear, &b),
+                   2e-12 * (double)m * (double)n * (double)k, 0);
+    lx_arena_reset(g->store, mark);
+}
+
 static void call_quantize(gpu *g, void *self)
 {
     bench *b = self;
@@ -546,6 +560,7 @@ static int bench_all(void)
     bench_few(&g, 1, 30720, 5120);
     bench_few(&g, 4, 30720, 5120);
     bench_few(&g, 8, 30720, 5120);
+    bench_patches(&g);
     bench_quantize(&g, LX_DTYPE_BF16, LX_DTYPE_I8, 32760, 5120);
     bench_quantize(&g, LX_DTYPE_BF16, LX_DTYPE_F8_E4M3, 32760, 5120);
     bench_quantize(&g, LX_DTYPE_F32, LX_DTYPE_BF16, 32760, 5120);
