@@ -14,6 +14,7 @@
 
 #include "lx_job.h"
 #include "lx_log.h"
+#include "lx_share_device.h"
 
 /* Where the weights of a stage on a card live: on it, in host memory or on disk. */
 typedef enum lx_residency_choice {
@@ -104,7 +105,9 @@ typedef struct lx_config {
         lx_mux_format format;
     } mux;
     struct {
-        int depth; /* artifacts in flight per link */
+        int depth;                         /* artifacts in flight per link */
+        lx_transport_wish transport;       /* how tensors go between stages */
+        lx_transport_wish context, latent; /* LX_WISH_SAME, or of this link alone */
     } links;
     struct {
         int32_t width, height, frames; /* the largest clip: memory is planned for it */
@@ -133,6 +136,9 @@ lx_status lx_config_parse(lx_config *out, const char *text, size_t bytes, const 
 /** May it run with this build? LX_ECONFIG: a stage is on a card, and there is no CUDA here. Not
  *  part of reading, because a rig is planned anywhere. */
 lx_status lx_config_check_build(const lx_config *config, lx_err *err);
+
+/** What is wished for tensors that this stage lends; frames always go through host memory. */
+lx_transport_wish lx_config_wish(const lx_config *config, lx_stage_kind lender);
 
 /* Shared with the command line: LX_ECONFIG says what is accepted. */
 lx_status lx_parse_size(const char *text, int32_t *width, int32_t *height,

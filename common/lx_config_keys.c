@@ -17,6 +17,8 @@ static const char *const samplers[] = {"euler", "lcm", NULL};
 static const char *const metadata[] = {"full", "no-prompt", "off", NULL};
 static const char *const formats[] = {"mp4", "png", NULL};
 static const char *const policies[] = {"auto", "overlap", "alternate", NULL};
+static const char *const transports[] = {"auto", "ipc", "peer", "ring", NULL};
+static const char *const link_transports[] = {"auto", "ipc", "peer", "ring", "same", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 /* libx264's own names. */
 static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "faster",
@@ -97,6 +99,9 @@ const lx_config_key lx_config_keys[] = {
     ONE_OF("mux.format", LX_KEY_CHOICE, mux.format, formats),
     SECTION("links"),
     INT_AT("links.depth", links.depth, 1, 8),
+    ONE_OF("links.transport", LX_KEY_CHOICE, links.transport, transports),
+    ONE_OF("links.context", LX_KEY_CHOICE, links.context, link_transports),
+    ONE_OF("links.latent", LX_KEY_CHOICE, links.latent, link_transports),
     SECTION("limits"),
     {.path = "limits.size", .type = LX_KEY_SIZE, .offset = AT(limits.width)},
     INT_AT("limits.frames", limits.frames, 1, LX_LIMIT_FRAMES),
@@ -117,7 +122,8 @@ const lx_config_key lx_config_keys[] = {
 const int lx_config_n_keys = (int)(sizeof lx_config_keys / sizeof *lx_config_keys);
 static_assert(sizeof lx_config_keys / sizeof *lx_config_keys <= LX_CONFIG_KEYS_MAX,
               "the loader keeps one line number per key");
-static_assert(sizeof(lx_memory_policy) == sizeof(int), "a choice is stored as int");
+static_assert(sizeof(lx_memory_policy) == sizeof(int) && sizeof(lx_transport_wish) == sizeof(int),
+              "a choice is stored as int");
 static_assert(sizeof(lx_sampler) == sizeof(int) && sizeof(lx_log_level) == sizeof(int) &&
                   sizeof(lx_residency_choice) == sizeof(int),
               "a choice is stored as int");
@@ -144,7 +150,7 @@ void lx_config_defaults(lx_config *c)
         .vae = {.chunk = 1},
         /* crf 18: no difference to the source is seen at normal distance; as `lx2v-mux run`. */
         .mux = {.crf = 18, .preset = "medium"},
-        .links = {.depth = 2},
+        .links = {.depth = 2, .context = LX_WISH_SAME, .latent = LX_WISH_SAME},
         .limits = {.prompt_bytes = LX_LIMIT_PROMPT, .queue = 1000, .clients = 64},
         .supervision = {.beat_s = 1, .hang_s = 60, .stop_s = 10},
         .log_level = LX_LOG_INFO,
@@ -400,6 +406,14 @@ lx_status lx_config_check_build(const lx_config *config, lx_err *err)
                                config->path, lx_stage_kind_name((lx_stage_kind)kind),
                                config->stage[kind].replica[i].device);
     return LX_OK;
+}
+
+lx_transport_wish lx_config_wish(const lx_config *config, lx_stage_kind lender)
+{
+    lx_transport_wish own = lender == LX_STAGE_ENCODER ? config->links.context
+                            : lender == LX_STAGE_DIT   ? config->links.latent
+                                                       : LX_WISH_RING;
+    return own == LX_WISH_SAME ? config->links.transport : own;
 }
 
 /* --- unknown keys ----------------------------------------------------------------------------- */

@@ -40,7 +40,7 @@ typedef struct lx_config_key {
     int number;
 } lx_config_key;
 
-#define LX_CONFIG_KEYS_MAX 64
+#define LX_CONFIG_KEYS_MAX 80
 
 extern const lx_config_key lx_config_keys[];
 extern const int lx_config_n_keys;

@@ -84,14 +84,6 @@ lx_status lx_share_borrow_on(const lx_ticket *ticket, const char *instance,
                              const lx_share_device *device, lx_transport by, void *dst,
                              uint64_t dst_bytes, lx_err *err);
 
-/* What config.yaml wants of a link. */
-typedef enum lx_transport_wish {
-    LX_WISH_AUTO, /* the best that passes its test */
-    LX_WISH_IPC,  /* this or nothing, likewise the next; on links between two cards' stages */
-    LX_WISH_PEER,
-    LX_WISH_RING, /* host memory */
-} lx_transport_wish;
-
 typedef struct lx_link_result {
     lx_transport transport; /* NONE: no transport that is allowed works */
     double ms;              /* from opening to the copy's end */

@@ -27,6 +27,15 @@ typedef enum lx_transport {
     LX_TRANSPORT_COUNT
 } lx_transport;
 
+/* What config.yaml wants of a link. */
+typedef enum lx_transport_wish {
+    LX_WISH_AUTO, /* the best that passes its test */
+    LX_WISH_IPC,  /* this or nothing, likewise the next; on links between two cards' stages */
+    LX_WISH_PEER,
+    LX_WISH_RING, /* host memory */
+    LX_WISH_SAME, /* of one link: as for all */
+} lx_transport_wish;
+
 const char *lx_transport_name(lx_transport transport); /* "none", "shm", "ring", "peer", "ipc" */
 const char *lx_transport_text(lx_transport transport); /* for people: "cuda ipc" */
 

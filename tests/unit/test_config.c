@@ -83,6 +83,8 @@ static void test_config_needs_only_the_model(void **state)
     assert_int_equal(config.limits.frames, 81);
     assert_int_equal(config.limits.queue, 1000);
     assert_int_equal(config.links.depth, 2);
+    assert_int_equal(lx_config_wish(&config, LX_STAGE_ENCODER), LX_WISH_AUTO);
+    assert_int_equal(lx_config_wish(&config, LX_STAGE_DIT), LX_WISH_AUTO);
     assert_true(config.supervision.hang_s == 60);
     assert_int_equal(config.log_level, LX_LOG_INFO);
 }
@@ -164,7 +166,7 @@ static void test_config_every_value_arrives(void **state)
                   "encoder: {cache_entries: 0}\n"
                   "vae: {chunk: 3, tile: 30x52}\n"
                   "mux: {crf: 0, preset: veryslow, metadata: no-prompt, format: png}\n"
-                  "links: {depth: 8}\n"
+                  "links: {depth: 8, transport: ring, latent: ipc}\n"
                   "limits: {size: 1280*720, frames: 81, prompt_bytes: 100, queue: 7, clients: 3}\n"
                   "memory: {ram: 6GiB, pinned: 512MiB}\n"
                   "supervision: {beat_s: 0.5, hang_s: 600, stop_s: 2}\n"
@@ -192,6 +194,9 @@ static void test_config_every_value_arrives(void **state)
     assert_string_equal(config.mux.preset, "veryslow");
     assert_int_equal(config.mux.metadata, LX_METADATA_NO_PROMPT);
     assert_int_equal(config.mux.format, LX_FORMAT_PNG);
+    assert_int_equal(lx_config_wish(&config, LX_STAGE_ENCODER), LX_WISH_RING);
+    assert_int_equal(lx_config_wish(&config, LX_STAGE_DIT), LX_WISH_IPC);
+    assert_int_equal(lx_config_wish(&config, LX_STAGE_VAE), LX_WISH_RING); /* frames */
     assert_int_equal(config.limits.width, 1280);
     assert_int_equal(config.limits.clients, 3);
     assert_true(config.memory.ram == 6ULL << 30);
@@ -349,6 +354,7 @@ static void test_config_values_out_of_range(void **state)
     assert_refused("model: m\nmux: {crf: 52}\n", 2, "mux.crf|\"52\"|0 to 51");
     assert_refused("model: m\nmux: {crf: -1}\n", 2, "0 to 51");
     assert_refused("model: m\nlinks: {depth: 99999999999999999999}\n", 2, "1 to 8");
+    assert_refused("model: m\nlinks: {transport: same}\n", 2, "auto, ipc, peer, ring");
     assert_refused("model: m\ndefaults: {fps: .inf}\n", 2, "defaults.fps");
     assert_refused("model: m\ndefaults: {fps: nan}\n", 2, "defaults.fps");
     assert_refused("model: m\ndefaults: {fps: 1e999}\n", 2, "defaults.fps");
