@@ -36,6 +36,7 @@
 
 struct launcher {
     const lx_config *config;
+    const plan *plan; /* borrowed */
     char binary_dir[LX_LIMIT_PATH];
     char client_endpoint[LX_LIMIT_PATH + 8], stage_endpoint[LX_LIMIT_PATH + 8];
     state_dir *dir;
@@ -197,6 +198,7 @@ static lx_status open_tables(launcher *l, lx_err *err)
                          .news = hand_news,
                          .self = l};
     replicas_options po = {.config = l->config,
+                           .plan = l->plan,
                            .binary_dir = l->binary_dir,
                            .endpoint = l->stage_endpoint,
                            .dir = l->dir,
@@ -227,12 +229,13 @@ static lx_status make_output_dir(const lx_config *config, lx_err *err)
                    strerror(errno));
 }
 
-lx_status launcher_open(launcher **out, const lx_config *config, lx_err *err)
+lx_status launcher_open(launcher **out, const lx_config *config, const plan *planned, lx_err *err)
 {
     launcher *l = calloc(1, sizeof *l);
     if (!l)
         return lx_fail(err, LX_EAGAIN, "out of memory");
     l->config = config;
+    l->plan = planned;
     l->signal_fd = -1;
     lx_status status = spawn_binary_dir(l->binary_dir, err);
     if (status == LX_OK)
@@ -378,6 +381,7 @@ static void print_plan(const launcher *l)
             LX_I("stage=%s replica=%d device=%s threads=%s",
                  lx_stage_kind_name((lx_stage_kind)kind), i, p->device, threads);
         }
+    plan_log(l->plan);
 }
 
 lx_status launcher_run(launcher *l, lx_err *err)

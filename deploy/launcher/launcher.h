@@ -15,14 +15,15 @@
 #define LAUNCHER_H
 
 #include "lx_config.h"
+#include "plan.h"
 
 typedef struct launcher launcher;
 
 /** What can be checked without starting anything: model files, stage binaries. LX_ECONFIG. */
 lx_status launcher_check(const lx_config *config, lx_err *err);
 
-/** Lock, sockets, tables. config: borrowed until close. Call from the main thread. */
-lx_status launcher_open(launcher **out, const lx_config *config, lx_err *err);
+/** Lock, sockets, tables. config and planned: borrowed until close. Call from the main thread. */
+lx_status launcher_open(launcher **out, const lx_config *config, const plan *planned, lx_err *err);
 
 /** Start the stages and serve until told to stop. Prints one line on stdout when every stage is
  *  ready. LX_OK: an orderly stop. LX_ECONFIG: a stage can never start; says why. */

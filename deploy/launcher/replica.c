@@ -4,12 +4,14 @@
  */
 #include "replica.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -74,6 +76,9 @@ struct replicas {
     double tick_s, stop_by_s;
     bool is_stopping;
     int n, first[LX_STAGE_COUNT]; /* where each kind begins in `all` */
+    /* Memory files that all replicas of a kind share for their weights; owned, 0: none. They are
+     * empty until a stage fills them, and outlive it: a restart finds its weights there. */
+    int shared_fd[LX_STAGE_COUNT];
     replica all[LX_STAGE_COUNT * LX_LIMIT_REPLICAS];
 };
 
@@ -92,6 +97,22 @@ static int count(const replicas *r, int kind)
     return r->o.config->stage[kind].n_replicas;
 }
 
+/* One copy per checkpoint; the VAE's is small and mux has none. Without it all works as well. */
+static void open_shared(replicas *r)
+{
+    static const struct {
+        lx_stage_kind kind;
+        const char *name;
+    } large[] = {{LX_STAGE_ENCODER, "lx2v-weights-encoder"}, {LX_STAGE_DIT, "lx2v-weights-dit"}};
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        int fd = memfd_create(large[i].name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd > 0)
+            r->shared_fd[large[i].kind] = fd;
+        else
+            LX_W("no shared memory for weights: %s; every replica reads its own", strerror(errno));
+    }
+}
+
 lx_status replicas_create(replicas **out, const replicas_options *options, lx_err *err)
 {
     replicas *r = calloc(1, sizeof *r);
@@ -105,6 +126,7 @@ lx_status replicas_create(replicas **out, const replicas_options *options, lx_er
             r->all[r->n++].index = i;
         }
     }
+    open_shared(r);
     *out = r;
     return LX_OK;
 }
@@ -117,6 +139,9 @@ void replicas_destroy(replicas **r)
     for (int k = 0; k < (*r)->n; k++)
         if ((*r)->all[k].pid > 0)
             waitpid((*r)->all[k].pid, NULL, 0);
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
+        if ((*r)->shared_fd[kind] > 0)
+            close((*r)->shared_fd[kind]);
     free(*r);
     *r = NULL;
 }
@@ -156,15 +181,19 @@ static void start(replicas *r, replica *p, double now_s)
     p->kill_why[0] = p->unit[0] = p->last_words[0] = 0;
     p->state = REPLICA_STARTING;
     lx_err err = {0};
+    const plan_process *planned = r->o.plan ? plan_of(r->o.plan, p->kind, p->index) : NULL;
     lx_status status = state_random_hex(p->token, 32, &err);
     spawn_request q = {.binary_dir = r->o.binary_dir,
                        .config_path = r->o.config->path,
                        .kind = p->kind,
                        .replica = p->index,
+                       .vram = planned ? planned->vram : 0,
+                       .ram = planned ? planned->ram : 0,
                        .endpoint = r->o.endpoint,
                        .token = p->token,
                        .instance = state_dir_instance(r->o.dir),
-                       .epoch = p->epoch};
+                       .epoch = p->epoch,
+                       .shared_fd = r->shared_fd[p->kind]};
     if (status == LX_OK)
         status = spawn_stage(&p->pid, &q, &err);
     if (status == LX_OK) {

@@ -22,6 +22,7 @@
 
 #include "lx_bus.h"
 #include "lx_config.h"
+#include "plan.h"
 #include "route.h"
 #include "state_dir.h"
 
@@ -29,6 +30,7 @@ typedef struct replicas replicas;
 
 typedef struct replicas_options {
     const lx_config *config; /* borrowed for the object's life, like all below */
+    const plan *plan;        /* what each may take; NULL: nothing was planned */
     const char *binary_dir;  /* where lx2v-STAGE lies */
     const char *endpoint;    /* of the stage bus */
     const state_dir *dir;

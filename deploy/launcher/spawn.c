@@ -21,6 +21,8 @@
 extern char **environ;
 
 #define HANDOVER_FD 3
+#define SHARED_FD   4
+#define FD_ASIDE    16 /* beyond both */
 #define ENV_MAX     128
 
 /* What a stage may know of our environment. A name ending in '_' stands for all that begin so. */
@@ -91,7 +93,21 @@ static void give_up_in_child(const char *binary, int error)
     _exit(error == ENOENT || error == EACCES || error == ENOEXEC ? 2 : 1);
 }
 
-static void become_stage(pid_t parent, int handover, int null, char *const argv[],
+/* The two descriptors a stage inherits, at their places; nothing else stays open. Either may lie
+ * where the other belongs, so both step aside first. */
+static bool hand_down(int handover, int shared)
+{
+    int h = fcntl(handover, F_DUPFD, FD_ASIDE), s = shared;
+    if (shared > 0)
+        s = fcntl(shared, F_DUPFD, FD_ASIDE);
+    if (h < 0 || dup2(h, HANDOVER_FD) < 0)
+        return false;
+    if (shared > 0 && (s < 0 || dup2(s, SHARED_FD) < 0))
+        return false;
+    return close_range(shared > 0 ? SHARED_FD + 1 : HANDOVER_FD + 1, ~0U, 0) == 0;
+}
+
+static void become_stage(pid_t parent, int handover, int shared, int null, char *const argv[],
                          char *const env[])
 {
     setpgid(0, 0); /* Ctrl-C is for the launcher, which then stops us in order */
@@ -109,26 +125,60 @@ static void become_stage(pid_t parent, int handover, int null, char *const argv[
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
-        (handover == HANDOVER_FD ? fcntl(handover, F_SETFD, 0) : dup2(handover, HANDOVER_FD)) < 0 ||
-        close_range(HANDOVER_FD + 1, ~0U, 0))
+        !hand_down(handover, shared))
         _exit(1);
     execve(argv[0], argv, env);
     give_up_in_child(argv[0], errno);
 }
 
+/* The command line; its texts live as long as this. */
+typedef struct command {
+    int n, n_texts;
+    char *argv[20];
+    char binary[LX_LIMIT_PATH + 32], config[LX_LIMIT_PATH];
+    char text[14][32];
+} command;
+
+static void add_word(command *c, const char *word)
+{
+    char *text = c->text[c->n_texts++];
+    snprintf(text, sizeof c->text[0], "%s", word);
+    c->argv[c->n++] = text;
+}
+
+static void add_number(command *c, const char *flag, uint64_t number)
+{
+    char digits[32];
+    snprintf(digits, sizeof digits, "%" PRIu64, number);
+    add_word(c, flag);
+    add_word(c, digits);
+}
+
+static void make_command(command *c, const spawn_request *q)
+{
+    memset(c, 0, sizeof *c);
+    snprintf(c->binary, sizeof c->binary, "%s/lx2v-%s", q->binary_dir, lx_stage_kind_name(q->kind));
+    snprintf(c->config, sizeof c->config, "%s", q->config_path);
+    c->argv[c->n++] = c->binary;
+    add_word(c, "--config");
+    c->argv[c->n++] = c->config;
+    add_number(c, "--replica", (uint64_t)q->replica);
+    add_number(c, "--handover", HANDOVER_FD);
+    if (q->shared_fd > 0)
+        add_number(c, "--shared", SHARED_FD);
+    if (q->vram)
+        add_number(c, "--vram", q->vram);
+    if (q->ram)
+        add_number(c, "--ram", q->ram);
+}
+
 lx_status spawn_stage(pid_t *pid, const spawn_request *q, lx_err *err)
 {
-    char binary[LX_LIMIT_PATH + 32], replica[16], fd[16];
-    char config[LX_LIMIT_PATH];
-    snprintf(binary, sizeof binary, "%s/lx2v-%s", q->binary_dir, lx_stage_kind_name(q->kind));
-    snprintf(config, sizeof config, "%s", q->config_path);
-    snprintf(replica, sizeof replica, "%d", q->replica);
-    snprintf(fd, sizeof fd, "%d", HANDOVER_FD);
-    if (access(binary, X_OK))
+    command c; /* 9 KiB */
+    make_command(&c, q);
+    if (access(c.binary, X_OK))
         return lx_fail(err, LX_ECONFIG, "%s: %s; it is built and installed beside lx2v-launch",
-                       binary, strerror(errno));
-    char opt_config[] = "--config", opt_replica[] = "--replica", opt_handover[] = "--handover";
-    char *argv[] = {binary, opt_config, config, opt_replica, replica, opt_handover, fd, NULL};
+                       c.binary, strerror(errno));
     char *env[ENV_MAX];
     make_environment(env);
 
@@ -140,13 +190,13 @@ lx_status spawn_stage(pid_t *pid, const spawn_request *q, lx_err *err)
     pid_t parent = getpid();
     pid_t child = null < 0 ? -1 : fork();
     if (child == 0)
-        become_stage(parent, handover, null, argv, env);
+        become_stage(parent, handover, q->shared_fd, null, c.argv, env);
     int error = errno;
     close(handover);
     if (null >= 0)
         close(null);
     if (child < 0)
-        return lx_fail(err, LX_EAGAIN, "cannot start %s: %s", binary, strerror(error));
+        return lx_fail(err, LX_EAGAIN, "cannot start %s: %s", c.binary, strerror(error));
     *pid = child;
     return LX_OK;
 }

@@ -2,10 +2,11 @@
  * spawn.h - start one stage process
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      fork and exec of `lx2v-STAGE --config FILE --replica N --handover FD`, with everything
- *           taken away that a child must not inherit.
+ * Role      fork and exec of `lx2v-STAGE --config FILE --replica N [--vram BYTES] [--ram BYTES]
+ *           --handover FD [--shared FD]`, with everything taken away that a child must not inherit.
  * Promise   The child dies with the thread that called spawn_stage (call it from the main thread).
- *           It inherits stderr and the hand-over, nothing else; stdin is empty, stdout is stderr;
+ *           It inherits stderr, the hand-over and the memory for its weights, nothing else; stdin
+ *           is empty, stdout is stderr;
  *           the environment is an allow-list. Secrets go down the hand-over, never by argument.
  * Tests     tests/pipeline
  */
@@ -21,8 +22,10 @@ typedef struct spawn_request {
     const char *config_path; /* absolute */
     lx_stage_kind kind;
     int replica;
+    uint64_t vram, ram; /* bytes that the plan gives it; 0: it is told nothing */
     const char *endpoint, *token, *instance; /* for the hand-over line */
     uint64_t epoch;
+    int shared_fd; /* memory file for the stage's weights; borrowed; 0: none */
 } spawn_request;
 
 /** LX_EAGAIN: no process or descriptor now; LX_ECONFIG: the binary is not there. */

@@ -91,14 +91,15 @@ static lx_status take_host(dit_stage *s, const lx_patch_dims *d, lx_err *err)
     return LX_OK;
 }
 
-static lx_status take_memory(dit_stage *s, const lx_config *config,
-                             const lx_replica_config *replica, lx_err *err)
+static lx_status take_memory(dit_stage *s, const lx_stage *stage, lx_err *err)
 {
+    const lx_config *config = lx_stage_config_of(stage);
+    const lx_replica_config *replica = lx_stage_replica(stage);
     dit_setup setup = {.device = replica->device,
                        .n_threads = replica->threads,
                        .largest = dit_largest(config, s->model)};
     bool is_host = strcmp(replica->device, "cpu") == 0;
-    setup.vram = is_host ? config->memory.ram : 0;
+    setup.vram = is_host ? config->memory.ram : lx_stage_vram(stage);
     lx_status status = dit_engine_open(&s->engine, s->model, &setup, s->progress, err);
     if (status == LX_EAGAIN && is_host && config->memory.ram) {
         err->status = LX_ECONFIG; /* waiting will not help */
@@ -113,12 +114,11 @@ static lx_status take_memory(dit_stage *s, const lx_config *config,
 static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
-    const lx_replica_config *replica = lx_stage_replica(stage);
     lx_model_paths paths;
     s->progress = lx_stage_progress(stage);
     DIT_TRY(lx_model_of_config(&paths, config, err));
     DIT_TRY(dit_load(&s->model, paths.dit, NULL, s->progress, err));
-    DIT_TRY(take_memory(s, config, replica, err));
+    DIT_TRY(take_memory(s, stage, err));
     lx_patch_dims d = dit_largest(config, s->model);
     DIT_TRY(lx_stage_lends(
         stage, config->links.depth,

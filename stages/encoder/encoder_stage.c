@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include "encoder.h"
+#include "lx_device.h"
 #include "lx_log.h"
+#include "lx_plan.h"
 #include "weights/lx_model_dir.h"
 
 static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths *paths,
@@ -21,6 +23,9 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
                                .device = lx_stage_replica(stage)->device,
                                .n_threads = lx_stage_replica(stage)->threads,
                                .progress = lx_stage_progress(stage)};
+    uint64_t vram = lx_stage_vram(stage); /* of the process; the arena is what is not context */
+    if (vram && lx_device_is_card(options.device))
+        options.max_bytes = vram > LX_PLAN_CONTEXT ? vram - LX_PLAN_CONTEXT : 1;
     encoder *e = NULL;
     lx_status status = encoder_open(&e, &options, err);
     if (status != LX_OK)

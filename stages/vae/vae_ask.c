@@ -140,6 +140,8 @@ int vae_plan_main(int argc, char **argv)
     if (status == LX_OK)
         status = lx_config_load(config, q.config, &err);
     if (status == LX_OK)
+        lx_plan_apply(&q, config);
+    if (status == LX_OK)
         status = answer(&need, config, &q, &err);
     if (status == LX_OK)
         status = lx_plan_say(&need, stdout, &err);

@@ -50,8 +50,11 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
                            .turns = true,
                            .lends = true,
                            .progress = s->progress};
+    uint64_t vram = lx_stage_vram(stage); /* of the process; the arena is what is not context */
     if (!lx_device_is_card(options.device))
         options.budget = config->memory.ram;
+    else if (vram)
+        options.budget = vram > VAE_CONTEXT ? vram - VAE_CONTEXT : 1;
     if (vae_open(&s->model, &options, err) != LX_OK) {
         if (!err || err->status != LX_EAGAIN)
             return lx_wrap(err, "stages.vae");
