@@ -12,6 +12,7 @@
 #include <msgpack.h>
 #include <string.h>
 
+#include "lx_share_device.h"
 #include "lx_utf8.h"
 
 typedef enum field_type {
@@ -233,6 +234,25 @@ static const field event_fields[] = {
     TEXT(lx_msg, "text", u.event.text),
 };
 
+static const field link_fields[] = {
+    NUMBER(lx_msg, U64, "seed", u.link.seed, 0, MANY),
+    NUMBER(lx_msg, I32, "transport", u.link.transport, 0, LX_TRANSPORT_COUNT - 1),
+    NUMBER(lx_msg, F64, "ms", u.link.ms, 0, MANY),
+    MAP(lx_msg, "ticket", u.link.ticket, ticket_fields),
+    TEXT(lx_msg, "text", u.link.text),
+};
+
+static const field link_info_fields[] = {
+    NUMBER(lx_msg, I32, "from", u.link_info.from, 0, LX_STAGE_COUNT - 1),
+    NUMBER(lx_msg, I32, "from_replica", u.link_info.from_replica, 0, LX_LIMIT_REPLICAS - 1),
+    NUMBER(lx_msg, I32, "to", u.link_info.to, 0, LX_STAGE_COUNT - 1),
+    NUMBER(lx_msg, I32, "to_replica", u.link_info.to_replica, 0, LX_LIMIT_REPLICAS - 1),
+    NUMBER(lx_msg, I32, "transport", u.link_info.transport, 0, LX_TRANSPORT_COUNT - 1),
+    NUMBER(lx_msg, I32, "is_tested", u.link_info.is_tested, 0, 1),
+    NUMBER(lx_msg, F64, "ms", u.link_info.ms, 0, MANY),
+    TEXT(lx_msg, "text", u.link_info.text),
+};
+
 #define BODY(table) table, sizeof(table) / sizeof(*table)
 static const struct {
     const char *name;
@@ -264,6 +284,11 @@ static const struct {
     [LX_MSG_STAGE_INFO] = {"stage_info", BODY(stage_info_fields)},
     [LX_MSG_END] = {"end", BODY(end_fields)},
     [LX_MSG_EVENT] = {"event", BODY(event_fields)},
+    [LX_MSG_LINK_ASK] = {"link_ask", BODY(link_fields)},
+    [LX_MSG_LINK_LENT] = {"link_lent", BODY(link_fields)},
+    [LX_MSG_LINK_TEST] = {"link_test", BODY(link_fields)},
+    [LX_MSG_LINK_RESULT] = {"link_result", BODY(link_fields)},
+    [LX_MSG_LINK_INFO] = {"link_info", BODY(link_info_fields)},
 };
 
 const char *lx_msg_kind_name(lx_msg_kind kind)

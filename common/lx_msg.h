@@ -45,7 +45,7 @@ typedef enum lx_msg_kind {
     LX_MSG_STOP,   /* finish nothing, leave */
     /* client -> launcher; req is echoed in the answer */
     LX_MSG_SUBMIT,
-    LX_MSG_QUERY,   /* -> JOB_INFO*, STAGE_INFO* (if asked), END */
+    LX_MSG_QUERY,   /* -> JOB_INFO*, STAGE_INFO* and LINK_INFO* (if asked), END */
     LX_MSG_WATCH,   /* -> OK, then EVENT until the client leaves */
     LX_MSG_COMMAND, /* cancel, retry, pause, resume, drain, shutdown, hello -> OK or REFUSED */
     /* launcher -> client */
@@ -56,6 +56,12 @@ typedef enum lx_msg_kind {
     LX_MSG_STAGE_INFO,
     LX_MSG_END,
     LX_MSG_EVENT,
+    /* tests of links: launcher -> lender -> launcher -> borrower -> launcher */
+    LX_MSG_LINK_ASK,    /* lend a tensor made from this seed */
+    LX_MSG_LINK_LENT,   /* here it is; serial 0: text says why not */
+    LX_MSG_LINK_TEST,   /* borrow it by all transports, compare, say what works */
+    LX_MSG_LINK_RESULT, /* what works; with seed 0: what is left after one failed in a job */
+    LX_MSG_LINK_INFO,   /* launcher -> client */
     LX_MSG_KIND_COUNT
 } lx_msg_kind;
 
@@ -136,7 +142,7 @@ typedef struct lx_msg {
             lx_ticket ticket; /* serial 0: none */
         } work;               /* JOB (complete) and SUBMIT (0, "" or -1 = default) */
         struct {
-            int32_t want_stages; /* also STAGE_INFO for every replica */
+            int32_t want_stages; /* also STAGE_INFO for every replica, LINK_INFO for every link */
             int32_t want_jobs;
         } query;
         struct {
@@ -195,6 +201,19 @@ typedef struct lx_msg {
             double elapsed_s, eta_s; /* eta -1: unknown */
             char text[LX_LIMIT_TEXT];
         } event;
+        struct {
+            uint64_t seed;
+            int32_t transport; /* RESULT: lx_transport that tensors go by; NONE: none works */
+            double ms;         /* RESULT: of one borrowing */
+            lx_ticket ticket;  /* RESULT: the one that was given, so that the lender is known */
+            char text[LX_LIMIT_TEXT]; /* what failed, or "" */
+        } link;                       /* LINK_ASK, _LENT, _TEST, _RESULT */
+        struct {
+            int32_t from, from_replica, to, to_replica; /* stages and their replicas */
+            int32_t transport, is_tested;
+            double ms;
+            char text[LX_LIMIT_TEXT]; /* why it is not a better one, or "" */
+        } link_info;
     } u;
 } lx_msg;
 

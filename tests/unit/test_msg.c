@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "lx_msg.h"
+#include "lx_share_device.h"
 
 static unsigned char wire[LX_LIMIT_MESSAGE];
 
@@ -44,6 +45,19 @@ static lx_msg sample_of(lx_msg_kind kind)
         msg.kind = kind;
     } else if (kind == LX_MSG_HELLO) {
         msg.u.hello.pid = 1;
+    } else if (kind == LX_MSG_LINK_RESULT) {
+        msg.u.link.seed = 7;
+        msg.u.link.transport = LX_TRANSPORT_IPC;
+        msg.u.link.ms = 0.4;
+        msg.u.link.ticket.serial = 3;
+        msg.u.link.ticket.epoch = 9;
+        strcpy(msg.u.link.text, "cuda ipc: why not");
+    } else if (kind == LX_MSG_LINK_INFO) {
+        msg.u.link_info.from = LX_STAGE_DIT;
+        msg.u.link_info.to = LX_STAGE_VAE;
+        msg.u.link_info.to_replica = LX_LIMIT_REPLICAS - 1;
+        msg.u.link_info.transport = LX_TRANSPORT_PEER;
+        msg.u.link_info.is_tested = 1;
     }
     return msg;
 }
@@ -180,6 +194,10 @@ static void test_what_cannot_be_sent_is_refused_here(void **state)
     msg.u.done.n_step_s = 1;
     msg.u.done.step_s[0] = -1;
     assert_int_equal(lx_msg_encode(&msg, wire, sizeof wire, &n, &err), LX_EJOB);
+    msg = sample_of(LX_MSG_LINK_RESULT);
+    msg.u.link.transport = LX_TRANSPORT_COUNT;
+    assert_int_equal(lx_msg_encode(&msg, wire, sizeof wire, &n, &err), LX_EJOB);
+    assert_non_null(strstr(err.message, "transport"));
     msg = sample_submit();
     assert_int_equal(lx_msg_encode(&msg, wire, 40, &n, &err), LX_EJOB);
     memset(msg.u.work.job.prompt, 'x', sizeof msg.u.work.job.prompt); /* no terminator */
