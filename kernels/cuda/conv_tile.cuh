@@ -302,17 +302,16 @@ __global__ void __launch_bounds__(128, 2) k_conv_tile(const conv_job job)
             conv_fetch<BM, BN, KW>(job, w, shared + s * S::stage);
         cu_fetch_close();
     }
-    uint32_t now = shared, next = shared + (S::stages - 1) * S::stage; /* compute, fetch into */
+    uint32_t now = shared; /* the stage to compute from; the one before it is free */
 #pragma unroll 1
     for (int s = 0; s < steps; s++) {
         cu_fetch_wait<S::stages - 2>(); /* this step's has arrived, of this thread */
         __syncthreads();                /* of all; and all are done with the stage before */
         if (s + S::stages - 1 < steps)
-            conv_fetch<BM, BN, KW>(job, w, next);
+            conv_fetch<BM, BN, KW>(job, w, (now == shared ? zeros : now) - S::stage);
         cu_fetch_close();
         conv_compute<BM, BN, KW>(now, zeros, outside, acc);
         now = now + S::stage == zeros ? shared : now + S::stage;
-        next = next + S::stage == zeros ? shared : next + S::stage;
     }
     cu_fetch_wait<0>();
     __syncthreads(); /* the stages are free */

@@ -50,30 +50,50 @@ static lx_status show(const vae_pass *p, const char *name, const lx_image *image
     return p->sink->layer(p->sink->self, name, image, first, stream_frames(p, stage), err);
 }
 
-/* A causal convolution of a chunk: history, chunk, and the history it leaves. */
+/* A causal convolution of a chunk: history, chunk, and the history it leaves. spare: NULL, or the
+ * chunk itself, which trades places with the oldest frame. */
 static lx_status causal(const vae_pass *p, const lx_conv *conv, const lx_image *chunk,
-                        void *history[2], const lx_image *residual, lx_image *out, lx_err *err)
+                        void *history[2], lx_image *spare, const lx_image *residual, lx_image *out,
+                        lx_err *err)
 {
     lx_image in = *chunk;
     in.frames += 2;
     in.history[0] = history[0];
     in.history[1] = history[1];
     lx_status status = lx_conv_run(p->x, conv, &in, false, residual, out, err);
-    return status == LX_OK ? lx_history_keep(p->x, &in, history, err) : status;
+    if (status != LX_OK || !spare)
+        return status == LX_OK ? lx_history_keep(p->x, &in, history, err) : status;
+    void *oldest = history[0];
+    history[0] = history[1];
+    history[1] = spare->data;
+    spare->data = oldest;
+    return LX_OK;
+}
+
+/* Can frames like these go through the spare one? NULL: no. */
+static lx_image *usable(lx_image *spare, const lx_image *like, int64_t channels)
+{
+    bool is_like = spare && like->frames == 1 && like->channels == channels &&
+                   spare->channels == channels && spare->height == like->height &&
+                   spare->width == like->width;
+    return is_like ? spare : NULL;
 }
 
 /* *image is changed in place, or replaced by a new one where the width changes. */
 static lx_status residual_block(const vae_pass *p, const vae_block *block, vae_block_state *state,
-                                lx_image *image, lx_err *err)
+                                lx_image *spare, lx_image *image, lx_err *err)
 {
     lx_exec *x = p->x;
     lx_image in = *image, out = *image, a, b;
     lx_status status = LX_OK;
     bool has_shortcut = block->c_in != block->c_out;
+    spare = usable(spare, &in, block->c_out);
     if (has_shortcut)
         status = lx_image_take(x, in.frames, in.height, in.width, block->c_out, &out, err);
     size_t mark = lx_arena_mark(x->arena);
-    if (status == LX_OK)
+    if (spare)
+        a = *spare;
+    else if (status == LX_OK)
         status = lx_image_take(x, in.frames, in.height, in.width, block->c_in, &a, err);
     if (status == LX_OK)
         status = lx_image_take(x, in.frames, in.height, in.width, block->c_out, &b, err);
@@ -82,11 +102,12 @@ static lx_status residual_block(const vae_pass *p, const vae_block *block, vae_b
     if (status == LX_OK)
         status = lx_channel_norm(x, &in, block->gamma_a, true, &a, err);
     if (status == LX_OK)
-        status = causal(p, &block->conv_a, &a, state->a, NULL, &b, err);
+        status = causal(p, &block->conv_a, &a, state->a, spare, NULL, &b, err);
+    a = spare ? *spare : b;
     if (status == LX_OK)
-        status = lx_channel_norm(x, &b, block->gamma_b, true, &b, err);
+        status = lx_channel_norm(x, &b, block->gamma_b, true, &a, err);
     if (status == LX_OK)
-        status = causal(p, &block->conv_b, &b, state->b, &out, &out, err);
+        status = causal(p, &block->conv_b, &a, state->b, spare, &out, &out, err);
     lx_arena_reset(x->arena, mark);
     if (status == LX_OK)
         *image = out;
@@ -180,7 +201,7 @@ static lx_status trunk_begin(const vae_pass *p, vae_trunk_state *state, const fl
     if (status == LX_OK)
         status = show(p, "conv2", &a, state->seen, 0, err);
     if (status == LX_OK)
-        status = causal(p, &p->m->conv1, &a, state->conv1, NULL, out, err);
+        status = causal(p, &p->m->conv1, &a, state->conv1, NULL, NULL, out, err);
     lx_arena_reset(x->arena, mark);
     return status == LX_OK ? show(p, "decoder.conv1", out, state->seen, 0, err) : status;
 }
@@ -188,7 +209,7 @@ static lx_status trunk_begin(const vae_pass *p, vae_trunk_state *state, const fl
 static lx_status shown_block(const vae_pass *p, const vae_block *block, vae_block_state *state,
                              lx_image *image, int64_t first, int stage, lx_err *err)
 {
-    lx_status status = residual_block(p, block, state, image, err);
+    lx_status status = residual_block(p, block, state, NULL, image, err);
     return status == LX_OK ? show(p, block->name, image, first, stage, err) : status;
 }
 
@@ -255,10 +276,12 @@ static lx_status head(const vae_pass *p, vae_up_state *state, lx_image *image, l
     lx_shape shape = LX_SHAPE(image->frames, image->height, image->width, p->m->head.c_out);
     int64_t first = state->seen[VAE_STAGES - 1];
     lx_status status = lx_image_take_as(x, LX_DTYPE_F32, &shape, &rgb, err);
+    lx_image *spare = usable(&state->spare, image, p->m->head.c_in);
+    lx_image normed = spare ? *spare : *image;
     if (status == LX_OK)
-        status = lx_channel_norm(x, image, p->m->head_gamma, true, image, err);
+        status = lx_channel_norm(x, image, p->m->head_gamma, true, &normed, err);
     if (status == LX_OK)
-        status = causal(p, &p->m->head, image, state->head, NULL, &rgb, err);
+        status = causal(p, &p->m->head, &normed, state->head, spare, NULL, &rgb, err);
     if (status == LX_OK)
         status = show(p, "decoder.head.2", &rgb, first, VAE_STAGES - 1, err);
     if (status != LX_OK || !p->sink || x->is_dry)
@@ -276,9 +299,12 @@ static lx_status stage_piece(vae_pass *p, vae_up_state *state, int stage, lx_ima
 {
     lx_status status = LX_OK;
     int64_t n = image->frames;
-    for (int i = 0; i < VAE_BLOCKS && status == LX_OK; i++)
-        status = shown_block(p, &p->m->block[stage][i], &state->block[stage][i], image,
-                             state->seen[stage], stage, err);
+    for (int i = 0; i < VAE_BLOCKS && status == LX_OK; i++) {
+        const vae_block *block = &p->m->block[stage][i];
+        status = residual_block(p, block, &state->block[stage][i], &state->spare, image, err);
+        if (status == LX_OK)
+            status = show(p, block->name, image, state->seen[stage], stage, err);
+    }
     if (status == LX_OK)
         status = stage < VAE_STAGES - 1 ? vae_upsample(p, state, stage, image, err)
                                         : head(p, state, image, err);

@@ -42,6 +42,8 @@ lx_status vae_up_state_take(const vae_decoder *m, lx_exec *x, int64_t height, in
             status = block_take(x, &m->block[s][i], height, width, &out->block[s][i], err);
         if (s == VAE_STAGES - 1 && status == LX_OK)
             status = lx_history_take(x, height, width, m->head.c_in, out->head, err);
+        if (s == VAE_STAGES - 1 && status == LX_OK)
+            status = lx_image_take(x, 1, height, width, m->head.c_in, &out->spare, err);
     }
     return status;
 }
