@@ -9,7 +9,7 @@
  *           busy share: work / time of the run (first start to last end).
  *           The first clip to be done is the warm-up: it counts in the run, in clips/hour only as
  *           the start of the clock, and not in the medians.
- * Tests     tests/unit/test_bench.c, tests/pipeline/test_bench.c
+ * Tests     tests/pipeline/test_bench.c
  */
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H

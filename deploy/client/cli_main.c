@@ -30,6 +30,7 @@ static const cli_command commands[] = {
      cli_doctor, 0},
     {"bench", "[--clips N] [--own]", "clips/hour, seconds, memory and energy of a pipeline",
      cli_bench, 0},
+    {"selftest", "", "do the configured weights make sense, stage by stage", cli_selftest, 0},
     {"report", "[-o FILE]", "one file for a bug report, without prompts", cli_report_file, 0},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)

@@ -7,6 +7,7 @@
 
 #include "lx_log.h"
 #include "mux.h"
+#include "mux_check.h"
 #include "mux_codecs.h"
 
 static int serve(int argc, char **argv)
@@ -37,7 +38,7 @@ int main(int argc, char **argv)
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
         puts("lx2v-mux: frames to a clip; lx2v-launch starts it. By hand: lx2v-mux run --help\n"
              "usage: lx2v-mux --config FILE [--replica N] --handover FD | run ... | plan ... |\n"
-             "       codecs | --version");
+             "       codecs | check FILE.mp4 | --version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))
@@ -46,5 +47,7 @@ int main(int argc, char **argv)
         return mux_plan_main(argc - 2, argv + 2);
     if (argc == 2 && !strcmp(argv[1], "codecs"))
         return mux_codecs();
+    if (argc > 1 && !strcmp(argv[1], "check"))
+        return mux_check(argc - 2, argv + 2);
     return serve(argc, argv);
 }
