@@ -327,7 +327,7 @@ lx_status lx_catalog_dit(const lx_weights *weights, lx_dit_dims *out, lx_err *er
     if (status != LX_OK)
         return status;
     d.says_distilled = lx_says_distilled(lx_weights_path(weights));
-    if (!d.says_distilled)
+    if (!d.says_distilled && lx_weights_held_bytes(weights)) /* once: not for headers alone */
         LX_W(
             "weights path=%s neither name nor folder says distilled: the undistilled T2V model has "
             "the same shapes and gives noise in 4 steps",

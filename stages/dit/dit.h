@@ -36,6 +36,7 @@
 #include "lx_cuda.h"
 #include "lx_patch.h"
 #include "lx_progress.h"
+#include "lx_residency.h"
 #include "lx_rng.h"
 #include "lx_run.h"
 #include "lx_stage.h"
@@ -51,7 +52,8 @@ typedef struct dit_options {
     int64_t text_len;    /* 0: DIT_TEXT_LEN */
     int64_t chunk;       /* tokens per chunk of the row-wise work; 0: a good one */
     bool is_uncollapsed; /* attend to every padding row: slower, for comparison only */
-    bool is_header_only; /* no tensor is read: for plans */
+    bool is_header_only; /* no tensor is read: for plans; dit_engine_open reads what it needs */
+    int shared_fd;       /* memory that processes share for weights (lx_weights.h); 0: none */
 } dit_options;
 
 typedef enum dit_attention_choice {
@@ -65,8 +67,12 @@ typedef struct dit_setup {
     const char *device; /* "cpu" or NULL, "cuda:N"; borrowed during the call */
     int n_threads;
     uint64_t vram; /* bytes of the card for all of this process; 0: what is free, less 0.3 GiB */
-    bool is_streaming;   /* no block stays on the card, whatever the budget */
-    uint64_t ring_bytes; /* pinned host memory; 0: a good size */
+    /* Bytes of host memory for weights, pinned rings and the rest; 0: no limit. On the CPU it is
+     * not looked at. */
+    uint64_t ram;
+    lx_residency_choice residency; /* on a card */
+    int64_t n_resident;            /* PARTIAL: how many blocks stay; 0: as many as fit */
+    uint64_t pinned;               /* of ram; 0: a good size */
     dit_attention_choice attention;
     lx_patch_dims largest; /* memory is for latents up to this */
     lx_run *run;           /* dumps to count in; may be NULL */
@@ -83,6 +89,11 @@ typedef struct dit_memory {
     uint64_t total;   /* of the device: weights + slots + activations + context */
     int64_t n_resident, n_blocks, chunk;
     lx_attention_kind attention;
+    /* Of the host. Blocks on disk: first those that stay on the card, then spread evenly over the
+     * others, so that reading has the time of all blocks (dit_is_on_disk). */
+    int64_t n_on_disk;
+    uint64_t host_weights; /* what is not on disk; shared by all processes that say so */
+    uint64_t disk_step;    /* bytes read in every step */
 } dit_memory;
 
 typedef struct dit_engine dit_engine; /* a model on a device; opaque */
@@ -115,18 +126,27 @@ typedef struct dit_request {
  * Choose how a model runs within setup's budget, and measure it. card: NULL for the CPU, else what
  * kind of card; it need not be in this machine, and setup->vram must then say the budget.
  *
- * @retval LX_EAGAIN  it does not fit in any way: needed and allowed
- * @retval LX_EJOB    the latent is not possible
+ * @retval LX_EAGAIN   it does not fit in any way that setup allows: needed and allowed
+ * @retval LX_ECONFIG  blocks on disk for the CPU
+ * @retval LX_EJOB     the latent is not possible
  */
 lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,
                    dit_memory *out, lx_err *err);
 
-/** Plan, open the device, take its memory, place what stays there. model is borrowed until close. */
-lx_status dit_engine_open(dit_engine **out, const dit *model, const dit_setup *setup,
+/** Block i's large tensors are read from disk again and again, not kept in memory. */
+bool dit_is_on_disk(const dit_memory *memory, int64_t i);
+
+/**
+ * Plan, open the device, take its memory, read the weights if only headers were read so far, and
+ * place what stays on the device. model is borrowed until close.
+ */
+lx_status dit_engine_open(dit_engine **out, dit *model, const dit_setup *setup,
                           const lx_progress *progress, lx_err *err);
 void dit_engine_close(dit_engine **engine);
 const dit_memory *dit_engine_memory(const dit_engine *engine);
 lx_exec *dit_engine_exec(dit_engine *engine);
+/** What streaming of the blocks cost so far. */
+void dit_engine_stats(const dit_engine *engine, lx_residency_stats *out);
 
 /**
  * Denoise in place: latent [channels, t, h, w] holds the noise and then the result.

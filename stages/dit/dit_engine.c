@@ -5,7 +5,8 @@
  * Choice    On a card the budget decides in this order: the chunk (4096 tokens, fewer where that is
  *           too much), two slots for blocks on their way, and with what is left as many blocks as
  *           fit stay; all of them, and no slots, if they do. A step of the 14B computes longer than
- *           its blocks travel, so a streamed block costs almost nothing.
+ *           its blocks travel, so a streamed block costs almost nothing. What the host's budget
+ *           cannot hold is read from disk.
  * Measure   The plan is the code itself run dry, so it cannot drift from it.
  */
 #include <inttypes.h>
@@ -22,7 +23,8 @@
 #define CHUNK_LEAST 512
 #define SLOTS       2
 #define KEY_SLOTS   2
-#define RING        ((uint64_t)256 << 20) /* pinned: four buffers of 64 MiB */
+#define RING        ((uint64_t)256 << 20)  /* pinned: four buffers of 64 MiB */
+#define RING_DISK   ((uint64_t)1248 << 20) /* likewise, and 992 MiB to read ahead from disk */
 #define KEY_RING    ((uint64_t)32 << 20)
 #define LONG        2048                  /* tokens from which INT8 attention pays */
 #define SPARE       ((uint64_t)300 << 20) /* left to others of what is free on a card */
@@ -34,14 +36,26 @@
 
 static lx_layers main_layers(const dit_engine *e)
 {
-    return (lx_layers){
-        .weights = e->main, .n_layers = e->model->dims.n_blocks, .n_weights = DIT_MAIN_WEIGHTS};
+    return (lx_layers){.weights = e->main,
+                       .extents = e->main_at,
+                       .n_layers = e->model->dims.n_blocks,
+                       .n_weights = DIT_MAIN_WEIGHTS};
 }
 
 static lx_layers key_layers(const dit_engine *e)
 {
-    return (lx_layers){
-        .weights = e->keys, .n_layers = e->model->dims.n_blocks, .n_weights = DIT_KEYS_WEIGHTS};
+    return (lx_layers){.weights = e->keys,
+                       .extents = e->keys_at,
+                       .n_layers = e->model->dims.n_blocks,
+                       .n_weights = DIT_KEYS_WEIGHTS};
+}
+
+/* Where the weights lie that are not in memory. */
+static void find_extents(const dit *model, const lx_weight *weights, size_t n, lx_extent *out)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!weights[i].data)
+            (void)lx_weights_extent(model->weights, weights[i].name, &out[i]);
 }
 
 static lx_status list_layers(dit_engine *e, lx_err *err)
@@ -49,16 +63,46 @@ static lx_status list_layers(dit_engine *e, lx_err *err)
     size_t n = (size_t)e->model->dims.n_blocks;
     e->main = calloc(n * DIT_MAIN_WEIGHTS, sizeof *e->main);
     e->keys = calloc(n * DIT_KEYS_WEIGHTS, sizeof *e->keys);
-    if (!e->main || !e->keys)
+    e->main_at = calloc(n * DIT_MAIN_WEIGHTS, sizeof *e->main_at);
+    e->keys_at = calloc(n * DIT_KEYS_WEIGHTS, sizeof *e->keys_at);
+    if (!e->main || !e->keys || !e->main_at || !e->keys_at)
         return lx_fail(err, LX_EAGAIN, "out of memory for the list of %zu blocks", n);
     for (size_t i = 0; i < n; i++) {
         dit_block_list_main(&e->model->blocks[i], e->main + i * DIT_MAIN_WEIGHTS);
         dit_block_list_keys(&e->model->blocks[i], e->keys + i * DIT_KEYS_WEIGHTS);
     }
+    find_extents(e->model, e->main, n * DIT_MAIN_WEIGHTS, e->main_at);
+    find_extents(e->model, e->keys, n * DIT_KEYS_WEIGHTS, e->keys_at);
     return LX_OK;
 }
 
+static void free_layers(dit_engine *e)
+{
+    free(e->main);
+    free(e->keys);
+    free(e->main_at);
+    free(e->keys_at);
+}
+
 /* --- memory ---------------------------------------------------------------------------------- */
+
+/* A carried block is read from disk in every step. */
+static bool reads_disk(const dit_memory *m)
+{
+    return m->n_on_disk > m->n_resident;
+}
+
+static uint64_t key_ring(const dit_setup *setup)
+{
+    return setup->pinned && setup->pinned / 8 < KEY_RING ? setup->pinned / 8 : KEY_RING;
+}
+
+static uint64_t main_ring(const dit_setup *setup, const dit_memory *m)
+{
+    if (setup->pinned)
+        return setup->pinned - key_ring(setup);
+    return reads_disk(m) ? RING_DISK - KEY_RING : RING;
+}
 
 /* What stays on the device for the engine's life. */
 static lx_status place_standing(dit_engine *e, const dit_setup *setup, const lx_progress *progress,
@@ -67,9 +111,9 @@ static lx_status place_standing(dit_engine *e, const dit_setup *setup, const lx_
     lx_layers main = main_layers(e), keys = key_layers(e);
     lx_residency_plan blocks = {.n_resident = e->memory.n_resident,
                                 .n_slots = SLOTS,
-                                .ring_bytes = setup->ring_bytes ? setup->ring_bytes : RING};
+                                .ring_bytes = main_ring(setup, &e->memory)};
     lx_residency_plan once = {
-        .n_slots = KEY_SLOTS, .ring_bytes = KEY_RING, .first_event = LX_RESIDENCY_EVENTS};
+        .n_slots = KEY_SLOTS, .ring_bytes = key_ring(setup), .first_event = LX_RESIDENCY_EVENTS};
     DIT_TRY(dit_linear_place(&e->x, &e->model->patch, &e->patch, err));
     DIT_TRY(dit_linear_place(&e->x, &e->model->head, &e->head, err));
     DIT_TRY(lx_weight_place(&e->x, &e->model->head_modulation, &e->head_modulation, err));
@@ -116,8 +160,8 @@ static lx_status measure(dit_engine *e, const lx_card_kind *card, const dit_setu
         m->activations = all - m->weights;
         m->weights -= m->slots;
         m->host = card ? lx_arena_peak(e->host) : 0;
-        m->pinned = card ? KEY_RING : 0;
-        m->pinned += is_carrying ? (setup->ring_bytes ? setup->ring_bytes : RING) : 0;
+        m->pinned = card ? key_ring(setup) : 0;
+        m->pinned += is_carrying ? main_ring(setup, m) : 0;
         m->context = card ? CONTEXT : 0;
         m->total = all + m->context;
     }
@@ -147,8 +191,7 @@ static lx_status try_choice(const dit *model, const lx_card_kind *card, const di
     let_go(&e);
     if (card)
         lx_exec_plan_done(&e.x);
-    free(e.main);
-    free(e.keys);
+    free_layers(&e);
     return status;
 }
 
@@ -186,35 +229,123 @@ static lx_status fill_card(const dit *model, const lx_card_kind *card, const dit
     return LX_OK;
 }
 
-lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,
-                   dit_memory *out, lx_err *err)
+/* --- the host's part -------------------------------------------------------------------------- */
+
+bool dit_is_on_disk(const dit_memory *m, int64_t i)
+{
+    /* The host's copy of a block that stays on the card is read once. */
+    int64_t unused = m->n_on_disk < m->n_resident ? m->n_on_disk : m->n_resident;
+    if (i < m->n_resident)
+        return i < unused;
+    int64_t carried = m->n_blocks - m->n_resident, n = m->n_on_disk - unused;
+    int64_t k = i - m->n_resident;
+    return (k + 1) * n / carried > k * n / carried;
+}
+
+/* m->n_on_disk is chosen: fill in what follows from it. */
+static void count_host(const dit *model, const dit_setup *setup, dit_memory *m)
+{
+    m->host_weights = lx_weights_bytes(model->weights);
+    m->disk_step = 0;
+    for (int64_t i = 0; i < m->n_blocks; i++) {
+        uint64_t all, step;
+        if (!dit_is_on_disk(m, i))
+            continue;
+        dit_disk_bytes(model, i, &all, &step);
+        m->host_weights -= all;
+        m->disk_step += i < m->n_resident ? 0 : step;
+    }
+    m->pinned = key_ring(setup) + (m->n_resident < m->n_blocks ? main_ring(setup, m) : 0);
+}
+
+static bool fits_host(const dit_setup *setup, const dit_memory *m)
+{
+    return !setup->ram || m->host_weights + m->host + m->pinned <= setup->ram;
+}
+
+/* As few blocks on disk as the host's budget allows. */
+static lx_status fill_host(const dit *model, const dit_setup *setup, dit_memory *m, lx_err *err)
 {
     char needs[32], has[32];
-    dit_memory choice = {.n_blocks = model->dims.n_blocks,
-                         .chunk = model->options.chunk,
-                         .attention = attention_for(model, setup)};
-    dit_memory found = {0};
-    if (!card) {
-        choice.chunk = choice.chunk ? choice.chunk : CHUNK_CPU;
-        return try_choice(model, NULL, setup, &choice, out, err);
+    bool is_disk = setup->residency == LX_RESIDENCY_DISK;
+    int64_t most = setup->residency == LX_RESIDENCY_HOST ? 0 : m->n_blocks;
+    m->n_on_disk = is_disk ? m->n_blocks : 0;
+    count_host(model, setup, m);
+    while (m->n_on_disk < most && !fits_host(setup, m)) {
+        m->n_on_disk++;
+        count_host(model, setup, m);
     }
-    bool may_choose = choice.chunk == 0;
-    choice.chunk = may_choose ? CHUNK_CARD : choice.chunk;
-    DIT_TRY(try_choice(model, card, setup, &choice, &found, err));
-    while (found.total > setup->vram && may_choose && choice.chunk > CHUNK_LEAST) {
-        choice.chunk /= 2;
-        DIT_TRY(try_choice(model, card, setup, &choice, &found, err));
+    if (fits_host(setup, m))
+        return LX_OK;
+    return lx_fail(err, LX_EAGAIN,
+                   "the DiT needs %s of host memory with %" PRId64 " of %" PRId64
+                   " blocks on disk, %s are allowed%s",
+                   lx_bytes_text(m->host_weights + m->host + m->pinned, needs, sizeof needs),
+                   m->n_on_disk, m->n_blocks, lx_bytes_text(setup->ram, has, sizeof has),
+                   most ? "" : ": residency: disk or auto");
+}
+
+/* --- a plan ----------------------------------------------------------------------------------- */
+
+/* Blocks that must stay on the card, whatever else is chosen. */
+static int64_t fewest_resident(const dit_setup *setup, int64_t n_blocks)
+{
+    if (setup->residency == LX_RESIDENCY_RESIDENT)
+        return n_blocks;
+    if (setup->residency != LX_RESIDENCY_PARTIAL)
+        return 0;
+    return setup->n_resident < n_blocks ? setup->n_resident : n_blocks;
+}
+
+static lx_status plan_card(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                           dit_memory *choice, lx_err *err)
+{
+    char needs[32], has[32];
+    dit_memory found = {0};
+    const lx_residency_choice residency = setup->residency;
+    bool may_choose = choice->chunk == 0;
+    choice->chunk = may_choose ? CHUNK_CARD : choice->chunk;
+    choice->n_resident = fewest_resident(setup, choice->n_blocks);
+    DIT_TRY(try_choice(model, card, setup, choice, &found, err));
+    while (found.total > setup->vram && may_choose && choice->chunk > CHUNK_LEAST) {
+        choice->chunk /= 2;
+        DIT_TRY(try_choice(model, card, setup, choice, &found, err));
     }
     if (found.total > setup->vram)
         return lx_fail(err, LX_EAGAIN,
-                       "this clip needs %s of device memory with all blocks streamed, %s are "
-                       "allowed: fewer frames, then a smaller size",
-                       lx_bytes_text(found.total, needs, sizeof needs),
-                       lx_bytes_text(setup->vram, has, sizeof has));
-    if (!setup->is_streaming)
+                       "this clip needs %s of device memory with %" PRId64 " of %" PRId64
+                       " blocks on the card, %s are allowed: %s",
+                       lx_bytes_text(found.total, needs, sizeof needs), choice->n_resident,
+                       choice->n_blocks, lx_bytes_text(setup->vram, has, sizeof has),
+                       choice->n_resident ? "residency: auto"
+                                          : "fewer frames, then a smaller size");
+    if (residency == LX_RESIDENCY_AUTO ||
+        (residency == LX_RESIDENCY_PARTIAL && setup->n_resident == 0))
         DIT_TRY(fill_card(model, card, setup, &found, err));
-    *out = found;
-    return LX_OK;
+    *choice = found;
+    return fill_host(model, setup, choice, err);
+}
+
+lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                   dit_memory *out, lx_err *err)
+{
+    dit_memory choice = {.n_blocks = model->dims.n_blocks,
+                         .chunk = model->options.chunk,
+                         .attention = attention_for(model, setup)};
+    lx_status status;
+    if (card) {
+        status = plan_card(model, card, setup, &choice, err);
+    } else if (setup->residency == LX_RESIDENCY_DISK) {
+        return lx_fail(err, LX_ECONFIG,
+                       "residency: disk is for a card; on the CPU all blocks are in memory");
+    } else {
+        choice.chunk = choice.chunk ? choice.chunk : CHUNK_CPU;
+        status = try_choice(model, NULL, setup, &choice, &choice, err);
+        choice.host_weights = lx_weights_bytes(model->weights);
+    }
+    if (status == LX_OK)
+        *out = choice;
+    return status;
 }
 
 /* --- opening --------------------------------------------------------------------------------- */
@@ -235,13 +366,12 @@ static lx_status open_card(dit_engine *e, const dit_setup *setup, int index, lx_
     return lx_exec_open_cuda(&e->x, e->cuda, e->arena, e->host, err);
 }
 
-static lx_status open_engine(dit_engine *e, const dit_setup *setup, const lx_progress *progress,
-                             lx_err *err)
+static lx_status open_engine(dit_engine *e, dit *model, const dit_setup *setup,
+                             const lx_progress *progress, lx_err *err)
 {
     int index;
     char needed[32], allowed[32];
     DIT_TRY(lx_device_find(&index, setup->device ? setup->device : "cpu", err));
-    DIT_TRY(list_layers(e, err));
     if (index >= 0) {
         DIT_TRY(open_card(e, setup, index, err));
     } else {
@@ -254,17 +384,23 @@ static lx_status open_engine(dit_engine *e, const dit_setup *setup, const lx_pro
         e->host = e->arena;
         DIT_TRY(lx_exec_open_cpu(&e->x, e->arena, setup->n_threads, err));
     }
+    if (!model->options.is_header_only) { /* all was read already */
+        e->memory.n_on_disk = 0;
+        e->memory.host_weights = lx_weights_bytes(model->weights);
+    }
+    DIT_TRY(dit_read(model, &e->memory, progress, err));
+    DIT_TRY(list_layers(e, err));
     return place_standing(e, setup, progress, err);
 }
 
-lx_status dit_engine_open(dit_engine **out, const dit *model, const dit_setup *setup,
+lx_status dit_engine_open(dit_engine **out, dit *model, const dit_setup *setup,
                           const lx_progress *progress, lx_err *err)
 {
     dit_engine *e = calloc(1, sizeof *e);
     if (!e)
         return lx_fail(err, LX_EAGAIN, "out of memory for the record of an engine");
     e->model = model;
-    lx_status status = open_engine(e, setup, progress, err);
+    lx_status status = open_engine(e, model, setup, progress, err);
     if (status != LX_OK)
         dit_engine_close(&e);
     else
@@ -278,8 +414,7 @@ void dit_engine_close(dit_engine **engine)
         return;
     let_go(*engine);
     lx_cuda_close(&(*engine)->cuda);
-    free((*engine)->main);
-    free((*engine)->keys);
+    free_layers(*engine);
     free(*engine);
     *engine = NULL;
 }
@@ -292,4 +427,9 @@ const dit_memory *dit_engine_memory(const dit_engine *engine)
 lx_exec *dit_engine_exec(dit_engine *engine)
 {
     return &engine->x;
+}
+
+void dit_engine_stats(const dit_engine *engine, lx_residency_stats *out)
+{
+    lx_residency_stats_of(engine->blocks, out);
 }

@@ -4,10 +4,15 @@
  */
 #include "dit_model.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Smaller tensors (biases, gains, modulation) stay in memory: not worth a read of a disk. */
+#define DISK_LEAST ((uint64_t)64 << 10)
 
 static lx_status find(const dit *m, const char *name, lx_weight *out, lx_err *err)
 {
@@ -185,25 +190,88 @@ static lx_status take_options(dit *m, const dit_options *options, lx_err *err)
     return LX_OK;
 }
 
+/* Who is asked about tensors while they are read. */
+typedef struct reader {
+    const dit *model;
+    const dit_memory *plan; /* NULL: everything into memory */
+} reader;
+
+static bool is_wanted(const char *name, void *self)
+{
+    (void)self;
+    return lx_catalog_dit_wants(name, NULL);
+}
+
+static bool stays_on_disk(const char *name, uint64_t bytes, void *self)
+{
+    const reader *r = self;
+    char *end;
+    if (!r->plan || strncmp(name, "blocks.", 7) || !isdigit((unsigned char)name[7]))
+        return false;
+    long long i = strtoll(name + 7, &end, 10);
+    return *end == '.' && i < r->plan->n_blocks && bytes >= DISK_LEAST &&
+           dit_is_on_disk(r->plan, i);
+}
+
+static lx_status open_weights(dit *m, const char *path, const dit_memory *plan,
+                              const lx_progress *progress, lx_err *err)
+{
+    reader asked = {m, plan};
+    lx_weights_options how = {.progress = progress,
+                              .wants = is_wanted,
+                              .on_disk = stays_on_disk,
+                              .self = &asked,
+                              .shared_fd = m->options.shared_fd,
+                              .headers_only = m->options.is_header_only};
+    DIT_TRY(lx_weights_open(&m->weights, path, &how, err));
+    return find_all(m, err);
+}
+
 lx_status dit_load(dit **out, const char *path, const dit_options *options,
                    const lx_progress *progress, lx_err *err)
 {
-    lx_weights_options how = {.progress = progress, .wants = lx_catalog_dit_wants};
     dit *m = calloc(1, sizeof *m);
     if (!m)
         return lx_fail(err, LX_EAGAIN, "out of memory for the record of a model");
     lx_status status = take_options(m, options, err);
-    how.headers_only = m->options.is_header_only;
     if (status == LX_OK)
-        status = lx_weights_open(&m->weights, path, &how, err);
-    if (status == LX_OK)
-        status = find_all(m, err);
+        status = open_weights(m, path, NULL, progress, err);
     if (status != LX_OK) {
         dit_destroy(&m);
         return status;
     }
     *out = m;
     return LX_OK;
+}
+
+lx_status dit_read(dit *m, const dit_memory *plan, const lx_progress *progress, lx_err *err)
+{
+    if (!m->options.is_header_only)
+        return LX_OK;
+    lx_weights *headers = m->weights;
+    m->weights = NULL;
+    free(m->blocks);
+    m->blocks = NULL;
+    m->options.is_header_only = false;
+    lx_status status = open_weights(m, lx_weights_path(headers), plan, progress, err);
+    lx_weights_close(&headers);
+    return status;
+}
+
+void dit_disk_bytes(const dit *m, int64_t i, uint64_t *all, uint64_t *step)
+{
+    lx_weight weights[DIT_MAIN_WEIGHTS + DIT_KEYS_WEIGHTS];
+    *all = *step = 0;
+    dit_block_list_main(&m->blocks[i], weights);
+    dit_block_list_keys(&m->blocks[i], weights + DIT_MAIN_WEIGHTS);
+    for (int k = 0; k < DIT_MAIN_WEIGHTS + DIT_KEYS_WEIGHTS; k++) {
+        uint64_t bytes = 0;
+        (void)lx_shape_bytes(&weights[k].shape, weights[k].dtype, NULL, &bytes, NULL);
+        if (bytes < DISK_LEAST)
+            continue;
+        *all += bytes;
+        *step += k < DIT_MAIN_WEIGHTS ? bytes : 0;
+    }
 }
 
 void dit_destroy(dit **model)

@@ -63,6 +63,11 @@ struct dit {
     dit_block *blocks;         /* owned, [n_blocks] */
 };
 
+/** Read the weights of a model of which only headers were read, as a plan says. */
+lx_status dit_read(dit *model, const dit_memory *plan, const lx_progress *progress, lx_err *err);
+/** Bytes of block i that may stay on disk: of all its weights, and of those of every step. */
+void dit_disk_bytes(const dit *model, int64_t i, uint64_t *all, uint64_t *step);
+
 struct dit_engine {
     const dit *model; /* borrowed */
     dit_memory memory;
@@ -70,6 +75,7 @@ struct dit_engine {
     lx_arena *arena, *host; /* owned; one and the same on the CPU */
     lx_exec x;
     lx_weight *main, *keys;           /* owned: [n_blocks][DIT_MAIN_WEIGHTS], ... */
+    lx_extent *main_at, *keys_at;     /* owned: those that are on disk */
     lx_residency *blocks, *key_parts; /* owned */
     dit_linear patch, head;           /* on the device */
     lx_weight head_modulation;

@@ -26,6 +26,8 @@ static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
         snprintf(where, sizeof where, "host: %" PRId64 " blocks streamed", m->n_blocks);
     snprintf(text, bytes, "%s, chunks of %" PRId64 " tokens, %s attention", where, m->chunk,
              m->attention == LX_ATTENTION_INT8 ? "int8" : "plain");
+    if (m->n_on_disk)
+        snprintf(text + strlen(text), bytes - strlen(text), ", %" PRId64 " on disk", m->n_on_disk);
 }
 
 /* Bytes of the blocks that travel to the card in every step. The keys of cross-attention do so
@@ -44,14 +46,15 @@ static uint64_t bytes_of_blocks(const dit *model, int64_t first, int64_t end)
 
 /* One more way to run, for comparison. Ways that are not possible or already told are left out. */
 static void add_choice(lx_plan_need *need, const dit *model, const lx_card_kind *card,
-                       const dit_setup *setup, uint64_t vram, bool is_streaming)
+                       const dit_setup *setup, uint64_t vram, lx_residency_choice residency)
 {
     dit_setup other = *setup;
     dit_memory m;
     lx_err err = {0};
     char how[96];
     other.vram = vram;
-    other.is_streaming = is_streaming;
+    other.residency = residency;
+    other.ram = 0;
     if (need->n_choices == LX_PLAN_CHOICES || dit_plan(model, card, &other, &m, &err) != LX_OK)
         return;
     say_how(&m, true, how, sizeof how);
@@ -93,7 +96,8 @@ static lx_status least_of(const char *path, const lx_card_kind *card, const dit_
     dit_setup smallest = *setup;
     dit *model = NULL;
     dit_memory memory;
-    smallest.is_streaming = true;
+    smallest.residency = LX_RESIDENCY_HOST;
+    smallest.ram = 0;
     smallest.vram = NO_LIMIT;
     lx_status status = dit_load(&model, path, &options, NULL, err);
     if (status == LX_OK)
@@ -125,35 +129,6 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
     need->ops16 = (uint64_t)ops16;
 }
 
-/* Where the host may not hold all blocks, those at the end stay on disk. */
-static void place_on_host(lx_plan_need *need, const dit *model, uint64_t ram, int64_t n_resident)
-{
-    int64_t n = dit_dims(model)->n_blocks, first = n;
-    uint64_t beside = need->host + need->pinned + need->shared;
-    need->stream_bytes = bytes_of_blocks(model, n_resident, n);
-    if (!ram)
-        return;
-    while (first > 0 && need->host_weights + beside > ram) {
-        uint64_t block = bytes_of_blocks(model, first - 1, first);
-        if (block > need->host_weights)
-            break;
-        need->host_weights -= block;
-        first--;
-    }
-    need->disk_bytes = bytes_of_blocks(model, first > n_resident ? first : n_resident, n);
-    if (first < n)
-        snprintf(need->how + strlen(need->how), sizeof need->how - strlen(need->how),
-                 ", %" PRId64 " on disk", n - first);
-    if (need->host_weights + beside > ram) {
-        char needs[32], has[32];
-        need->fits = false;
-        snprintf(need->advice, sizeof need->advice,
-                 "the DiT needs %s of host memory with all blocks on disk, %s are allowed",
-                 lx_bytes_text(need->host_weights + beside, needs, sizeof needs),
-                 lx_bytes_text(ram, has, sizeof has));
-    }
-}
-
 static lx_status answer_card(lx_plan_need *need, const dit *model, const char *path,
                              const lx_plan_question *q, dit_setup *setup, lx_err *err)
 {
@@ -166,24 +141,28 @@ static lx_status answer_card(lx_plan_need *need, const dit *model, const char *p
     dit_memory chosen;
     memcpy(card.name, q->kind.name, sizeof card.name);
     setup->vram = q->vram ? q->vram : NO_LIMIT;
+    setup->ram = q->ram > need->shared ? q->ram - need->shared : q->ram;
     DIT_TRY(least_of(path, &card, setup, &need->least, err));
     need->fits = dit_plan(model, &card, setup, &chosen, err) == LX_OK;
     if (!need->fits) {
         dit_setup smallest = *setup;
         snprintf(need->advice, sizeof need->advice, "%.250s", err->message);
-        smallest.is_streaming = true;
+        smallest.residency = LX_RESIDENCY_HOST;
+        smallest.ram = 0;
         smallest.vram = need->least;
         DIT_TRY(dit_plan(model, &card, &smallest, &chosen, err));
     }
     fill_need(need, &chosen, true);
     count_work(need, model, &card, setup, chosen.attention);
-    place_on_host(need, model, q->ram, chosen.n_resident);
+    need->stream_bytes = bytes_of_blocks(model, chosen.n_resident, chosen.n_blocks);
+    need->host_weights = chosen.host_weights;
+    need->disk_bytes = chosen.disk_step;
     uint64_t block = bytes_of_blocks(model, 0, 1);
-    add_choice(need, model, &card, setup, NO_LIMIT, false);
-    add_choice(need, model, &card, setup, chosen.total + block, false);
+    add_choice(need, model, &card, setup, NO_LIMIT, LX_RESIDENCY_AUTO);
+    add_choice(need, model, &card, setup, chosen.total + block, LX_RESIDENCY_AUTO);
     if (chosen.n_resident > 0)
-        add_choice(need, model, &card, setup, chosen.total - block, false);
-    add_choice(need, model, &card, setup, NO_LIMIT, true);
+        add_choice(need, model, &card, setup, chosen.total - block, LX_RESIDENCY_AUTO);
+    add_choice(need, model, &card, setup, NO_LIMIT, LX_RESIDENCY_HOST);
     return LX_OK;
 }
 
@@ -204,10 +183,17 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
     dit *model = NULL;
     dit_options options = {.is_header_only = true};
     DIT_TRY(lx_config_load(config, q->config, err));
+    const lx_stage_config *stage = &config->stage[LX_STAGE_DIT];
+    if (q->replica < 0 || q->replica >= stage->n_replicas)
+        return lx_fail(err, LX_ECONFIG, "replica %d of dit, %s has %d", q->replica, q->config,
+                       stage->n_replicas);
+    const lx_replica_config *replica = &stage->replica[q->replica];
     lx_plan_apply(q, config);
     DIT_TRY(lx_model_of_config(paths, config, err));
     DIT_TRY(dit_load(&model, paths->dit, &options, NULL, err));
-    dit_setup setup = {.largest = dit_largest(config, model)};
+    dit_setup setup = {.largest = dit_largest(config, model),
+                       .residency = replica->residency,
+                       .pinned = config->memory.pinned};
     const lx_patch_dims *l = &setup.largest;
     need->host_weights = lx_weights_bytes(dit_weights(model));
     need->shared = (uint64_t)config->links.depth * sizeof(float) *

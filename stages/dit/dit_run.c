@@ -13,8 +13,9 @@
 
 /* The flags as typed; NULL where absent. */
 typedef struct run_flags {
-    const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size, *attention;
-    bool noise_only, streaming;
+    const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size, *attention,
+        *residency, *ram;
+    bool noise_only;
 } run_flags;
 
 /* A run and what it owns. */
@@ -27,7 +28,9 @@ typedef struct job_by_hand {
     uint64_t seed;
     lx_patch_dims latent;
     dit_attention_choice attention;
-    bool is_streaming;
+    lx_residency_choice residency;
+    int64_t n_resident;
+    uint64_t ram;
     bool noise_only, is_drawn; /* is_drawn: the initial noise comes from the seed */
     dit *model;
     dit_engine *engine;
@@ -115,6 +118,26 @@ static lx_status parse_attention(const char *text, dit_attention_choice *out, lx
                 : LX_OK;
 }
 
+/* "partial:12": so many blocks stay on the card. */
+static lx_status parse_residency(const char *text, job_by_hand *j, lx_err *err)
+{
+    size_t n = text ? strcspn(text, ":") : 0;
+    for (int i = 0; text && lx_residency_names[i]; i++) {
+        const char *name = lx_residency_names[i];
+        if (strlen(name) != n || strncmp(text, name, n) || (text[n] && i != LX_RESIDENCY_PARTIAL))
+            continue;
+        j->residency = (lx_residency_choice)i;
+        return text[n]
+                   ? parse_count("residency partial", text + n + 1, 1, 100000, &j->n_resident, err)
+                   : LX_OK;
+    }
+    return text ? lx_fail(err, LX_ECONFIG,
+                          "--residency %.40s: expected auto, resident, partial, partial:N, host or "
+                          "disk",
+                          text)
+                : LX_OK;
+}
+
 static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
 {
     run_flags f = {0};
@@ -128,12 +151,15 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
         {"frames", &f.frames, NULL, "4n+1 (81); not with a latent in the input"},
         {"size", &f.size, NULL, "WxH (832x480); not with a latent in the input"},
         {"attention", &f.attention, NULL, "auto, plain or int8 (auto); on a card"},
-        {"streaming", NULL, &f.streaming, "keep no block on the card"},
+        {"residency", &f.residency, NULL, "of blocks: auto, resident, partial[:N], host, disk"},
+        {"ram", &f.ram, NULL, "host memory, e.g. 14GiB: what does not fit is read from disk"},
         {"noise-only", NULL, &f.noise_only, "write the noise and the schedule; needs no weights"},
     };
     DIT_TRY(lx_run_parse(&j->run, argc, argv, flags, sizeof flags / sizeof *flags, err));
     j->noise_only = f.noise_only;
-    j->is_streaming = f.streaming;
+    DIT_TRY(parse_residency(f.residency, j, err));
+    if (f.ram && lx_parse_bytes(f.ram, &j->ram, err) != LX_OK)
+        return lx_wrap(err, "--ram");
     DIT_TRY(parse_attention(f.attention, &j->attention, err));
     j->text_len = DIT_TEXT_LEN;
     DIT_TRY(parse_count("text-len", f.text_len, 1, DIT_TEXT_LEN_MAX, &j->text_len, err));
@@ -205,14 +231,16 @@ static lx_status read_context(job_by_hand *j, lx_err *err)
 
 static lx_status load(job_by_hand *j, lx_err *err)
 {
-    dit_options options = {.text_len = j->text_len};
+    dit_options options = {.text_len = j->text_len, .is_header_only = true};
     DIT_TRY(dit_load(&j->model, j->run.weights, &options, &j->run.progress, err));
     DIT_TRY(read_context(j, err));
     DIT_TRY(j->is_drawn ? draw(j, err) : read_latent(j, err));
     dit_setup setup = {.device = j->run.device,
                        .n_threads = j->run.threads,
                        .vram = j->run.vram_bytes,
-                       .is_streaming = j->is_streaming,
+                       .ram = j->ram,
+                       .residency = j->residency,
+                       .n_resident = j->n_resident,
                        .attention = j->attention,
                        .largest = j->latent,
                        .run = &j->run};
@@ -224,13 +252,25 @@ static lx_status load(job_by_hand *j, lx_err *err)
 
 static void say_memory(const dit_memory *m)
 {
-    char total[32], weights[32], activations[32];
+    char total[32], weights[32], activations[32], host[32], pinned[32];
     LX_I("memory total=%s weights=%s activations=%s resident=%" PRId64 "/%" PRId64 " chunk=%" PRId64
-         " attention=%s",
+         " attention=%s host_weights=%s pinned=%s on_disk=%" PRId64 " disk_gb_per_step=%.2f",
          lx_bytes_text(m->total, total, sizeof total),
          lx_bytes_text(m->weights + m->slots, weights, sizeof weights),
          lx_bytes_text(m->activations, activations, sizeof activations), m->n_resident, m->n_blocks,
-         m->chunk, m->attention == LX_ATTENTION_INT8 ? "int8" : "plain");
+         m->chunk, m->attention == LX_ATTENTION_INT8 ? "int8" : "plain",
+         lx_bytes_text(m->host_weights, host, sizeof host),
+         lx_bytes_text(m->pinned, pinned, sizeof pinned), m->n_on_disk, (double)m->disk_step / 1e9);
+}
+
+static void say_streaming(const dit_engine *engine)
+{
+    lx_residency_stats s;
+    dit_engine_stats(engine, &s);
+    if (s.memory_bytes + s.disk_bytes > 0)
+        LX_I("streamed memory_gb=%.2f disk_gb=%.2f read_s=%.2f link_s=%.2f waited_s=%.3f",
+             (double)s.memory_bytes / 1e9, (double)s.disk_bytes / 1e9, s.read_s, s.link_s,
+             s.waited_s);
 }
 
 static lx_status denoise(job_by_hand *j, lx_err *err)
@@ -260,6 +300,7 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
     DIT_TRY(dit_denoise(j->engine, &request, j->state, err));
     for (int32_t i = 0; i < j->schedule.n_steps; i++)
         LX_I("step=%d/%d s=%.3f", (int)i + 1, (int)j->schedule.n_steps, step_s[i]);
+    say_streaming(j->engine);
     DIT_TRY(lx_run_add(&j->run, "latent", LX_DTYPE_F32, &one, j->state, err));
     return lx_run_add(&j->run, "velocity", LX_DTYPE_F32, &all, j->velocity, err);
 }

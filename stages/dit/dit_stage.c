@@ -100,6 +100,9 @@ static lx_status take_memory(dit_stage *s, const lx_stage *stage, lx_err *err)
                        .largest = dit_largest(config, s->model)};
     bool is_host = strcmp(replica->device, "cpu") == 0;
     setup.vram = is_host ? config->memory.ram : lx_stage_vram(stage);
+    setup.ram = lx_stage_ram(stage) ? lx_stage_ram(stage) : config->memory.ram;
+    setup.residency = replica->residency;
+    setup.pinned = config->memory.pinned;
     lx_status status = dit_engine_open(&s->engine, s->model, &setup, s->progress, err);
     if (status == LX_EAGAIN && is_host && config->memory.ram) {
         err->status = LX_ECONFIG; /* waiting will not help */
@@ -117,14 +120,18 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
     lx_model_paths paths;
     s->progress = lx_stage_progress(stage);
     DIT_TRY(lx_model_of_config(&paths, config, err));
-    DIT_TRY(dit_load(&s->model, paths.dit, NULL, s->progress, err));
+    dit_options options = {.is_header_only = true, .shared_fd = lx_stage_shared_fd(stage)};
+    DIT_TRY(dit_load(&s->model, paths.dit, &options, s->progress, err));
     DIT_TRY(take_memory(s, stage, err));
     lx_patch_dims d = dit_largest(config, s->model);
     DIT_TRY(lx_stage_lends(
         stage, config->links.depth,
         (uint64_t)d.channels * (uint64_t)d.t * (uint64_t)d.h * (uint64_t)d.w * sizeof(float), err));
-    LX_I("%s blocks=%" PRId64 " dim=%" PRId64, lx_exec_describe(dit_engine_exec(s->engine)),
-         dit_dims(s->model)->n_blocks, dit_dims(s->model)->dim);
+    const dit_memory *m = dit_engine_memory(s->engine);
+    LX_I("%s blocks=%" PRId64 " dim=%" PRId64 " resident=%" PRId64 " on_disk=%" PRId64
+         " host_weights_mib=%.1f pinned_mib=%.1f",
+         lx_exec_describe(dit_engine_exec(s->engine)), m->n_blocks, dit_dims(s->model)->dim,
+         m->n_resident, m->n_on_disk, (double)m->host_weights / 0x1p20, (double)m->pinned / 0x1p20);
     return self_test(s, &d, err);
 }
 

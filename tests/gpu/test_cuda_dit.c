@@ -59,8 +59,8 @@ static void test_residency_changes_no_bit(void **state)
     const float *start = golden(*state, "dit.latent_in", NULL);
     dit_setup resident = here(), streaming = here();
     result a, b, c;
-    streaming.is_streaming = true;
-    streaming.ring_bytes = 4096; /* buffers far smaller than a weight */
+    streaming.residency = LX_RESIDENCY_HOST;
+    streaming.pinned = 4096; /* the smallest buffers there are */
     denoise(*state, &resident, weights, LX_SAMPLER_EULER, start, &a);
     denoise(*state, &streaming, weights, LX_SAMPLER_EULER, start, &b);
     denoise(*state, &streaming, weights, LX_SAMPLER_EULER, start, &c);
@@ -83,7 +83,7 @@ static void test_memory_is_as_planned(void **state)
     dit_schedule_default(&schedule);
     setup.largest = DIMS;
     for (int streaming = 0; streaming < 2; streaming++) {
-        setup.is_streaming = streaming;
+        setup.residency = streaming ? LX_RESIDENCY_HOST : LX_RESIDENCY_AUTO;
         if (dit_load(&model, GOLDEN "distill_model.safetensors",
                      &(dit_options){.text_len = TEXT_LEN, .is_uncollapsed = true}, NULL,
                      &err) != LX_OK ||
