@@ -241,11 +241,6 @@ const lx_progress *lx_stage_progress(lx_stage *stage)
     return &stage->progress;
 }
 
-lx_status lx_stage_lends(lx_stage *stage, int n_slots, uint64_t slot_bytes, lx_err *err)
-{
-    return lx_share_open(&stage->desk, stage->instance, stage->epoch, n_slots, slot_bytes, err);
-}
-
 void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_bytes,
                     uint64_t arena_bytes)
 {
@@ -339,10 +334,10 @@ lx_status lx_stage_input_shape(lx_stage_job *job, lx_dtype *dtype, lx_shape *sha
     return lx_shape_bytes(shape, *dtype, NULL, NULL, err);
 }
 
-static lx_status borrow_and_release(lx_stage_job *job, const lx_ticket *ticket, void *dst,
-                                    uint64_t dst_bytes, lx_err *err)
+static lx_status borrow_and_release(lx_stage_job *job, const lx_ticket *ticket, bool is_on_card,
+                                    void *dst, uint64_t dst_bytes, lx_err *err)
 {
-    lx_status status = lx_share_borrow(ticket, job->stage->instance, dst, dst_bytes, err);
+    lx_status status = stage_borrow(job->stage, ticket, is_on_card, dst, dst_bytes, err);
     if (status != LX_OK)
         return status;
     lx_msg msg = job_msg(job, LX_MSG_RELEASED);
@@ -355,7 +350,15 @@ lx_status lx_stage_borrow(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_e
 {
     if (!job->input.serial)
         return lx_fail(err, LX_EJOB, "the job came without an input");
-    return borrow_and_release(job, &job->input, dst, dst_bytes, err);
+    return borrow_and_release(job, &job->input, false, dst, dst_bytes, err);
+}
+
+lx_status lx_stage_borrow_on_card(lx_stage_job *job, void *dst_device, uint64_t dst_bytes,
+                                  lx_err *err)
+{
+    if (!job->input.serial)
+        return lx_fail(err, LX_EJOB, "the job came without an input");
+    return borrow_and_release(job, &job->input, true, dst_device, dst_bytes, err);
 }
 
 lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_shape *shape,
@@ -381,15 +384,7 @@ lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, 
     if (chunk.ticket.dtype != LX_DTYPE_U8)
         return lx_fail(err, LX_EJOB, "chunk of frames with dtype %s",
                        lx_dtype_name((lx_dtype)chunk.ticket.dtype));
-    return borrow_and_release(job, &chunk.ticket, dst, dst_bytes, err);
-}
-
-/* The desk belongs to the working thread, so retirements wait here until it looks. */
-static void apply_retirements_locked(lx_stage *stage)
-{
-    for (size_t i = 0; i < stage->n_retired; i++)
-        lx_share_retire(stage->desk, stage->retired[i]);
-    stage->n_retired = 0;
+    return borrow_and_release(job, &chunk.ticket, false, dst, dst_bytes, err);
 }
 
 lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape, lx_tensor *out,
@@ -399,7 +394,7 @@ lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape
     pthread_mutex_lock(&stage->lock);
     lx_status status = LX_OK;
     for (;;) {
-        apply_retirements_locked(stage);
+        stage_apply_retirements_locked(stage);
         status = stopped_locked(stage, err);
         if (status == LX_OK)
             status = lx_share_begin(stage->desk, dtype, shape, out, err);
@@ -411,10 +406,14 @@ lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape
     return status;
 }
 
-lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err)
+/* From the slot, or from the card's memory where src_device is given. */
+static lx_status publish(lx_stage_job *job, const void *src_device, bool is_last, lx_err *err)
 {
     lx_msg msg = job_msg(job, LX_MSG_ARTIFACT);
-    lx_status status = lx_share_publish(job->stage->desk, &msg.u.artifact.ticket, err);
+    lx_share *desk = job->stage->desk;
+    lx_ticket *ticket = &msg.u.artifact.ticket;
+    lx_status status = src_device ? lx_share_publish_from(desk, src_device, ticket, err)
+                                  : lx_share_publish(desk, ticket, err);
     if (status != LX_OK)
         return status;
     msg.u.artifact.index = job->n_chunks_out++;
@@ -425,6 +424,17 @@ lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err)
         job->lent[job->n_lent++] = msg.u.artifact.ticket.serial;
     stage_post(job->stage, &msg);
     return LX_OK;
+}
+
+lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err)
+{
+    return publish(job, NULL, is_last, err);
+}
+
+lx_status lx_stage_publish_from_card(lx_stage_job *job, const void *src_device, bool is_last,
+                                     lx_err *err)
+{
+    return publish(job, src_device, is_last, err);
 }
 
 void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped)
@@ -452,22 +462,30 @@ void lx_stage_note(lx_stage_job *job, const char *notice)
 
 /* --- the loop -------------------------------------------------------------------------------- */
 
-/* Waits for an order; false when the stage shall leave. */
-static bool next_job(lx_stage *stage, lx_stage_job *job)
+/* Waits for an order, and serves tests of links meanwhile. *go: false when the stage shall leave. */
+static lx_status next_job(lx_stage *stage, lx_stage_job *job, bool *go, lx_err *err)
 {
+    lx_status status = LX_OK;
     memset(job, 0, sizeof *job);
     job->stage = stage;
     pthread_mutex_lock(&stage->lock);
-    while (!stage->stop && !stage->has_job)
-        wait_news_locked(stage);
-    bool go = !stage->stop;
-    if (go) {
+    while (status == LX_OK && !stage->stop && (!stage->has_job || stage->n_links)) {
+        if (!stage->n_links) {
+            wait_news_locked(stage);
+            continue;
+        }
+        pthread_mutex_unlock(&stage->lock);
+        status = stage_serve_link(stage, err);
+        pthread_mutex_lock(&stage->lock);
+    }
+    *go = status == LX_OK && !stage->stop;
+    if (*go) {
         job->params = stage->job.u.work.job;
         job->input = stage->job.u.work.ticket;
         job->attempt = stage->job.attempt;
     }
     pthread_mutex_unlock(&stage->lock);
-    return go;
+    return status;
 }
 
 /* A failed attempt's tensors have no reader any more: the launcher drops what it still gets. */
@@ -520,8 +538,11 @@ static void announce_start(lx_stage_job *job)
 lx_status lx_stage_run(lx_stage *stage, lx_job_fn on_job, void *model, lx_err *err)
 {
     static lx_stage_job job; /* one at a time; too large for a stack of unknown depth */
-    while (next_job(stage, &job)) {
+    for (bool go;;) {
         lx_err why = {0};
+        lx_status waited = next_job(stage, &job, &go, err);
+        if (!go)
+            return waited;
         announce_start(&job);
         lx_status status = on_job(model, &job, &why);
         if (status != LX_OK)
@@ -533,7 +554,6 @@ lx_status lx_stage_run(lx_stage *stage, lx_job_fn on_job, void *model, lx_err *e
             return status;
         }
     }
-    return LX_OK;
 }
 
 /* Why it cannot even start: the launcher's obituary quotes it. */

@@ -38,8 +38,19 @@ uint64_t lx_stage_ram(const lx_stage *stage);
 /** Feeds the beat while loading (unit "byte") and while working. */
 const lx_progress *lx_stage_progress(lx_stage *stage);
 
+/** This stage computes on a card: slots are pinned for it, and it borrows there. device: borrowed
+ *  until lx_stage_leave_card. Before the desk is made. */
+void lx_stage_on_card(lx_stage *stage, const lx_share_device *device);
+/** The card is about to be closed; so is the desk. Harmless when repeated. */
+void lx_stage_leave_card(lx_stage *stage);
+
 /** Make the lending desk: how many tensors of at most slot_bytes may be out at once. */
 lx_status lx_stage_lends(lx_stage *stage, int n_slots, uint64_t slot_bytes, lx_err *err);
+/** Will a desk of this stage have slots in the card's memory as well? For memory plans. */
+bool lx_stage_wants_twins(const lx_config *config, lx_stage_kind kind);
+/** The same with them, where the config and the next stage's devices have a use for that.
+ *  LX_ECONFIG: the config insists, and the card cannot. */
+lx_status lx_stage_lends_on_card(lx_stage *stage, int n_slots, uint64_t slot_bytes, lx_err *err);
 
 /** Weights are loaded and a self-test ran: from here on jobs may arrive. */
 void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_bytes,
@@ -56,6 +67,9 @@ const lx_job *lx_stage_job_of(const lx_stage_job *job);
 lx_status lx_stage_input_shape(lx_stage_job *job, lx_dtype *dtype, lx_shape *shape, lx_err *err);
 /** Copy the input artifact (context, latent) into dst and release it. */
 lx_status lx_stage_borrow(lx_stage_job *job, void *dst, uint64_t dst_bytes, lx_err *err);
+/** The same into the card's memory, by the best transport that passed the link's test. */
+lx_status lx_stage_borrow_on_card(lx_stage_job *job, void *dst_device, uint64_t dst_bytes,
+                                  lx_err *err);
 
 /** Mux: wait for the next chunk of frames. LX_ECANCEL if the job is aborted meanwhile. shape is
  *  I420 as U8 [frames, height * 3/2, width]. *is_last: no more will come. */
@@ -66,6 +80,10 @@ lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, 
 lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape, lx_tensor *out,
                         lx_err *err);
 lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err);
+/** The same with the bytes in the card's memory, where the work queued so far leaves them; nothing
+ *  was written to out->data. */
+lx_status lx_stage_publish_from_card(lx_stage_job *job, const void *src_device, bool is_last,
+                                     lx_err *err);
 
 /** LX_ECANCEL once the job was aborted. (lx_progress_step says the same.) */
 lx_status lx_stage_check(lx_stage_job *job, lx_err *err);

@@ -109,6 +109,17 @@ static void take_chunk_locked(lx_stage *stage, const lx_msg *msg)
     stage->n_chunks++;
 }
 
+static void take_link_locked(lx_stage *stage, const lx_msg *msg)
+{
+    if (stage->n_links == STAGE_LINKS) { /* a launcher tests one link of a stage at a time */
+        LX_W("%s dropped: the queue is full", lx_msg_kind_name(msg->kind));
+        return;
+    }
+    stage->link_kind[stage->n_links] = msg->kind;
+    stage->link_seed[stage->n_links] = msg->u.link.seed;
+    stage->link_ticket[stage->n_links++] = msg->u.link.ticket;
+}
+
 static void obey(lx_stage *stage, const lx_msg *msg)
 {
     pthread_mutex_lock(&stage->lock);
@@ -123,6 +134,10 @@ static void obey(lx_stage *stage, const lx_msg *msg)
     case LX_MSG_RETIRE:
         if (stage->n_retired < STAGE_RETIRED)
             stage->retired[stage->n_retired++] = msg->u.lease.serial;
+        break;
+    case LX_MSG_LINK_ASK:
+    case LX_MSG_LINK_TEST:
+        take_link_locked(stage, msg);
         break;
     case LX_MSG_ABORT:
         if (is_current_locked(stage, msg))

@@ -14,11 +14,19 @@
 #define STAGE_CHUNKS   64 /* chunks of frames waiting for mux; the lender has fewer slots */
 #define STAGE_RETIRED  256
 #define STAGE_LENT_MAX 2048 /* artifacts of one job: one per latent frame at most */
+#define STAGE_LINKS    32   /* tests of links that wait for the end of a job */
+#define STAGE_WAYS     16   /* lenders whose link is known; there are 8 of a kind */
 
 typedef struct stage_chunk {
     lx_ticket ticket;
     bool is_last;
 } stage_chunk;
+
+/* How tensors come from one lender, a process. */
+typedef struct stage_way {
+    uint64_t epoch;
+    lx_transport transport;
+} stage_way;
 
 struct lx_stage {
     lx_stage_kind kind;
@@ -31,9 +39,12 @@ struct lx_stage {
     lx_config config;
     lx_progress progress;
     int slow_ms;
-    int shared_fd; /* 0: none */
+    int shared_fd;  /* 0: none */
     lx_bus *bus;    /* the control thread's, once it runs */
-    lx_share *desk; /* the working thread's; NULL: lends nothing */
+    lx_share *desk; /* the working thread's, as all down to the lock; NULL: lends nothing */
+    const lx_share_device *device; /* borrowed; NULL: on the CPU */
+    stage_way way[STAGE_WAYS];     /* the newest take the oldest's place */
+    size_t n_ways;
     pthread_t control;
     bool has_control;
     int wake_fd; /* wakes the control thread */
@@ -49,9 +60,26 @@ struct lx_stage {
     size_t first_chunk, n_chunks;
     uint64_t retired[STAGE_RETIRED];
     size_t n_retired;
+    lx_msg_kind
+        link_kind[STAGE_LINKS]; /* LINK_ASK or LINK_TEST, in order; seed and ticket beside */
+    uint64_t link_seed[STAGE_LINKS];
+    lx_ticket link_ticket[STAGE_LINKS];
+    size_t n_links;
     char unit[LX_LIMIT_WORD];
     uint64_t done, total, moved;
 };
+
+/* --- lx_stage_link.c: the working thread's -------------------------------------------------- */
+
+/** Serve the oldest test that waits, if any. Not inside a job. LX_ESTAGE: the card is lost. */
+lx_status stage_serve_link(lx_stage *stage, lx_err *err);
+/** Borrow by what is known of the lender's link: into the card's memory, or dst is the host's. */
+lx_status stage_borrow(lx_stage *stage, const lx_ticket *ticket, bool is_on_card, void *dst,
+                       uint64_t dst_bytes, lx_err *err);
+/** The desk belongs to the working thread, so retirements wait until it looks. */
+void stage_apply_retirements_locked(lx_stage *stage);
+
+/* --- lx_stage_control.c ---------------------------------------------------------------------- */
 
 /** Queue a message; waits while the outbox is full. */
 void stage_post(lx_stage *stage, const lx_msg *msg);

@@ -348,6 +348,60 @@ static void test_term_is_an_orderly_stop(void **state)
     assert_int_equal(lx_share_sweep(l->instance, 0), 0);
 }
 
+/* The stage lends a tensor of the launcher's seed beside its slots, and again once it is retired. */
+static void test_link_is_lent_for_a_test(void **state)
+{
+    launch *l = *state;
+    lx_link_result r;
+    lx_msg ask = {.kind = LX_MSG_LINK_ASK, .u.link.seed = 77};
+    tell(l, &ask);
+    lx_ticket ticket = expect(l, LX_MSG_LINK_LENT)->u.link.ticket;
+    assert_int_equal(l->msg.u.link.seed, 77);
+    assert_true(lx_share_ticket_is_of(&ticket, l->instance, 9));
+    assert_int_equal(lx_share_test(&ticket, l->instance, NULL, LX_WISH_AUTO, 77, &r, NULL), LX_OK);
+    assert_int_equal(r.transport, LX_TRANSPORT_SHM);
+    assert_int_equal(lx_share_test(&ticket, l->instance, NULL, LX_WISH_AUTO, 78, &r, NULL), LX_OK);
+    assert_int_equal(r.transport, LX_TRANSPORT_NONE); /* bytes of another seed */
+    tell(l, &ask);                                    /* not retired */
+    assert_int_equal(expect(l, LX_MSG_LINK_LENT)->u.link.ticket.serial, 0);
+    assert_non_null(strstr(l->msg.u.link.text, "under way"));
+    retire(l, ticket.serial);
+    order(l, "jt", 1, "lend 2"); /* both slots are there */
+    expect(l, LX_MSG_STARTED);
+    expect(l, LX_MSG_ARTIFACT);
+    expect(l, LX_MSG_ARTIFACT);
+    expect(l, LX_MSG_DONE);
+    tell(l, &ask);
+    assert_true(expect(l, LX_MSG_LINK_LENT)->u.link.ticket.serial > ticket.serial);
+}
+
+/* And says of a link to it what works; what is no test tensor is a result, too. */
+static void test_link_is_tested_by_borrowing(void **state)
+{
+    launch *l = *state;
+    lx_share *desk = NULL;
+    lx_share_options o = {.instance = l->instance,
+                          .epoch = 78,
+                          .n_slots = 1,
+                          .slot_bytes = 64,
+                          .has_test_slot = true};
+    assert_int_equal(lx_share_open_on(&desk, &o, NULL), LX_OK);
+    lx_msg test = {.kind = LX_MSG_LINK_TEST, .u.link.seed = 5};
+    assert_int_equal(lx_share_lend_test(desk, 5, &test.u.link.ticket, NULL), LX_OK);
+    tell(l, &test);
+    expect(l, LX_MSG_LINK_RESULT);
+    assert_int_equal(l->msg.u.link.seed, 5);
+    assert_int_equal(l->msg.u.link.ticket.epoch, 78);
+    assert_int_equal(l->msg.u.link.transport, LX_TRANSPORT_SHM);
+    assert_string_equal(l->msg.u.link.text, "");
+    assert_true(l->msg.u.link.ms > 0);
+    test.u.link.ticket.epoch = 79; /* a ticket of another process */
+    tell(l, &test);
+    assert_int_equal(expect(l, LX_MSG_LINK_RESULT)->u.link.transport, LX_TRANSPORT_NONE);
+    assert_true(l->msg.u.link.text[0] != 0);
+    lx_share_close(&desk);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -361,6 +415,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_beats_come_while_idle_and_while_working, start, end),
         cmocka_unit_test_setup_teardown(test_untrusted_process_reports_and_exits, start, end),
         cmocka_unit_test_setup_teardown(test_term_is_an_orderly_stop, start, end),
+        cmocka_unit_test_setup_teardown(test_link_is_lent_for_a_test, start, end),
+        cmocka_unit_test_setup_teardown(test_link_is_tested_by_borrowing, start, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
