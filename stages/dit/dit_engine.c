@@ -154,14 +154,14 @@ static lx_status measure(dit_engine *e, const lx_card_kind *card, const dit_setu
     if (status == LX_OK) {
         lx_layers main = main_layers(e), keys = key_layers(e);
         uint64_t slot = lx_residency_slot_bytes(&main), all = lx_arena_peak(e->arena);
-        bool is_carrying = card && m->n_resident < m->n_blocks;
+        int64_t carried = card ? m->n_blocks - m->n_resident : 0;
         m->slots = card ? KEY_SLOTS * lx_residency_slot_bytes(&keys) : 0;
-        m->slots += is_carrying ? SLOTS * slot : 0;
+        m->slots += (uint64_t)(carried < SLOTS ? carried : SLOTS) * slot;
         m->activations = all - m->weights;
         m->weights -= m->slots;
         m->host = card ? lx_arena_peak(e->host) : 0;
         m->pinned = card ? key_ring(setup) : 0;
-        m->pinned += is_carrying ? main_ring(setup, m) : 0;
+        m->pinned += carried ? main_ring(setup, m) : 0;
         m->context = card ? CONTEXT : 0;
         m->total = all + m->context;
     }

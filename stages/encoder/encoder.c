@@ -20,6 +20,8 @@ struct encoder {
     lx_arena *arena;              /* owned; memory of the device */
     lx_arena *host;               /* owned; on the CPU the arena itself */
     lx_exec x;
+    lx_residency *layers; /* owned */
+    encoder_memory memory;
     encoder_cache cache;
     float *context; /* [max_tokens, dim], of the host's memory */
     int32_t ids[ENCODER_TEXT_LEN];
@@ -60,9 +62,10 @@ static lx_status check_budget(const encoder *e, const encoder_options *o, uint64
     lx_bytes_text(o->max_bytes, allowed, sizeof allowed);
     if (e->card)
         return lx_fail(err, LX_EAGAIN,
-                       "the encoder needs %s on %s for %" PRId64
-                       " tokens, one layer's weights included; %s are allowed",
-                       needed, lx_cuda_card(e->card)->name, e->max_tokens, allowed);
+                       "the encoder needs %s on %s for %" PRId64 " tokens, with %" PRId64
+                       " layers resident; %s are allowed",
+                       needed, lx_cuda_card(e->card)->name, e->max_tokens, e->memory.n_resident,
+                       allowed);
     return lx_fail(err, LX_EAGAIN,
                    "the encoder needs %s beside its weights for %" PRId64
                    " tokens and %d kept contexts, %s are allowed",
@@ -71,27 +74,28 @@ static lx_status check_budget(const encoder *e, const encoder_options *o, uint64
 
 static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
 {
-    encoder_memory bytes = {0};
     encoder_options known = *o;
     known.max_tokens = e->max_tokens;
     lx_status status =
-        encoder_measure(e->model, e->card ? lx_cuda_card(e->card) : NULL, &known, &bytes, err);
+        encoder_measure(e->model, e->card ? lx_cuda_card(e->card) : NULL, &known, &e->memory, err);
+    const encoder_memory *m = &e->memory;
     if (status == LX_OK)
-        status = check_budget(e, o, bytes.device, err);
+        status = check_budget(e, o, m->device, err);
     if (status == LX_OK && e->card)
-        status = lx_cuda_arena(e->card, (size_t)bytes.device, &e->arena, err);
+        status = lx_cuda_arena(e->card, (size_t)m->device, &e->arena, err);
     else if (status == LX_OK)
-        status = lx_arena_create(&e->arena, (size_t)bytes.device, err);
+        status = lx_arena_create(&e->arena, (size_t)m->device, err);
     e->host = e->arena;
     if (status == LX_OK && e->card)
-        status = lx_arena_create(&e->host, (size_t)bytes.host, err);
+        status = lx_arena_create(&e->host, (size_t)m->host, err);
     if (status == LX_OK)
         status = encoder_take_standing(&e->cache, e->host, &known, umt5_dims(e->model)->dim,
                                        &e->context, err);
     if (status != LX_OK)
         return status;
-    return e->card ? lx_exec_open_cuda(&e->x, e->card, e->arena, e->host, err)
-                   : lx_exec_open_cpu(&e->x, e->arena, o->n_threads, err);
+    status = e->card ? lx_exec_open_cuda(&e->x, e->card, e->arena, e->host, err)
+                     : lx_exec_open_cpu(&e->x, e->arena, o->n_threads, err);
+    return status == LX_OK ? encoder_open_layers(&e->layers, &e->x, e->model, m, o, err) : status;
 }
 
 lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
@@ -103,12 +107,15 @@ lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
     e->progress = o->progress;
     e->run = o->run;
     int card;
+    const umt5_options how = {.progress = o->progress,
+                              .shared_fd = o->shared_fd,
+                              .is_on_disk = o->residency == LX_RESIDENCY_DISK};
     lx_status status = lx_device_find(&card, o->device ? o->device : "cpu", err);
     /* First, so that what is wrong with a card is known before gigabytes are read. */
     if (status == LX_OK && card != LX_DEVICE_CPU)
         status = lx_cuda_open(&e->card, card, NULL, err);
     if (status == LX_OK)
-        status = umt5_open(&e->model, o->weights, o->progress, err);
+        status = umt5_open(&e->model, o->weights, &how, err);
     if (status == LX_OK)
         status = open_tokenizer(e, o, err);
     if (status == LX_OK)
@@ -126,6 +133,7 @@ void encoder_close(encoder **model)
     if (!model || !*model)
         return;
     encoder *e = *model;
+    lx_residency_close(&e->layers);
     umt5_close(&e->model);
     encoder_cleaner_destroy(&e->cleaner);
     encoder_tokenizer_close(&e->tokenizer);
@@ -165,7 +173,8 @@ lx_status encoder_encode(encoder *e, const int32_t *ids, int64_t n, encoder_cont
     if (n > e->max_tokens)
         return lx_fail(err, LX_EJOB, "%" PRId64 " token ids: at most %" PRId64 " were planned for",
                        n, e->max_tokens);
-    const umt5_request request = {.ids = ids, .n = n, .progress = e->progress, .run = e->run};
+    const umt5_request request = {
+        .layers = e->layers, .ids = ids, .n = n, .progress = e->progress, .run = e->run};
     lx_status status = umt5_encode(e->model, &e->x, &request, e->context, err);
     if (status != LX_OK)
         return status;
@@ -179,7 +188,8 @@ lx_status encoder_warm_up(encoder *e, lx_err *err)
     memset(e->ids, 0, sizeof e->ids); /* any ids do */
     int64_t longest = e->max_tokens < ENCODER_TEXT_LEN ? e->max_tokens : ENCODER_TEXT_LEN;
     for (int64_t n = longest; n >= 1; n /= 2) {
-        umt5_request request = {.ids = e->ids, .n = n, .n_layers = n > 1, .progress = e->progress};
+        umt5_request request = {
+            .layers = e->layers, .ids = e->ids, .n = n, .n_layers = n > 1, .progress = e->progress};
         lx_status status = umt5_encode(e->model, &e->x, &request, e->context, err);
         if (status != LX_OK)
             return status;

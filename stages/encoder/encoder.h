@@ -51,12 +51,15 @@ typedef struct encoder_options {
     const char *tokenizer; /* file or folder; NULL: ids only */
     int64_t max_tokens;    /* memory is planned for so many; 0: ENCODER_TEXT_LEN */
     int cache_entries;
-    const char *device;          /* "cpu" or NULL, "cuda:N" or another name of a card */
-    int n_threads;               /* 0: one per core */
-    const lx_progress *progress; /* unit "byte" while loading, "layer" while encoding; or NULL */
-    lx_run *run;                 /* dumps; NULL: none */
+    const char *device;            /* "cpu" or NULL, "cuda:N" or another name of a card */
+    int n_threads;                 /* 0: one per core */
+    const lx_progress *progress;   /* unit "byte" while loading, "layer" while encoding; or NULL */
+    lx_run *run;                   /* dumps; NULL: none */
+    lx_residency_choice residency; /* of the layers on a card; AUTO is HOST */
+    uint64_t pinned;               /* host memory for their way; 0: a good size */
+    int shared_fd;                 /* memory that replicas share for weights (lx_weights.h); 0 */
     uint64_t max_bytes; /* take no more than this of the device's memory; 0: no limit. Weights do
-                           not count on the CPU; on a card the layer that runs does */
+                           not count on the CPU; on a card those of the layers that are there do */
 } encoder_options;
 
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
@@ -104,12 +107,22 @@ const char *encoder_describe(const encoder *model); /* which arithmetic runs */
 
 typedef struct encoder_memory {
     uint64_t device, host; /* bytes of the two arenas; on the CPU host is 0 */
+    uint64_t weights;      /* of device: layers that stay */
+    uint64_t slots;        /* of device: layers on their way */
+    uint64_t pinned;       /* host memory beside the arena */
+    int64_t n_resident;    /* layers that stay on the card */
 } encoder_memory;
 
-/** What options->max_tokens, cache_entries and run need, dry: the very code that will run. card:
- *  NULL on the CPU, else what kind of card, which need not be in this machine. */
+/** What options->max_tokens, cache_entries, residency and run need, dry: the very code that will
+ *  run. card: NULL on the CPU, else what kind of card, which need not be in this machine. Whether
+ *  that is within max_bytes is the caller's affair; PARTIAL keeps as many layers as that allows. */
 lx_status encoder_measure(const umt5 *model, const lx_card_kind *card,
                           const encoder_options *options, encoder_memory *out, lx_err *err);
+
+/** Open the layers' way to the device as measured; a dry exec measures. */
+lx_status encoder_open_layers(lx_residency **out, lx_exec *x, const umt5 *model,
+                              const encoder_memory *memory, const encoder_options *options,
+                              lx_err *err);
 
 /** What stays for the whole life, from the host's arena: the kept contexts, and the one that is
  *  made. */

@@ -23,63 +23,122 @@ lx_status encoder_take_standing(encoder_cache *cache, lx_arena *host, const enco
     return status;
 }
 
+/* Layers on their way to a card: one runs, the next one comes. */
+#define SLOTS     2
+#define RING      ((uint64_t)128 << 20)
+#define RING_DISK ((uint64_t)512 << 20) /* a few layers are read ahead */
+
+static uint64_t ring_bytes(const encoder_options *o)
+{
+    if (o->pinned)
+        return o->pinned;
+    return o->residency == LX_RESIDENCY_DISK ? RING_DISK : RING;
+}
+
+lx_status encoder_open_layers(lx_residency **out, lx_exec *x, const umt5 *model,
+                              const encoder_memory *memory, const encoder_options *o, lx_err *err)
+{
+    const lx_layers layers = umt5_layers(model);
+    const lx_residency_plan plan = {
+        .n_resident = memory->n_resident, .n_slots = SLOTS, .ring_bytes = ring_bytes(o)};
+    return lx_residency_open(out, x, &layers, &plan, o->progress, err);
+}
+
 /* Everything once: the highest marks are the plan. host NULL: the CPU, one arena. */
 static lx_status run_dry(const umt5 *model, const lx_card_kind *card, const encoder_options *o,
-                         lx_arena *device, lx_arena *host, lx_err *err)
+                         lx_arena *device, lx_arena *host, encoder_memory *m, lx_err *err)
 {
     lx_exec x = {0};
     encoder_cache cache;
     float *context;
-    const umt5_request request = {.n = o->max_tokens, .run = o->run};
+    umt5_request request = {.n = o->max_tokens, .run = o->run};
     lx_status status = encoder_take_standing(&cache, host ? host : device, o, umt5_dims(model)->dim,
                                              &context, err);
     if (status == LX_OK)
         status = card ? lx_exec_plan_cuda(&x, card, device, host, err)
                       : lx_exec_open_cpu(&x, device, o->n_threads, err);
     if (status == LX_OK)
+        status = encoder_open_layers(&request.layers, &x, model, m, o, err);
+    if (status == LX_OK)
         status = umt5_encode(model, &x, &request, context, err);
+    lx_residency_close(&request.layers);
     if (card)
         lx_exec_plan_done(&x);
+    return status;
+}
+
+/* m->n_resident is chosen. */
+static lx_status measure(const umt5 *model, const lx_card_kind *card, const encoder_options *o,
+                         encoder_memory *m, lx_err *err)
+{
+    const lx_layers layers = umt5_layers(model);
+    lx_arena *device = NULL, *host = NULL;
+    lx_status status = lx_arena_create_dry(&device, err);
+    if (status == LX_OK && card)
+        status = lx_arena_create_dry(&host, err);
+    if (status == LX_OK)
+        status = run_dry(model, card, o, device, host, m, err);
+    m->device = device ? lx_arena_peak(device) : 0;
+    m->host = host ? lx_arena_peak(host) : 0;
+    if (card) {
+        const lx_layers kept = {
+            .weights = layers.weights, .n_layers = m->n_resident, .n_weights = layers.n_weights};
+        const int64_t carried = layers.n_layers - m->n_resident;
+        m->weights = lx_residency_total_bytes(&kept);
+        m->slots = (uint64_t)(carried < SLOTS ? carried : SLOTS) * lx_residency_slot_bytes(&layers);
+        m->pinned = carried ? ring_bytes(o) : 0;
+    }
+    lx_arena_destroy(&host);
+    lx_arena_destroy(&device);
     return status;
 }
 
 lx_status encoder_measure(const umt5 *model, const lx_card_kind *card, const encoder_options *o,
                           encoder_memory *out, lx_err *err)
 {
-    lx_arena *device = NULL, *host = NULL;
-    lx_status status = lx_arena_create_dry(&device, err);
-    if (status == LX_OK && card)
-        status = lx_arena_create_dry(&host, err);
+    const int64_t n_layers = umt5_dims(model)->n_layers;
+    encoder_memory m = {0};
+    if (!card && o->residency == LX_RESIDENCY_DISK)
+        return lx_fail(err, LX_ECONFIG,
+                       "residency: disk is for a card; on the CPU all layers are in memory");
+    bool is_resident = card && o->residency == LX_RESIDENCY_RESIDENT;
+    bool is_partial = card && o->residency == LX_RESIDENCY_PARTIAL;
+    m.n_resident = is_resident || is_partial ? n_layers : 0;
+    lx_status status = measure(model, card, o, &m, err);
+    while (status == LX_OK && is_partial && o->max_bytes && m.device > o->max_bytes &&
+           m.n_resident > 0) {
+        m.n_resident--;
+        status = measure(model, card, o, &m, err);
+    }
     if (status == LX_OK)
-        status = run_dry(model, card, o, device, host, err);
-    if (status == LX_OK)
-        *out = (encoder_memory){lx_arena_peak(device), host ? lx_arena_peak(host) : 0};
-    lx_arena_destroy(&host);
-    lx_arena_destroy(&device);
+        *out = m;
     return status;
 }
 
 /* --- lx2v-encoder plan ------------------------------------------------------------------------ */
 
-/* The largest layer's weights as they lie on a card. */
-static uint64_t layer_bytes(const umt5 *model)
+static void say_how(lx_plan_need *need, const umt5 *model, const encoder_options *o,
+                    const encoder_memory *m)
 {
-    const lx_weights *weights = umt5_weights(model);
-    uint64_t most = 0;
-    for (int64_t i = 0; i < umt5_dims(model)->n_layers; i++) {
-        char prefix[64];
-        uint64_t sum = 0;
-        snprintf(prefix, sizeof prefix, "blocks.%" PRId64 ".", i);
-        for (size_t k = 0; k < lx_weights_count(weights); k++) {
-            lx_weight w = lx_weights_at(weights, k);
-            uint64_t bytes = 0;
-            if (strncmp(w.name, prefix, strlen(prefix)) == 0 &&
-                lx_shape_bytes(&w.shape, w.dtype, NULL, &bytes, NULL) == LX_OK)
-                sum += bytes + (w.scale ? (uint64_t)w.shape.dim[0] * sizeof(float) : 0);
-        }
-        most = sum > most ? sum : most;
-    }
-    return most;
+    const int64_t n = umt5_dims(model)->n_layers;
+    if (m->n_resident == n)
+        snprintf(need->how, sizeof need->how, "resident");
+    else if (m->n_resident)
+        snprintf(need->how, sizeof need->how, "partial: %" PRId64 " of %" PRId64 " layers resident",
+                 m->n_resident, n);
+    else
+        snprintf(need->how, sizeof need->how, "%s: %" PRId64 " layers streamed",
+                 o->residency == LX_RESIDENCY_DISK ? "disk" : "host", n);
+}
+
+static lx_status least_of(const umt5 *model, const lx_card_kind *card, const encoder_options *o,
+                          uint64_t *out, lx_err *err)
+{
+    encoder_memory m;
+    lx_status status = encoder_measure(model, card, o, &m, err);
+    if (status == LX_OK)
+        *out = m.device + LX_PLAN_CONTEXT;
+    return status;
 }
 
 static lx_status answer_card(lx_plan_need *need, const umt5 *model, const lx_plan_question *q,
@@ -92,26 +151,32 @@ static lx_status answer_card(lx_plan_need *need, const umt5 *model, const lx_pla
                          .shared_bytes = q->kind.shared_bytes,
                          .total_bytes = q->kind.total_bytes};
     encoder_memory memory, on_host;
+    encoder_options least = *o, host = *o;
     char needs[32], has[32];
     memcpy(card.name, q->kind.name, sizeof card.name);
     lx_status status = encoder_measure(model, &card, o, &memory, err);
+    if (o->residency == LX_RESIDENCY_PARTIAL) /* otherwise what was asked for is the least */
+        least.residency = LX_RESIDENCY_HOST;
+    host.residency = LX_RESIDENCY_AUTO;
     if (status == LX_OK)
-        status = encoder_measure(model, NULL, o, &on_host, err);
+        status = encoder_measure(model, NULL, &host, &on_host, err);
+    if (status == LX_OK)
+        status = least_of(model, &card, &least, &need->least, err);
     if (status != LX_OK)
         return status;
-    uint64_t layer = layer_bytes(model);
-    snprintf(need->how, sizeof need->how, "host: %" PRId64 " layers streamed",
-             umt5_dims(model)->n_layers);
-    need->slots = layer < memory.device ? layer : 0;
-    need->activations = memory.device - need->slots;
+    say_how(need, model, o, &memory);
+    need->weights = memory.weights;
+    need->slots = memory.slots;
+    need->activations = memory.device - need->slots - need->weights;
     need->context = LX_PLAN_CONTEXT;
-    need->device = need->least = memory.device + LX_PLAN_CONTEXT;
+    need->device = memory.device + LX_PLAN_CONTEXT;
     need->host = memory.host;
+    need->pinned = memory.pinned;
     need->fits = !q->vram || need->device <= q->vram;
     if (!need->fits)
         snprintf(need->advice, sizeof need->advice,
-                 "the encoder needs %s on this card, %s are allowed: device: cpu",
-                 lx_bytes_text(need->device, needs, sizeof needs),
+                 "the encoder needs %s on this card (%s), %s are allowed: device: cpu",
+                 lx_bytes_text(need->device, needs, sizeof needs), need->how,
                  lx_bytes_text(q->vram, has, sizeof has));
     need->choice[need->n_choices++] =
         (lx_plan_choice){.what = "device: cpu", .host = on_host.device, .fits = true};
@@ -137,19 +202,31 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
     umt5 *model = NULL;
     encoder_options options = {.max_tokens = ENCODER_TEXT_LEN};
     lx_status status = lx_config_load(config, q->config, err);
+    if (status == LX_OK &&
+        (q->replica < 0 || q->replica >= config->stage[LX_STAGE_ENCODER].n_replicas))
+        status = lx_fail(err, LX_ECONFIG, "replica %d of encoder, %s has %d", q->replica, q->config,
+                         config->stage[LX_STAGE_ENCODER].n_replicas);
     if (status == LX_OK)
         status = lx_model_of_config(paths, config, err);
     if (status == LX_OK)
         status = umt5_open_headers(&model, paths->text, err);
     if (status != LX_OK)
         return status;
+    const lx_replica_config *replica = &config->stage[LX_STAGE_ENCODER].replica[q->replica];
     options.cache_entries = config->encoder.cache_entries;
+    options.residency = replica->residency;
+    options.pinned = config->memory.pinned;
+    if (q->is_card && q->vram)
+        options.max_bytes = q->vram > LX_PLAN_CONTEXT ? q->vram - LX_PLAN_CONTEXT : 1;
     need->host_weights = lx_weights_bytes(umt5_weights(model));
     need->shared = (uint64_t)config->links.depth * ENCODER_TEXT_LEN *
                    (uint64_t)umt5_dims(model)->dim * sizeof(float);
     status = q->is_card ? answer_card(need, model, q, &options, err)
                         : answer_host(need, model, &options, err);
-    uint64_t host = need->host_weights + need->host + need->shared;
+    if (q->is_card && options.residency == LX_RESIDENCY_DISK)
+        need->disk_bytes = umt5_disk_bytes(model);
+    need->host_weights -= need->disk_bytes;
+    uint64_t host = need->host_weights + need->host + need->pinned + need->shared;
     if (status == LX_OK && q->ram && host > q->ram) {
         char needs[32], has[32];
         need->fits = false;

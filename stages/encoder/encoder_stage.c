@@ -23,6 +23,9 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
                                .device = lx_stage_replica(stage)->device,
                                .n_threads = lx_stage_replica(stage)->threads,
                                .progress = lx_stage_progress(stage)};
+    options.residency = lx_stage_replica(stage)->residency;
+    options.pinned = config->memory.pinned;
+    options.shared_fd = lx_stage_shared_fd(stage);
     uint64_t vram = lx_stage_vram(stage); /* of the process; the arena is what is not context */
     if (vram && lx_device_is_card(options.device))
         options.max_bytes = vram > LX_PLAN_CONTEXT ? vram - LX_PLAN_CONTEXT : 1;

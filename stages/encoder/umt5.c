@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lx_attention.h"
 #include "lx_copy.h"
@@ -20,6 +21,7 @@
 #define MAX_DISTANCE 128.0 /* farther keys share the last bucket */
 #define MIN_BUCKETS  4
 #define MAX_BUCKETS  256
+#define DISK_LEAST   ((uint64_t)64 << 10) /* smaller weights are not worth a read of a disk */
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -36,16 +38,17 @@ static const char *const part_names[N_PARTS] = {
 
 /* One layer while it runs. */
 typedef struct umt5_layer {
-    lx_weight part[N_PARTS]; /* in device memory */
-    const lx_weight *bias;   /* [n_buckets, n_heads], in host memory */
+    const lx_weight *part; /* [N_PARTS] in device memory */
+    const lx_weight *bias; /* [n_buckets, n_heads], in host memory */
 } umt5_layer;
 
 struct umt5 {
     lx_weights *weights; /* owned; all below point into it, in host memory */
     lx_t5_dims dims;
     lx_weight embedding, norm;
-    lx_weight *parts; /* owned [n_layers, N_PARTS] */
-    lx_weight *bias;  /* owned [n_layers] */
+    lx_weight *parts;  /* owned [n_layers, N_PARTS] */
+    lx_extent *places; /* owned, likewise: those that are on disk */
+    lx_weight *bias;   /* owned [n_layers] */
 };
 
 /* One call of umt5_encode. */
@@ -73,16 +76,26 @@ static lx_status find_in_layer(const umt5 *m, int64_t i, const char *part, lx_we
     return find(m, name, out, err);
 }
 
+static lx_status find_part(umt5 *m, size_t layer, size_t part, lx_err *err)
+{
+    const size_t at = layer * N_PARTS + part;
+    TRY(find_in_layer(m, (int64_t)layer, part_names[part], &m->parts[at], err));
+    if (!m->parts[at].data)
+        (void)lx_weights_extent(m->weights, m->parts[at].name, &m->places[at]);
+    return LX_OK;
+}
+
 static lx_status find_layers(umt5 *m, lx_err *err)
 {
     const size_t n = (size_t)m->dims.n_layers;
     m->parts = calloc(n * N_PARTS, sizeof *m->parts);
+    m->places = calloc(n * N_PARTS, sizeof *m->places);
     m->bias = calloc(n, sizeof *m->bias);
-    if (!m->parts || !m->bias)
+    if (!m->parts || !m->places || !m->bias)
         return lx_fail(err, LX_EAGAIN, "no memory for the list of %zu layers", n);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < N_PARTS; k++)
-            TRY(find_in_layer(m, (int64_t)i, part_names[k], &m->parts[i * N_PARTS + k], err));
+            TRY(find_part(m, i, k, err));
         TRY(find_in_layer(m, (int64_t)i, "pos_embedding.embedding", &m->bias[i], err));
     }
     return LX_OK;
@@ -119,10 +132,20 @@ static lx_status open_with(umt5 **out, const char *path, const lx_weights_option
     return LX_OK;
 }
 
-lx_status umt5_open(umt5 **out, const char *path, const lx_progress *progress, lx_err *err)
+static bool stays_on_disk(const char *name, uint64_t bytes, void *self)
 {
-    lx_weights_options options = {.progress = progress, .wants = lx_catalog_t5_wants};
-    return open_with(out, path, &options, err);
+    (void)self;
+    return strncmp(name, "blocks.", 7) == 0 && bytes >= DISK_LEAST;
+}
+
+lx_status umt5_open(umt5 **out, const char *path, const umt5_options *options, lx_err *err)
+{
+    const umt5_options plain = {0}, *o = options ? options : &plain;
+    lx_weights_options how = {.progress = o->progress,
+                              .wants = lx_catalog_t5_wants,
+                              .shared_fd = o->shared_fd,
+                              .on_disk = o->is_on_disk ? stays_on_disk : NULL};
+    return open_with(out, path, &how, err);
 }
 
 lx_status umt5_open_headers(umt5 **out, const char *path, lx_err *err)
@@ -137,6 +160,7 @@ void umt5_close(umt5 **model)
         return;
     lx_weights_close(&(*model)->weights);
     free((*model)->parts);
+    free((*model)->places);
     free((*model)->bias);
     free(*model);
     *model = NULL;
@@ -150,6 +174,25 @@ const lx_t5_dims *umt5_dims(const umt5 *model)
 const lx_weights *umt5_weights(const umt5 *model)
 {
     return model->weights;
+}
+
+uint64_t umt5_disk_bytes(const umt5 *m)
+{
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < m->dims.n_layers * N_PARTS; i++) {
+        uint64_t bytes = 0;
+        (void)lx_shape_bytes(&m->parts[i].shape, m->parts[i].dtype, NULL, &bytes, NULL);
+        sum += bytes >= DISK_LEAST ? bytes : 0;
+    }
+    return sum;
+}
+
+lx_layers umt5_layers(const umt5 *m)
+{
+    return (lx_layers){.weights = m->parts,
+                       .extents = m->places,
+                       .n_layers = m->dims.n_layers,
+                       .n_weights = N_PARTS};
 }
 
 /* --- relative positions ----------------------------------------------------------------------- */
@@ -205,16 +248,6 @@ static lx_status expand_bias(const pass *p, const lx_weight *table, const float 
 }
 
 /* --- forward ---------------------------------------------------------------------------------- */
-
-/* Layer i's weights in device memory, until the arena goes back to its mark before the call. */
-static lx_status layer_weights(const pass *p, int64_t i, umt5_layer *out, lx_err *err)
-{
-    const lx_weight *parts = p->model->parts + i * N_PARTS;
-    for (int k = 0; k < N_PARTS; k++)
-        TRY(lx_weight_place(p->x, &parts[k], &out->part[k], err));
-    out->bias = &p->model->bias[i];
-    return LX_OK;
-}
 
 /* Rows of any type to the output file, if they are wanted. */
 static lx_status dump(const pass *p, const char *name, const lx_mat *rows, lx_err *err)
@@ -318,17 +351,26 @@ static lx_status feed_forward(const pass *p, const umt5_layer *layer, lx_err *er
     return linear(p, &h, &w[FC2], &(lx_epilogue){.add_to_out = true}, &p->stream, err);
 }
 
+/* With the layer's weights on the device. */
+static lx_status compute(const pass *p, const umt5_layer *layer, lx_err *err)
+{
+    size_t mark = lx_arena_mark(p->x->arena);
+    TRY(attention(p, layer, err));
+    lx_arena_reset(p->x->arena, mark);
+    TRY(feed_forward(p, layer, err));
+    lx_arena_reset(p->x->arena, mark);
+    return LX_OK;
+}
+
 static lx_status run_layer(const pass *p, int64_t i, lx_err *err)
 {
-    umt5_layer layer;
+    umt5_layer layer = {.bias = &p->model->bias[i]};
     char name[64];
-    size_t before = lx_arena_mark(p->x->arena);
-    TRY(layer_weights(p, i, &layer, err));
-    size_t mark = lx_arena_mark(p->x->arena);
-    TRY(attention(p, &layer, err));
-    lx_arena_reset(p->x->arena, mark);
-    TRY(feed_forward(p, &layer, err));
-    lx_arena_reset(p->x->arena, before);
+    TRY(lx_residency_enter(p->request->layers, i, &layer.part, err));
+    lx_status status = compute(p, &layer, err);
+    lx_status left = lx_residency_leave(p->request->layers, i, status == LX_OK ? err : NULL);
+    if (status != LX_OK || left != LX_OK)
+        return status != LX_OK ? status : left;
     snprintf(name, sizeof name, "blocks.%" PRId64, i);
     TRY(dump(p, name, &p->stream, err));
     TRY(lx_exec_pace(p->x, err));

@@ -8,9 +8,8 @@
 
 #include <cmocka.h>
 
+#include "encoder.h"
 #include "encoder_helpers.h"
-#include "lx_cuda.h"
-#include "umt5.h"
 
 static const lx_card_kind ampere = {.name = "a card of 12 GiB",
                                     .index = -1,
@@ -31,15 +30,21 @@ static need plan(const umt5 *model, const lx_card_kind *card, int64_t n, int64_t
     lx_exec x;
     lx_err err = {0};
     float *context;
-    const umt5_request request = {.n = n, .n_layers = n_layers, .run = run};
+    const encoder_options options = {.residency = LX_RESIDENCY_HOST};
+    const encoder_memory all_travel = {0};
+    umt5_request request = {.n = n, .n_layers = n_layers, .run = run};
     uint64_t values = (uint64_t)(n * umt5_dims(model)->dim);
     if (lx_arena_create_dry(&device, &err) != LX_OK || lx_arena_create_dry(&host, &err) != LX_OK ||
         lx_arena_take_f32(host, values, &context, &err) != LX_OK ||
         lx_exec_plan_cuda(&x, card, device, host, &err) != LX_OK ||
-        umt5_encode(model, &x, &request, context, &err) != LX_OK)
+        encoder_open_layers(&request.layers, &x, model, &all_travel, &options, &err) != LX_OK)
         fail_msg("%s", err.message);
+    size_t standing = lx_arena_mark(device);
+    if (umt5_encode(model, &x, &request, context, &err) != LX_OK)
+        fail_msg("%s", err.message);
+    lx_residency_close(&request.layers);
     assert_true(x.is_dry && !lx_exec_is_host(&x));
-    assert_int_equal(lx_arena_mark(device), 0);
+    assert_int_equal(lx_arena_mark(device), standing);
     need out = {lx_arena_peak(device), lx_arena_peak(host)};
     lx_exec_plan_done(&x);
     lx_arena_destroy(&device);
@@ -81,8 +86,8 @@ static void test_every_checkpoint_has_a_plan(void **state)
         }
 }
 
-/* However many layers: weights of one are there at a time, and the table never is. */
-static void test_weights_of_one_layer_at_a_time(void **state)
+/* However many layers: weights of two are there at a time, and the table never is. */
+static void test_weights_of_two_layers_at_a_time(void **state)
 {
     (void)state;
     umt5 *model = open_model(T5("bf16"));
@@ -90,6 +95,38 @@ static void test_weights_of_one_layer_at_a_time(void **state)
     assert_true(umt5_dims(model)->n_layers > 1);
     assert_int_equal(one.device, all.device);
     assert_int_equal(one.host, all.host);
+    umt5_close(&model);
+}
+
+/* Resident costs its layers and no ring; partial keeps to what it may; disk takes what host does. */
+static void test_residency_is_measured(void **state)
+{
+    (void)state;
+    umt5 *model = open_model(T5("bf16"));
+    const lx_layers layers = umt5_layers(model);
+    encoder_options o = {.max_tokens = 16, .residency = LX_RESIDENCY_HOST};
+    encoder_memory host, resident, disk, partial;
+    lx_err err = {0};
+    assert_int_equal(encoder_measure(model, &ampere, &o, &host, &err), LX_OK);
+    o.residency = LX_RESIDENCY_DISK;
+    assert_int_equal(encoder_measure(model, &ampere, &o, &disk, &err), LX_OK);
+    assert_int_equal(encoder_measure(model, NULL, &o, &disk, &err), LX_ECONFIG);
+    o.residency = LX_RESIDENCY_RESIDENT;
+    assert_int_equal(encoder_measure(model, &ampere, &o, &resident, &err), LX_OK);
+    assert_int_equal(host.n_resident, 0);
+    assert_int_equal(host.weights, 0);
+    assert_int_equal(host.slots, 2 * lx_residency_slot_bytes(&layers));
+    assert_int_equal(disk.device, host.device);
+    assert_true(disk.pinned > host.pinned && host.pinned > 0);
+    assert_int_equal(resident.n_resident, layers.n_layers);
+    assert_int_equal(resident.weights, lx_residency_total_bytes(&layers));
+    assert_true(resident.slots == 0 && resident.pinned == 0);
+    assert_int_equal(resident.device - resident.weights, host.device - host.slots);
+    o.residency = LX_RESIDENCY_PARTIAL;
+    o.max_bytes = host.device + lx_residency_slot_bytes(&layers);
+    assert_int_equal(encoder_measure(model, &ampere, &o, &partial, &err), LX_OK);
+    /* With fewer layers than slots beside those that stay there are fewer slots. */
+    assert_true(partial.device <= o.max_bytes && partial.n_resident >= 1);
     umt5_close(&model);
 }
 
@@ -114,7 +151,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_checkpoint_has_a_plan),
-        cmocka_unit_test(test_weights_of_one_layer_at_a_time),
+        cmocka_unit_test(test_weights_of_two_layers_at_a_time),
+        cmocka_unit_test(test_residency_is_measured),
         cmocka_unit_test(test_dumps_are_planned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
