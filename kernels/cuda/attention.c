@@ -24,8 +24,8 @@ static int64_t ceil_div(int64_t a, int64_t b)
 
 typedef enum variant { INT8, FLASH, WIDE, SMALL } variant;
 
-/* 1e12 operations per second and SM that a kernel reaches at least, by the card's kind. The rates of
- * the tensor cores are in attention.md b.4, half of which is assumed. */
+/* 1e12 operations per second and SM that a kernel reaches at least, by the card's kind: about half
+ * of what the tensor cores' rates in attention.md b.4 allow. */
 static double rate_of(const lx_card_kind *card, variant v)
 {
     static const double geforce[] = {[INT8] = 0.7, [FLASH] = 0.4, [WIDE] = 0.25, [SMALL] = 0.01};
@@ -59,7 +59,7 @@ static int64_t units_per_launch(const lx_card_kind *card, variant v, const lx_cu
     return most > wave ? most / wave * wave : most > 1 ? most : 1;
 }
 
-/* Rows of 2-byte elements that can be read 16 bytes at a time, and tiles of them by 32-bit offsets. */
+/* Rows of 2-byte elements that can be read 16 bytes at a time, tiles of them by 32-bit offsets. */
 static bool is_aligned(const lx_mat *m)
 {
     return (uintptr_t)m->data % 16 == 0 && m->stride % 8 == 0 && m->stride < INT32_MAX / 512;

@@ -45,11 +45,11 @@ __global__ void __launch_bounds__(THREADS, 2)
     for (int i = 0; i < n_tiles; i++) {
         const uint32_t now = i & 1 ? TILE_BYTES : 0;
         float scale = logit_scale, add[4], s[2][8][4] = {};
+        const uint32_t q = rows_first<ROW_BYTES>(at_q + thread_now() / 32 * 32 * ROW_BYTES),
+                       k = units_first<ROW_BYTES>(at_k + now);
         copy_wait();
         __syncthreads(); /* tile i is there, and all warps are done with the other buffers */
-        scores_bf16<2, 8, D / 16, ROW_BYTES>(
-            s, rows_first<ROW_BYTES>(at_q + thread_now() / 32 * 32 * ROW_BYTES),
-            units_first<ROW_BYTES>(at_k + now), piece.head);
+        scores_bf16<2, 8, D / 16, ROW_BYTES>(s, q, k, piece.head);
         if (i + 1 < n_tiles) {
             int left = n_k - (i + 1) * KEYS;
             k_from += KEYS * k_stride;

@@ -6,8 +6,8 @@
  *           codes = round(x / scale), scale = max|x| / 127 over a group; s = q k'^T in s32;
  *           x = s q_scale k_scale (log2 units, the logit scale and log2 e are in q_scale);
  *           o = 2^(x - ref) v / sum 2^(x - ref)          attention.md a.2 - a.11, a.14
- * Groups    queries: rows r % 8 = g of a warp's 32; keys: rows r % 8 / 2 = t of a tile of 64. A lane
- *           holds exactly one of each, so its 64 scores of a tile share one factor.
+ * Groups    queries: rows r % 8 = g of a warp's 32; keys: rows r % 8 / 2 = t of a tile of 64. A
+ *           lane holds exactly one of each, so its 64 scores of a tile share one factor.
  * Plan      A block of 4 or 8 warps takes 128 or 256 queries of a head, a warp 32 of them. Queries
  *           are quantized here, once. Keys and values come 64 at a time by cp.async into two
  *           buffers; one barrier per tile. 64 or 80 KB of shared memory at head_dim 128.
@@ -19,9 +19,11 @@
  *           27 ms; exponentials at 16 per clock and SM: 11.6 ms, to be hidden; shared memory reads
  *           of 28 KB per 32 x 64 tile at 128 B per clock: 20 ms, likewise. With 8 warps the cache
  *           gives 64 GB, 1.6 TB/s.
- * GeForce   F16 products with F32 sums run at half rate there: has_f16_sums sums 32 keys in F16. The
- *           weights are kept so small that 32 max|v| 2^top < 65504 for each head.
+ * GeForce   F16 products with F32 sums run at half rate there: has_f16_sums sums 32 keys in F16.
+ *           The weights are kept so small that 32 max|v| 2^top < 65504 for each head.
  */
+#include <cstring>
+
 #include "attention_tile.cuh"
 
 using namespace tile;
@@ -43,7 +45,8 @@ struct Peak {
 /* 8 elements as f32. */
 template <typename T> __device__ __forceinline__ void widen8(const uint4 &raw, float (&f)[8])
 {
-    const T *h = (const T *)&raw;
+    T h[8];
+    memcpy(h, &raw, sizeof h);
 #pragma unroll
     for (int i = 0; i < 8; i++)
         f[i] = cu_to_f32(h[i]);
@@ -300,10 +303,11 @@ __global__ void __launch_bounds__(WARPS * 32, WARPS == 4 ? 2 : 1)
     for (int i = 0; i < n_tiles; i++) {
         const uint32_t k_now = i & 1 ? K_BYTES : 0, v_now = i & 1 ? V_BYTES : 0;
         float scale = q_scale * next_scale, shift = MAGIC * scale, add[4], s[2][8][4];
+        const uint32_t q = rows_first<D>(at_q + thread_now() / 32 * 32 * D),
+                       k = units_first<D>(at_k + k_now);
         copy_wait();
         __syncthreads(); /* tile i is there, and all warps are done with the other buffers */
-        scores_int8<D>(s, rows_first<D>(at_q + thread_now() / 32 * 32 * D),
-                       units_first<D>(at_k + k_now));
+        scores_int8<D>(s, q, k);
         if (i + 1 < n_tiles) {
             int left = n_k - (i + 1) * KEYS;
             k_from += KEYS * k_stride;

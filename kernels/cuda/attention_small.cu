@@ -1,12 +1,12 @@
 /*
- * attention_small.cu - attention for shapes and addresses that the tensor cores' kernels do not take
+ * attention_small.cu - attention for what the tensor cores' kernels do not take
  * SPDX-License-Identifier: Apache-2.0
  *
  * Formula   that of attention_flash.cu, all in F32
  * Shapes    head_dim 1 ... 6144, any strides, any scale
- * Plan      One warp per query and head. Of 32 keys each lane takes one for the logit; then each lane
- *           takes columns for the values. Query and sums of a warp lie in shared memory. Plain, and
- *           slow: nothing at Wan's sizes comes here.
+ * Plan      One warp per query and head. Of 32 keys each lane takes one for the logit; then each
+ *           lane takes columns for the values. Query and sums of a warp lie in shared memory.
+ *           Plain, and slow: nothing at Wan's sizes comes here.
  */
 #include "cu_attention.h"
 #include "cu_dev.cuh"

@@ -10,9 +10,9 @@
  * 16 mt + 8 r + g), and the 4 lanes of a quad share their rows.
  *
  * Shared memory holds tiles of rows of 64, 128 or 256 bytes in units of 16 bytes. Unit u of row r
- * lies at place u ^ (r % 8), in rows of 64 bytes at u ^ (r / 2 % 4): writing rows and reading 8 rows
- * of one unit (ldmatrix) both touch all banks once. Since rows begin at multiples of their size, the
- * unit of a later step is found by XOR of the address with step * 32 bytes.
+ * lies at place u ^ (r % 8), in rows of 64 bytes at u ^ (r / 2 % 4): writing rows and reading 8
+ * rows of one unit (ldmatrix) both touch all banks once. Since rows begin at multiples of their
+ * size, the unit of a later step is found by XOR of the address with step * 32 bytes.
  *
  * Softmax   base 2. Weights are p = 2^(x - ref); ref follows the row's maximum only when it has
  *           grown by more than 2^(top - base), so the sums are rarely rescaled; p <= 2^top always.
@@ -20,6 +20,8 @@
  */
 #ifndef ATTENTION_TILE_CUH
 #define ATTENTION_TILE_CUH
+
+#include <cstring>
 
 #include "cu_attention.h"
 #include "cu_dev.cuh"
@@ -42,7 +44,7 @@ __device__ __forceinline__ uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* 16 bytes from global to shared memory; zeros if !is_there (src must be an address all the same). */
+/* 16 bytes from global to shared memory; zeros if !is_there (src is an address all the same). */
 __device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool is_there)
 {
     int bytes = is_there ? 16 : 0;
@@ -169,9 +171,9 @@ template <int ROW_BYTES> __device__ __forceinline__ uint32_t units_first(uint32_
     return base + row * ROW_BYTES + place<ROW_BYTES>(row, lane / 8 % 2) * 16;
 }
 
-/* This thread's part in copying a tile of ROWS rows from global memory. Rows from `left` on and bytes
- * from row_bytes on are zeros. ROWS * stride < 2^31 bytes: an offset fits 32 bits, and the rest of an
- * address is the same for all threads. */
+/* This thread's part in copying a tile of ROWS rows from global memory. Rows from `left` on and
+ * bytes from row_bytes on are zeros. ROWS * stride < 2^31 bytes: an offset fits 32 bits, and the
+ * rest of an address is the same for all threads. */
 template <int ROW_BYTES, int ROWS, int THREADS>
 __device__ __forceinline__ void copy_tile(uint32_t to, const char *src, int64_t stride,
                                           int row_bytes, int left)
@@ -296,8 +298,8 @@ template <int MT, int DV> struct Rows {
         return pack_f16(a, b);
     }
 
-    /* o += p v, sums in F32. v: rows_first of a tile of 8 N rows. The exponentials of the next 16 keys
-     * stand between the products of these, so that both units have work.
+    /* o += p v, sums in F32. v: rows_first of a tile of 8 N rows. The exponentials of the next 16
+     * keys stand between the products of these, so that both units have work.
      * wall >= 0, which the compiler does not know: its scheduler would mix all steps and run out of
      * registers; a branch halfway stops it. */
     template <int N>
@@ -370,7 +372,9 @@ template <int MT, int DV> struct Rows {
 #pragma unroll
             for (int i = 0; i < MT * 4; i++) {
                 int mt = i / 4, half = i / 2 % 2, r = i % 2;
-                float2 f = __half22float2(*(const __half2 *)&part[mt][half][r]);
+                __half2 pair;
+                memcpy(&pair, &part[mt][half][r], sizeof pair);
+                float2 f = __half22float2(pair);
                 o[mt][2 * n + half][2 * r] += f.x;
                 o[mt][2 * n + half][2 * r + 1] += f.y;
             }

@@ -4,10 +4,10 @@
  *
  * Formula   that of attention_flash.cu
  * Shapes    head_dim 8, 16, ... 512, filled up with zeros to a multiple of 64 (q k^T) and 128 (v)
- * Plan      A block of 4 warps takes 64 queries and 128 of the head's columns; q k^T, which needs all
- *           columns, is computed again for each slice of 128. A warp has 16 queries. The queries stay
- *           in shared memory; keys come in pieces of 64 keys x 64 columns through two buffers, values
- *           64 x 128 into one, which is free while q k^T is computed. 80 KB at head_dim 384.
+ * Plan      A block of 4 warps takes 64 queries and 128 of the head's columns; q k^T, which needs
+ *           all columns, is computed again for each slice of 128. A warp has 16 queries. They stay
+ *           in shared memory; keys come in pieces of 64 keys x 64 columns through two buffers,
+ *           values 64 x 128 into one, which is free while q k^T is computed. 80 KB at 384.
  * Floor     n = 6,240, 384 columns: 120 GFLOP with the repetition (60 without), 98 x 3 blocks; 21
  *           frames at mma.sync's 610 TFLOP/s of one H100: 4.1 ms; wanted <= 30 ms.
  */
