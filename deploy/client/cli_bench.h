@@ -69,14 +69,14 @@ typedef struct bench_result {
     char note[512]; /* what disturbed it, or "" */
 } bench_result;
 
-/* --- cli_bench_figures.c ------------------------------------------------------------------------ */
+/* --- cli_bench_figures.c --------------------------------------------------------------------- */
 
 /** Fill in the figures and the replicas' shares from the jobs. */
 void bench_calculate(bench_result *r);
 /** Seconds of work of one stage on one clip; negative: it has not been done. */
 double bench_work_s(const lx_client_job *job, int stage);
 
-/* --- cli_bench_print.c -------------------------------------------------------------------------- */
+/* --- cli_bench_print.c ----------------------------------------------------------------------- */
 
 /** "AMD Ryzen ..., 16 cores, 31.2 GiB; NVIDIA GeForce RTX 3060 (12.0 GiB), driver 550.54" */
 void bench_hardware(const bench_result *r, char *out, size_t out_bytes);
@@ -84,7 +84,7 @@ void bench_print(const bench_result *r);
 /** Who worked on which clip when: one row per replica, one column per moment. */
 void bench_timeline(const bench_result *r);
 
-/* --- cli_bench_json.c --------------------------------------------------------------------------- */
+/* --- cli_bench_json.c ------------------------------------------------------------------------ */
 
 json_t *bench_json(const bench_result *r);
 

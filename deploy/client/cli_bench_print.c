@@ -173,8 +173,8 @@ static double common_s(double a, double b, double c, double d)
     return to > from ? to - from : 0;
 }
 
-/* The encoder and the dit wait at their end, with the result in hand; where the others' waiting lies
- * within their time is not known. */
+/* The encoder and the dit wait at their end, with the result in hand; where the waiting of the
+ * others lies within their time is not known. */
 static double waits_from_s(const lx_client_job *job, int stage)
 {
     return stage <= 1 ? job->stage[stage].start_s + bench_work_s(job, stage)

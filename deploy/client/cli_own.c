@@ -16,6 +16,7 @@
 #include "lx_process.h"
 
 #define STOP_S 30.0 /* the launcher itself gives its stages supervision.stop_s */
+#define NEWS_S 10.0
 
 static const char ready[] = "ready endpoint=";
 
@@ -31,6 +32,21 @@ static lx_status not_ready(cli_own *own, const char *log, double timeout_s, lx_e
     int code = own->launcher.exit_code;
     return lx_fail(err, code == 2 ? LX_ECONFIG : LX_EJOB,
                    "lx2v-launch ended with code %d before it was ready: %s", code, words);
+}
+
+/* The launcher's next line. Large models load for minutes: say now and then that it goes on. */
+static bool wait_line(cli_process *p, const char *log, double until_s)
+{
+    char words[256];
+    for (;;) {
+        double left_s = until_s - lx_now_s();
+        if (cli_process_line(p, left_s < NEWS_S ? left_s : NEWS_S))
+            return true;
+        if (cli_interrupted() || lx_now_s() >= until_s || cli_process_wait(p, 0))
+            return false;
+        cli_process_last_words(log, words, sizeof words);
+        cli_say("loading; %s", words);
+    }
 }
 
 static lx_status start(cli_own *own, const char *config, double timeout_s, lx_err *err)
@@ -49,8 +65,8 @@ static lx_status start(cli_own *own, const char *config, double timeout_s, lx_er
         status = cli_process_start(&own->launcher, &plan, err);
     if (status != LX_OK)
         return status;
-    double limit_s = timeout_s > 0 ? timeout_s : INFINITY;
-    while (cli_process_line(&own->launcher, from_s + limit_s - lx_now_s())) {
+    double until_s = timeout_s > 0 ? from_s + timeout_s : INFINITY;
+    while (wait_line(&own->launcher, log, until_s)) {
         const char *line = own->launcher.line;
         if (strncmp(line, ready, sizeof ready - 1) != 0)
             continue;

@@ -47,7 +47,7 @@ typedef struct command {
     char path[LX_LIMIT_PATH];
     char *word[WORDS_MAX];
     int n;
-    char threads[16], size[32], frames[16], shift[32], steps[LX_LIMIT_STEPS * 5];
+    char threads[16], vram[32], size[32], frames[16], shift[32], steps[LX_LIMIT_STEPS * 5];
 } command;
 
 static void say(command *c, const char *word)
@@ -79,6 +79,20 @@ static void tell(trial *t)
 
 /* --- running ---------------------------------------------------------------------------------- */
 
+/* What the config allows on that card, if it says so in bytes. */
+static void say_budget(const trial *t, command *c, const char *device)
+{
+    const lx_vram_config *v = &t->config.memory.vram;
+    uint64_t bytes = v->every;
+    for (int i = 0; i < v->n && i < LX_VRAM_CARDS; i++)
+        if (strcmp(v->card[i].device, device) == 0)
+            bytes = v->card[i].bytes;
+    if (bytes == 0 || !lx_device_is_card(device))
+        return;
+    snprintf(c->vram, sizeof c->vram, "%" PRIu64 "B", bytes);
+    say_two(c, "--vram", c->vram);
+}
+
 static lx_status begin(const trial *t, command *c, lx_stage_kind kind, lx_err *err)
 {
     char name[32];
@@ -90,6 +104,8 @@ static lx_status begin(const trial *t, command *c, lx_stage_kind kind, lx_err *e
     say(c, "run");
     if (kind != LX_STAGE_MUX)
         say_two(c, "--device", replica->device);
+    if (kind != LX_STAGE_MUX)
+        say_budget(t, c, replica->device);
     if (replica->threads > 0) {
         snprintf(c->threads, sizeof c->threads, "%d", replica->threads);
         say_two(c, "--threads", c->threads);

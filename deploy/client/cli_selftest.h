@@ -2,8 +2,8 @@
  * cli_selftest.h - what `lx2v selftest` found out, line by line
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      Runs every stage once by hand on the configured weights and judges what comes out: first
- *           user of a real checkpoint, it says which file to suspect.
+ * Role      Runs every stage once by hand on the configured weights, judges what comes out, and
+ *           says which file to suspect.
  * Rule      A verdict needs a reason that is told: a definition (the velocity is noise minus clip),
  *           or figures measured on the real weights, with their source. Where neither exists the
  *           value is told without verdict. Random weights pass all but the warnings.
@@ -50,7 +50,7 @@ typedef struct selftest {
     selftest_check check[SELFTEST_CHECKS_MAX];
 } selftest;
 
-/* --- cli_selftest_checks.c: from the stages' files to verdicts ---------------------------------- */
+/* --- cli_selftest_checks.c: from the stages' files to verdicts -------------------------------- */
 
 /** The next line; the caller fills in the rest. Never NULL: past the last, the last again. */
 selftest_check *selftest_add(selftest *s, const char *stage, const char *what,
@@ -83,7 +83,7 @@ lx_status selftest_mux(selftest *s, const char *json, int64_t n_frames, lx_err *
 lx_status selftest_make_context(const selftest *s, const char *path, lx_err *err);
 lx_status selftest_make_latent(const char *path, int64_t t, int64_t h, int64_t w, lx_err *err);
 
-/* --- cli_selftest_print.c ----------------------------------------------------------------------- */
+/* --- cli_selftest_print.c -------------------------------------------------------------------- */
 
 void selftest_print(const selftest_check *check);
 json_t *selftest_json(const selftest *s, const char *config);

@@ -16,9 +16,9 @@
 #define XXL_DIM    4096
 #define XXL_LAYERS 24
 
-/* Below this the first velocity does not follow the noise: v = noise - clip, so their correlation is
- * (1 - r s) / sqrt(1 + s^2 - 2 r s) for a clip of deviation s and correlation r with the noise; with
- * s up to 2 and r up to 0.3 that is 0.2 or more. A model that was not trained has no reason to. */
+/* Below this the first velocity does not follow the noise: v = noise - clip, so their correlation
+ * is (1 - r s) / sqrt(1 + s^2 - 2 r s) for a clip of deviation s and correlation r with the noise;
+ * with s up to 2 and r up to 0.3 that is 0.2 or more. An untrained model has no reason to. */
 #define FOLLOWS_LEAST 0.2
 /* White noise has 0 at any distance, photographs usually above 0.9 from pixel to pixel. A decoder
  * smooths what it is given over a few pixels, so noise shows beyond a latent's 8 pixels, and there
