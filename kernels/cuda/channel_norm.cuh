@@ -5,7 +5,8 @@
  * Formula   y = x * (sqrt(C) / max(|x|_2, 1e-12)) * gamma, then y / (1 + e^-y); all in f32, rounded
  *           once. The sum of squares has an order fixed by C alone.
  * Variants  vec8: four lanes a pixel, 16 bytes a load, the pixel stays in registers between
- *           the two passes over it (C a multiple of 8, at most 32 V). any: a warp a pixel, reads twice.
+ *           the two passes over it (C a multiple of 8, at most 32 V). any: a warp a pixel, reads
+ *           twice.
  */
 #ifndef CHANNEL_NORM_CUH
 #define CHANNEL_NORM_CUH

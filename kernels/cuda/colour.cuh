@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Formula   lx_colour.h, evaluated as kernels/cpu/colour.c does, to the bit: products and sums are
- *           rounded one by one. Memory is its time: about 1 % of a decode, so it stays plain. grid.y:
- *           frames.
+ *           rounded one by one. Memory is its time: about 1 % of a decode, so it stays plain.
+ *           grid.y: frames.
  */
 #ifndef COLOUR_CUH
 #define COLOUR_CUH

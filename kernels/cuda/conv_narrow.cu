@@ -2,7 +2,8 @@
  * conv_narrow.cu - convolutions in tiles of 48, 32 and 8 outputs: pruned decoders, and the head
  * SPDX-License-Identifier: Apache-2.0
  *
- * The head makes three channels: tensor cores have least to do there, reading the pixels is its time.
+ * The head makes three channels: tensor cores have least to do there, reading the pixels is its
+ * time.
  */
 #include "conv_tile.cuh"
 

@@ -9,8 +9,8 @@
  *           read the same pixels one place further. Where a column leaves the picture, rows
  *           are read from a place with zeros instead; rows above and below it, and pixels after
  *           the last, are fetched as zeros.
- * Order     of sums: rows of taps, blocks of 32 inputs, columns, inputs. It does not depend on where
- *           a pixel lies in its tile: windows, chunks and BM change no bit.
+ * Order     of sums: rows of taps, blocks of 32 inputs, columns, inputs. It does not depend on
+ *           where a pixel lies in its tile: windows, chunks and BM change no bit.
  * Assumes   inputs a multiple of 8 and images aligned to 16 bytes; pixels fit in 31 bits.
  * Shared    STAGES x (pixels + weights), zeros, and a table of where the tile's pixels are; at most
  *           99 KiB, so that GeForce cards can.
@@ -319,7 +319,7 @@ __global__ void __launch_bounds__(128, 2) k_conv_tile(const conv_job job)
                             (float *)conv_memory + warp * S::out_floats, nt * BN, phase, acc);
 }
 
-/* --- launching --------------------------------------------------------------------------------- */
+/* --- launching -------------------------------------------------------------------------------- */
 
 template <int BM, int BN, int KW> int conv_launch(lx_cuda_dev *dev, const conv_job &job)
 {

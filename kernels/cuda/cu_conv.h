@@ -76,8 +76,8 @@ typedef struct lx_cuda_conv_ops {
     int (*planes)(lx_cuda_dev *dev, const lx_cu_colour *args, float *out);
 } lx_cuda_conv_ops;
 
-/* Where input k (< 32) of output n lies in a block: rows of 64 bytes whose four 16-byte parts change
- * places from row to row, so that eight rows read at once come from all banks. */
+/* Where input k (< 32) of output n lies in a block: rows of 64 bytes whose four 16-byte parts
+ * change places from row to row, so that eight rows read at once come from all banks. */
 #ifdef __CUDACC__
 __host__ __device__
 #endif

@@ -7,9 +7,9 @@
  *           limited range, n = 4 * vae.chunk (3 fewer in the first chunk, fewer in the last), in
  *           all F = 4(T-1)+1.
  * Promise   On the CPU float32 throughout; chunk size, tiling and thread count change results by at
- *           most 1e-6, the same settings give the same bits. On a card bf16 between layers, f32 sums;
- *           chunk size and tiling change no bit. A latent that is not finite fails the job and says
- *           where. Cancel is heard every few frames.
+ *           most 1e-6, the same settings give the same bits. On a card bf16 between layers, f32
+ *           sums; chunk size and tiling change no bit. A latent that is not finite fails the job
+ *           and says where. Cancel is heard every few frames.
  * Memory    One arena of the device, planned by a dry run for the largest clip that the limits
  *           allow; on a card a small one of the host beside it. Where that is more than the
  *           budget, frames are cut into tiles that overlap by 7 latents (exact, vae.md 3.3); then

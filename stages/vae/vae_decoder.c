@@ -363,7 +363,7 @@ lx_status vae_latent_place(lx_exec *x, const vae_clip *clip, const float *host, 
                            lx_err *err)
 {
     uint64_t elements, bytes;
-    float *device;
+    float *device = NULL;
     lx_shape shape = LX_SHAPE(LX_LATENT_CHANNELS, clip->frames, clip->height, clip->width);
     *out = host;
     if (lx_exec_is_host(x))

@@ -11,8 +11,8 @@
 #include "lx_copy.h"
 #include "vae_model.h"
 
-/* Frames at a time in a stage: equal memory, as a stage has 4 times the pixels of the one before and
- * half its channels. Stage 0 goes by chunks. */
+/* Frames at a time in a stage: equal memory, as a stage has 4 times the pixels of the one before
+ * and half its channels. Stage 0 goes by chunks. */
 static int64_t piece_frames(const vae_pass *p, int stage)
 {
     int64_t n = p->piece >> (stage - 1);

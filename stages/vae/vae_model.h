@@ -64,8 +64,8 @@ typedef struct vae_up_state { /* upsamples.3 to the head, of the whole frame or 
     void *time[VAE_TIME_UPS][2];
     vae_block_state block[VAE_STAGES][VAE_BLOCKS]; /* [0] is the trunk's, unused */
     void *head[2];
-    /* One frame of the last stage beside all histories there: a convolution of one new frame reads it
-     * from here, and then it is the history's and the oldest frame is free instead. No copies. */
+    /* One frame of the last stage beside all histories there: a convolution of one new frame reads
+     * it from here, and then it is the history's and the oldest frame is free: no copies. */
     lx_image spare;
     int64_t seen[VAE_STAGES];
 } vae_up_state;

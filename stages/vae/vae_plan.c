@@ -208,7 +208,7 @@ static bool next_grid(const vae_clip *clip, int64_t area, grid *out)
     return is_found;
 }
 
-/* The first way to decode that fits, in the order of cost; else *plan is the last that was tried. */
+/* The first way to decode that fits, in the order of cost; else *plan is the last tried. */
 static lx_status choose(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
                         vae_plan *plan, lx_err *err)
 {

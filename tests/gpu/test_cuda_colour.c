@@ -2,8 +2,8 @@
  * test_cuda_colour.c - RGB to I420, 8 bits and planes on a card: the bytes of the definition
  * SPDX-License-Identifier: Apache-2.0
  *
- * Codes may be one apart where f32 and f64 fall on two sides of a rounding edge, in at most one of a
- * thousand places (plus one).
+ * Codes may be one apart where f32 and f64 fall on two sides of a rounding edge, in at most one of
+ * a thousand places (plus one).
  */
 #include "gpu_image.h"
 #include "lx_colour.h"

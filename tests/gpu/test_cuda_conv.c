@@ -2,10 +2,10 @@
  * test_cuda_conv.c - convolution, channel norm and moves of images on a card
  * SPDX-License-Identifier: Apache-2.0
  *
- * Pass rule of gpu_check.h. Under nearest x2 a card sums taps before it rounds them to bf16: one more
- * rounding of the weights, 2^-9 of them at the most.
- * --bench     milliseconds, 1e12 operations per second of the plain formula, share of the card's roof,
- *             at the shapes of Wan's decoder for 832x480
+ * Pass rule of gpu_check.h. Under nearest x2 a card sums taps before it rounds them to bf16: one
+ * more rounding of the weights, 2^-9 of them at the most.
+ * --bench     milliseconds, 1e12 operations per second of the plain formula, share of the card's
+ *             roof, at the shapes of Wan's decoder for 832x480
  */
 #include "gpu_check.h"
 #include "gpu_image.h"
@@ -23,8 +23,8 @@ typedef struct shape_case {
     lx_dtype out;
 } shape_case;
 
-/* Sizes: 1, odd, prime, below and above tiles of 128 and 256 pixels and of 8, 32, 48 and 96 outputs;
- * inputs that are no multiple of 8 or of 32; the decoder's widths, full and pruned. */
+/* Sizes: 1, odd, prime, below and above tiles of 128 and 256 pixels and of 8, 32, 48 and 96
+ * outputs; inputs that are no multiple of 8 or of 32; the decoder's widths, full and pruned. */
 static const shape_case cases[] = {
     {1, 1, 1, 1, 1, 1, 1, false, F32},       {3, 5, 3, 3, 1, 1, 1, false, BF16},
     {16, 16, 1, 1, 3, 2, 3, false, BF16},    {16, 384, 3, 3, 2, 3, 4, false, BF16},
@@ -179,8 +179,8 @@ static void test_conv_history_replaces_the_chunk_before(void **state)
     }
 }
 
-/* Output pixels depend on their neighbourhood alone, wherever they are: a window of the input gives a
- * window of the output, away from the cut. Tiling rests on this. */
+/* Output pixels depend on their neighbourhood alone, wherever they are: a window of the input gives
+ * a window of the output, away from the cut. Tiling rests on this. */
 static void test_conv_of_a_window_is_a_window_of_the_conv(void **state)
 {
     gpu *g = *state;

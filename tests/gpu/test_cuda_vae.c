@@ -1,9 +1,10 @@
 /*
- * test_cuda_vae.c - the decoder on a card: goldens by `run`, and that chunks and tiles change no bit
+ * test_cuda_vae.c - the decoder on a card: goldens, and that chunks and tiles change no bit
  * SPDX-License-Identifier: Apache-2.0
  *
- * --bench [PIECE [CHUNK [BUDGET_MIB]]]   seconds to decode 832x480x81 and 1280x720x81 with synthetic
- *                                        weights of full width, and the card's memory then in use
+ * --bench [PIECE [CHUNK [BUDGET_MIB]]]   seconds to decode 832x480x81 and 1280x720x81 with
+ *                                        synthetic weights of full width, and the card's memory
+ *                                        then in use
  */
 #include <sys/wait.h>
 
@@ -17,7 +18,7 @@
 #define OUT       LX2V_BUILD_DIR "/test_cuda_vae_out.safetensors"
 #define LIMIT     1.2e-2 /* relative L2 of frames against the float32 goldens */
 
-/* --- by hand, as a user calls it --------------------------------------------------------------- */
+/* --- by hand, as a user calls it -------------------------------------------------------------- */
 
 static lx_weight tensor_of(const lx_weights *file, const char *name)
 {
@@ -157,7 +158,7 @@ static void test_dumps_are_the_layers(void **state)
     lx_weights_close(&golden);
 }
 
-/* --- the library ------------------------------------------------------------------------------- */
+/* --- the library ------------------------------------------------------------------------------ */
 
 /* Wide enough for tiles whose halo does not reach the frame's edge. */
 static const vae_clip whole = {.frames = 4, .height = 4, .width = 20, .chunk = 1};
@@ -180,8 +181,8 @@ static fixture_frames decode(const char *path, const vae_clip *clip, const float
     return f;
 }
 
-/* base 24: tiles of 96, 48, 32 and 8 outputs; base 4: widths 16, 8 and 4, the last by one thread per
- * output. */
+/* base 24: tiles of 96, 48, 32 and 8 outputs; base 4: widths 16, 8 and 4, the last by one thread
+ * per output. */
 static void check_ways(int base)
 {
     const char *path = synthetic(base);
@@ -260,7 +261,7 @@ static void test_remembers_nothing_of_earlier_clips(void **state)
     unlink(synthetic(8));
 }
 
-/* --- --bench ----------------------------------------------------------------------------------- */
+/* --- --bench ---------------------------------------------------------------------------------- */
 
 static lx_status drop_frames(void *self, const vae_frames *frames, lx_err *err)
 {
