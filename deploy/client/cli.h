@@ -65,6 +65,7 @@ lx_status cli_order(const cli_command *self, int argc, char **argv, lx_err *err)
 lx_status cli_init(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_bench(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_selftest(const cli_command *self, int argc, char **argv, lx_err *err);
+lx_status cli_plan(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_doctor(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_report_file(const cli_command *self, int argc, char **argv, lx_err *err);
 
@@ -90,6 +91,7 @@ void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 json_t *cli_json_job(const lx_client_job *job);
 json_t *cli_json_stage(const lx_client_stage *stage);
+json_t *cli_json_link(const lx_client_link *link);
 json_t *cli_json_event(const lx_client_event *event);
 /** Print one line to stdout and release the value. */
 void cli_json_print(json_t *value);

@@ -68,6 +68,16 @@ json_t *cli_json_stage(const lx_client_stage *stage)
                      *stage->text ? cli_json_text(stage->text) : json_null());
 }
 
+json_t *cli_json_link(const lx_client_link *link)
+{
+    return json_pack("{s:s, s:i, s:s, s:i, s:o, s:o, s:o}", "from",
+                     lx_client_stage_name(link->from), "from_replica", link->from_replica, "to",
+                     lx_client_stage_name(link->to), "to_replica", link->to_replica, "transport",
+                     link->is_tested ? json_string(link->transport) : json_null(), "ms",
+                     link->is_tested ? json_real(link->ms) : json_null(), "notice",
+                     *link->text ? cli_json_text(link->text) : json_null());
+}
+
 json_t *cli_json_event(const lx_client_event *event)
 {
     return json_pack("{s:f, s:s, s:s, s:o, s:s, s:I, s:I, s:f, s:o, s:o}", "now_s", event->now_s,

@@ -9,7 +9,7 @@
 #include "cli.h"
 
 typedef struct view {
-    json_t *jobs, *stages; /* owned; NULL: print as text instead */
+    json_t *jobs, *stages, *links; /* owned; NULL: print as text instead */
     bool is_one;
     int n_jobs;
 } view;
@@ -101,6 +101,24 @@ static void on_stage(void *self, const lx_client_stage *stage)
         print_stage(stage);
 }
 
+static void on_link(void *self, const lx_client_link *link)
+{
+    view *v = self;
+    char notice[512] = "";
+    if (v->links) {
+        json_array_append_new(v->links, cli_json_link(link));
+        return;
+    }
+    if (*link->text)
+        cli_safe(link->text, notice, sizeof notice);
+    printf("link     %s#%d -> %s#%d: ", lx_client_stage_name(link->from), link->from_replica,
+           lx_client_stage_name(link->to), link->to_replica);
+    if (link->is_tested)
+        printf("%s %.1f ms%s%s\n", link->transport, link->ms, *notice ? "; " : "", notice);
+    else
+        printf("not tested yet\n");
+}
+
 static lx_status show(const cli_args *args, bool with_stages, lx_err *err)
 {
     lx_client *client = NULL;
@@ -110,9 +128,13 @@ static lx_status show(const cli_args *args, bool with_stages, lx_err *err)
     if (args->common.json) {
         v.jobs = json_array();
         v.stages = json_array();
+        v.links = json_array();
     }
-    lx_client_sink sink = {
-        .job = on_job, .stage = with_stages && (v.jobs || !id) ? on_stage : NULL, .self = &v};
+    lx_client_sink sink = {.job = on_job, .self = &v};
+    if (with_stages && (v.jobs || !id)) {
+        sink.stage = on_stage;
+        sink.link = on_link;
+    }
     lx_status status = cli_connect(&client, &args->common, err);
     if (status == LX_OK)
         status = lx_client_query(client, id, &sink, &summary, err);
@@ -121,8 +143,10 @@ static lx_status show(const cli_args *args, bool with_stages, lx_err *err)
                                 summary.state, "n_queued", (json_int_t)summary.n_queued,
                                 "n_running", (json_int_t)summary.n_running, "output_dir",
                                 lx_client_output_dir(client), "jobs", v.jobs);
-        if (with_stages)
+        if (with_stages) {
             json_object_set(all, "stages", v.stages);
+            json_object_set(all, "links", v.links);
+        }
         cli_json_print(all);
     } else if (status == LX_OK && !id) {
         printf("%s: %" PRId64 " queued, %" PRId64 " running, %d jobs known\n", summary.state,
@@ -130,6 +154,7 @@ static lx_status show(const cli_args *args, bool with_stages, lx_err *err)
     }
     json_decref(v.jobs);
     json_decref(v.stages);
+    json_decref(v.links);
     lx_client_close(&client);
     return status;
 }

@@ -302,11 +302,16 @@ lx_status lx_client_query(lx_client *c, const char *id, const lx_client_sink *si
             lx_client_stage stage;
             lx_wire_stage(&stage, &c->in);
             sink->stage(sink->self, &stage);
+        } else if (c->in.kind == LX_MSG_LINK_INFO && sink && sink->link) {
+            lx_client_link link;
+            lx_wire_link(&link, &c->in);
+            sink->link(sink->self, &link);
         } else if (c->in.kind == LX_MSG_END) {
             if (out)
                 lx_wire_summary(out, &c->in);
             return LX_OK;
-        } else if (c->in.kind != LX_MSG_JOB_INFO && c->in.kind != LX_MSG_STAGE_INFO) {
+        } else if (c->in.kind != LX_MSG_JOB_INFO && c->in.kind != LX_MSG_STAGE_INFO &&
+                   c->in.kind != LX_MSG_LINK_INFO) {
             status = unexpected(c, err);
         }
     }

@@ -94,6 +94,15 @@ typedef struct lx_client_stage {
     char text[1024]; /* how it last died, or "" */
 } lx_client_stage;
 
+/* How tensors go from one process to another, as a test at start showed. */
+typedef struct lx_client_link {
+    int32_t from, from_replica, to, to_replica; /* stages and their replicas */
+    bool is_tested;                             /* both are ready, and have tried */
+    char transport[64];                         /* ipc, peer, ring, shm; none: nothing works */
+    double ms;                                  /* for a small tensor */
+    char text[1024];                            /* why it is not a better one, or "" */
+} lx_client_link;
+
 typedef struct lx_client_summary {
     double now_s;
     int64_t n_queued, n_running;
@@ -115,6 +124,7 @@ typedef struct lx_client_event {
 typedef struct lx_client_sink {
     void (*job)(void *self, const lx_client_job *job);
     void (*stage)(void *self, const lx_client_stage *stage);
+    void (*link)(void *self, const lx_client_link *link); /* only with a function for stages */
     void *self;
 } lx_client_sink;
 
@@ -156,7 +166,8 @@ lx_status lx_client_submit(lx_client *client, const lx_client_request *request,
 /** Check alone, without a launcher: LX_ECONFIG names the field and what is accepted. */
 lx_status lx_client_check(const lx_client_request *request, lx_err *err);
 
-/** One job (id) or all (NULL), and the stages if sink has a function for them. out: may be NULL. */
+/** One job (id) or all (NULL), and stages and links if sink has functions for them. out: may be
+ *  NULL. */
 lx_status lx_client_query(lx_client *client, const char *id, const lx_client_sink *sink,
                           lx_client_summary *out, lx_err *err);
 

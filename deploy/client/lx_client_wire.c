@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "lx_share_device.h"
+
 static_assert(LX_CLIENT_STAGES == LX_STAGE_COUNT, "the stages of a clip");
 static_assert(LX_CLIENT_STEPS_MAX == LX_LIMIT_STEPS, "the steps of a clip");
 static_assert((int)LX_CLIENT_QUEUED == LX_JOB_QUEUED && (int)LX_CLIENT_DONE == LX_JOB_DONE &&
@@ -170,6 +172,20 @@ void lx_wire_stage(lx_client_stage *out, const lx_msg *msg)
     out->restarts = msg->u.stage_info.restarts;
     out->jobs = msg->u.stage_info.jobs;
     copy(out->text, sizeof out->text, msg->u.stage_info.text);
+}
+
+void lx_wire_link(lx_client_link *out, const lx_msg *msg)
+{
+    memset(out, 0, sizeof *out);
+    out->from = msg->u.link_info.from;
+    out->from_replica = msg->u.link_info.from_replica;
+    out->to = msg->u.link_info.to;
+    out->to_replica = msg->u.link_info.to_replica;
+    out->is_tested = msg->u.link_info.is_tested != 0;
+    copy(out->transport, sizeof out->transport,
+         lx_transport_name((lx_transport)msg->u.link_info.transport));
+    out->ms = msg->u.link_info.ms;
+    copy(out->text, sizeof out->text, msg->u.link_info.text);
 }
 
 void lx_wire_event(lx_client_event *out, const lx_msg *msg)

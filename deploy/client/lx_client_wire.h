@@ -16,6 +16,7 @@ lx_status lx_wire_submit(lx_msg *msg, const lx_client_request *request, lx_err *
 
 void lx_wire_job(lx_client_job *out, const lx_msg *msg);
 void lx_wire_stage(lx_client_stage *out, const lx_msg *msg);
+void lx_wire_link(lx_client_link *out, const lx_msg *msg);
 void lx_wire_event(lx_client_event *out, const lx_msg *msg);
 void lx_wire_accepted(lx_client_accepted *out, const lx_msg *msg);
 void lx_wire_summary(lx_client_summary *out, const lx_msg *msg);

@@ -40,6 +40,7 @@ typedef struct client {
     lx_entry *cursor;       /* next to tell; NULL: jobs are done */
     uint64_t cursor_serial; /* of that entry: it may have been reused */
     int stage_cursor;       /* kind * LX_LIMIT_REPLICAS + replica */
+    int link_cursor;
     double moved_s;
 
     bool is_draining;
@@ -325,7 +326,7 @@ static void on_query(clients *c, client *x, const lx_msg *msg, double now_s)
     x->is_one = one != NULL;
     x->cursor = !x->wants_jobs ? NULL : one ? one : lx_jobs_oldest(c->o.jobs);
     x->cursor_serial = x->cursor ? x->cursor->serial : 0;
-    x->stage_cursor = 0;
+    x->stage_cursor = x->link_cursor = 0;
     x->moved_s = now_s;
 }
 
@@ -361,6 +362,11 @@ static bool next_of_listing(clients *c, client *x, double now_s, lx_msg *msg)
         msg->req = x->list_req;
         return true;
     }
+    if (x->wants_stages && c->o.links && x->link_cursor < links_count(c->o.links)) {
+        links_info(c->o.links, x->link_cursor, msg);
+        msg->req = x->list_req;
+        return true;
+    }
     msg->kind = LX_MSG_END;
     msg->u.end.now_s = now_s;
     msg->u.end.n_queued = lx_jobs_count(c->o.jobs, LX_LIST_QUEUED);
@@ -376,6 +382,8 @@ static void advance_listing(client *x, const lx_msg *told)
         x->cursor_serial = x->cursor ? x->cursor->serial : 0;
     } else if (told->kind == LX_MSG_STAGE_INFO) {
         x->stage_cursor++;
+    } else if (told->kind == LX_MSG_LINK_INFO) {
+        x->link_cursor++;
     }
 }
 

@@ -29,6 +29,7 @@ typedef struct clients_options {
     lx_jobs *jobs;
     route *route;
     const replicas *replicas;
+    const links *links; /* may be NULL */
     service_mode *mode;
     /* Sends one message; false: the peer is gone, or (is_full) does not read. */
     bool (*send)(void *self, const lx_peer *peer, const lx_msg *msg, bool *is_full);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "clients.h"
+#include "links.h"
 #include "lx_bus.h"
 #include "lx_jobs.h"
 #include "lx_log.h"
@@ -44,6 +45,7 @@ struct launcher {
     lx_jobs *jobs;
     route *route;
     replicas *replicas;
+    links *links;
     clients *clients;
     service_mode mode;
     int signal_fd;
@@ -208,13 +210,22 @@ static lx_status open_tables(launcher *l, lx_err *err)
         status = route_create(&l->route, l->jobs, &ro, hands, err);
     if (status == LX_OK)
         status = replicas_create(&l->replicas, &po, err);
+    links_options lo = {.config = l->config,
+                        .instance = ro.instance,
+                        .send = hand_send,
+                        .kill = hand_kill,
+                        .self = l};
+    if (status == LX_OK)
+        status = links_create(&l->links, &lo, err);
     if (status != LX_OK)
         return status;
     replicas_set_route(l->replicas, l->route);
+    replicas_set_links(l->replicas, l->links);
     clients_options co = {.config = l->config,
                           .jobs = l->jobs,
                           .route = l->route,
                           .replicas = l->replicas,
+                          .links = l->links,
                           .mode = &l->mode,
                           .send = send_to_client,
                           .self = l};
@@ -261,6 +272,7 @@ void launcher_close(launcher **launcher_)
     launcher *l = *launcher_;
     clients_destroy(&l->clients);
     replicas_destroy(&l->replicas); /* first: the names they lent are swept by the state dir */
+    links_destroy(&l->links);
     route_destroy(&l->route);
     lx_jobs_destroy(&l->jobs);
     lx_bus_close(&l->client_bus);
@@ -352,11 +364,14 @@ static bool turn(launcher *l)
     read_signals(l);
     if (l->mode.is_stopping && !l->is_leaving)
         leave(l);
-    if (!l->is_leaving)
+    if (!l->is_leaving) {
+        links_pump(l->links); /* first: what it sends is there before a job is */
         route_pump(l->route, l->now_s);
+    }
     double stages_due_s = n < BATCH ? replicas_tick(l->replicas, l->now_s) : l->now_s;
     double clients_due_s = clients_tick(l->clients, l->now_s);
-    if (!l->is_ready && replicas_all_ready(l->replicas))
+    if (!l->is_ready && replicas_all_ready(l->replicas) && links_settled(l->links, l->now_s) &&
+        !links_refused(l->links))
         say_ready(l);
     if (l->is_leaving && replicas_all_gone(l->replicas))
         return false;
@@ -384,6 +399,14 @@ static void print_plan(const launcher *l)
     plan_log(l->plan);
 }
 
+/* Why there is nothing to launch, or NULL. Links are only asked at the start: later, what works
+ * goes on. */
+static const char *cannot_serve(launcher *l)
+{
+    const char *why = replicas_hopeless(l->replicas);
+    return why || l->is_ready ? why : links_refused(l->links);
+}
+
 lx_status launcher_run(launcher *l, lx_err *err)
 {
     print_plan(l);
@@ -391,7 +414,7 @@ lx_status launcher_run(launcher *l, lx_err *err)
     replicas_start(l->replicas, l->now_s);
     const char *hopeless = NULL;
     while (!hopeless && turn(l))
-        hopeless = l->is_leaving ? NULL : replicas_hopeless(l->replicas);
+        hopeless = l->is_leaving ? NULL : cannot_serve(l);
     if (hopeless)
         return lx_fail(err, LX_ECONFIG, "%s", hopeless);
     double until = lx_now_s() + FAREWELL_S;

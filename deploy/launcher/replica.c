@@ -72,6 +72,7 @@ typedef struct replica {
 struct replicas {
     replicas_options o;
     route *route; /* borrowed */
+    links *links; /* borrowed; may be NULL */
     uint64_t last_epoch;
     double tick_s, stop_by_s;
     bool is_stopping;
@@ -149,6 +150,11 @@ void replicas_destroy(replicas **r)
 void replicas_set_route(replicas *r, struct route *to)
 {
     r->route = to;
+}
+
+void replicas_set_links(replicas *r, links *to)
+{
+    r->links = to;
 }
 
 /* --- birth ------------------------------------------------------------------------------------ */
@@ -304,6 +310,8 @@ void replicas_reap(replicas *r, double now_s)
         p->pid = 0;
         record(r);
         route_down(r->route, p->kind, p->index, p->obituary, now_s);
+        if (r->links)
+            links_down(r->links, p->kind, p->index);
         /* A stage that was never up may have made shared memory all the same. */
         if (!p->was_ready)
             lx_share_sweep(state_dir_instance(r->o.dir), p->epoch);
@@ -372,6 +380,8 @@ static void on_ready(replicas *r, replica *p, const lx_msg *msg, double now_s)
          (double)p->weight_bytes / 0x1p20, (double)msg->u.ready.arena_bytes / 0x1p20,
          msg->u.ready.weights_id[0] ? msg->u.ready.weights_id : "-");
     route_up(r->route, p->kind, p->index, p->epoch);
+    if (r->links)
+        links_up(r->links, p->kind, p->index, p->epoch, now_s);
 }
 
 static void on_beat(replicas *r, replica *p, const lx_msg *msg, double now_s)
@@ -411,6 +421,9 @@ void replicas_message(replicas *r, const lx_peer *peer, const lx_msg *msg, doubl
             text_put(p->last_words, sizeof p->last_words, msg->u.failed.text);
         if (msg->kind == LX_MSG_READY)
             on_ready(r, p, msg, now_s);
+        else if (p->state == REPLICA_READY && r->links &&
+                 (msg->kind == LX_MSG_LINK_LENT || msg->kind == LX_MSG_LINK_RESULT))
+            links_message(r->links, p->kind, p->index, msg);
         else if (p->state == REPLICA_READY)
             route_message(r->route, p->kind, p->index, msg, now_s);
         return;

@@ -21,6 +21,7 @@
 #define REPLICA_H
 
 #include "lx_bus.h"
+#include "links.h"
 #include "lx_config.h"
 #include "plan.h"
 #include "route.h"
@@ -41,6 +42,8 @@ lx_status replicas_create(replicas **out, const replicas_options *options, lx_er
 void replicas_destroy(replicas **r); /* kills what is left and waits for it */
 /** Who hears of deaths and messages; borrowed. Before replicas_start. */
 void replicas_set_route(replicas *r, struct route *to);
+/** Likewise; without, links are not tested. */
+void replicas_set_links(replicas *r, links *to);
 
 void replicas_start(replicas *r, double now_s);
 /** One message from the stage bus. */

@@ -7,10 +7,10 @@
  * only when neither refers to its epoch.
  */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "lx_log.h"
+#include "lx_share.h"
 #include "route_private.h"
 
 void route_tell(route *r, lx_stage_kind kind, int replica, lx_msg *msg)
@@ -22,9 +22,7 @@ void route_tell(route *r, lx_stage_kind kind, int replica, lx_msg *msg)
 
 bool route_ticket_ok(const route *r, const route_worker *w, const lx_ticket *ticket)
 {
-    char prefix[96];
-    int n = snprintf(prefix, sizeof prefix, "/lx2v.%s.%" PRIu64 ".", r->instance, w->epoch);
-    return ticket->serial && ticket->epoch == w->epoch && !strncmp(ticket->name, prefix, (size_t)n);
+    return lx_share_ticket_is_of(ticket, r->instance, w->epoch);
 }
 
 void route_retire(route *r, lx_stage_kind kind, int replica, const lx_ticket *ticket)
