@@ -52,21 +52,34 @@ static void test_golden_fp8(void **state)
     check_quantized(*state, &how, "fp8", BARS.first_fp8, &BARS);
 }
 
-/* Blocks that stay, that all travel, and some of each: one result, also a second time. */
+/* Blocks that stay, that travel from memory or from disk, and some of each: one result. */
 static void test_residency_changes_no_bit(void **state)
 {
     const char *weights = GOLDEN "distill_model.safetensors";
     const float *start = golden(*state, "dit.latent_in", NULL);
-    dit_setup resident = here(), streaming = here();
-    result a, b, c;
-    streaming.residency = LX_RESIDENCY_HOST;
-    streaming.pinned = 4096; /* the smallest buffers there are */
-    denoise(*state, &resident, weights, LX_SAMPLER_EULER, start, &a);
-    denoise(*state, &streaming, weights, LX_SAMPLER_EULER, start, &b);
-    denoise(*state, &streaming, weights, LX_SAMPLER_EULER, start, &c);
-    assert_memory_equal(a.latent, b.latent, latent_size(&DIMS) * sizeof(float));
-    assert_memory_equal(b.latent, c.latent, latent_size(&DIMS) * sizeof(float));
-    result_free(&a), result_free(&b), result_free(&c);
+    static const struct {
+        lx_residency_choice residency;
+        int64_t n_resident;
+        uint64_t pinned; /* 4096: the smallest buffers there are */
+    } ways[] = {{LX_RESIDENCY_HOST, 0, 4096},    {LX_RESIDENCY_HOST, 0, 4096},
+                {LX_RESIDENCY_HOST, 0, 0},       {LX_RESIDENCY_PARTIAL, 1, 4096},
+                {LX_RESIDENCY_PARTIAL, 0, 0},    {LX_RESIDENCY_DISK, 0, 4096},
+                {LX_RESIDENCY_DISK, 0, 8 << 20}, {LX_RESIDENCY_AUTO, 0, 0}};
+    dit_setup setup = here();
+    result a, b;
+    setup.residency = LX_RESIDENCY_RESIDENT;
+    denoise(*state, &setup, weights, LX_SAMPLER_EULER, start, &a);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        setup.residency = ways[i].residency;
+        setup.n_resident = ways[i].n_resident;
+        setup.pinned = ways[i].pinned;
+        denoise(*state, &setup, weights, LX_SAMPLER_EULER, start, &b);
+        print_message("residency %s:%d\n", lx_residency_names[ways[i].residency],
+                      (int)ways[i].n_resident);
+        assert_memory_equal(a.latent, b.latent, latent_size(&DIMS) * sizeof(float));
+        result_free(&b);
+    }
+    result_free(&a);
 }
 
 /* What the plan says is what the arenas reach, neither more nor less. */

@@ -78,7 +78,8 @@ static inline void denoise(lx_weights *io, const dit_setup *how, const char *wei
     setup.run = &out->run;
     const float *context = golden(io, "t5.context", &n_context);
     assert_int_equal(lx_rng_parse("torch-cuda:132x2048", &rng, &err), LX_OK);
-    if (dit_load(&model, weights, &(dit_options){.text_len = TEXT_LEN}, NULL, &err) != LX_OK ||
+    const dit_options options = {.text_len = TEXT_LEN, .is_header_only = true};
+    if (dit_load(&model, weights, &options, NULL, &err) != LX_OK ||
         dit_engine_open(&engine, model, &setup, NULL, &err) != LX_OK)
         fail_msg("%s", err.message);
     if (latent)
