@@ -216,15 +216,17 @@ static lx_status decode_streaming(vae_pass *p, const vae_clip *clip, const float
     return status;
 }
 
-/* conv2 to upsamples.2 for the whole clip: `features` has its T frames already. */
+/* conv2 to upsamples.2 for the whole clip: `features` has its T frames already. Nobody waits for
+ * its chunks, and a card is not occupied by one frame of latents. */
 static lx_status whole_trunk(vae_pass *p, const vae_clip *clip, const float *latent,
                              lx_image *features, lx_err *err)
 {
     vae_trunk_state trunk;
+    int64_t chunk = clip->chunk < 4 && !lx_exec_is_host(p->x) ? 4 : clip->chunk;
     size_t mark = lx_arena_mark(p->x->arena);
     lx_status status = vae_trunk_state_take(p->m, p->x, clip->height, clip->width, &trunk, err);
-    for (int64_t t = 0; t < clip->frames && status == LX_OK; t += clip->chunk) {
-        int64_t n = min_i64(clip->chunk, clip->frames - t);
+    for (int64_t t = 0; t < clip->frames && status == LX_OK; t += chunk) {
+        int64_t n = min_i64(chunk, clip->frames - t);
         lx_image image, part = vae_frames_of(features, t, n);
         size_t chunk_mark = lx_arena_mark(p->x->arena);
         status = lx_image_take(p->x, n, clip->height, clip->width, p->m->conv1.c_out, &image, err);
@@ -233,6 +235,7 @@ static lx_status whole_trunk(vae_pass *p, const vae_clip *clip, const float *lat
         if (status == LX_OK)
             status = lx_image_crop(p->x, &image, 0, 0, &part, err);
         lx_arena_reset(p->x->arena, chunk_mark);
+        p->done = (uint64_t)((t + n - 1) / clip->chunk); /* counted in the clip's own chunks */
         if (status == LX_OK)
             status = end_chunk(p, err);
     }
