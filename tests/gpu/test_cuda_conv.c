@@ -385,7 +385,26 @@ static lx_image bench_image(gpu *g, lx_dtype dtype, int64_t frames, int64_t h, i
     return out;
 }
 
-static double bench_conv(gpu *g, const bench_case *b, double roof)
+/* Zeros would cost less power than a picture: one stretch of noise, again and again. */
+static void fill_noise(gpu *g, const lx_image *image)
+{
+    enum { STRETCH = 1 << 20 };
+    lx_err err = {0};
+    size_t all = (size_t)(image->frames * image_frame_size(image)) * 2, piece = STRETCH * 2;
+    size_t mark = lx_arena_mark(g->store);
+    float *values = image_floats(STRETCH, 3, 1, BF16);
+    lx_image noise = image_host(values, 1, 1, 1, STRETCH);
+    void *from = image_put(g, &noise, 0, 1, BF16);
+    for (size_t at = 0; at < all; at += piece)
+        gpu_must(lx_copy(&g->x, (char *)image->data + at, from, all - at < piece ? all - at : piece,
+                         &err),
+                 &err);
+    gpu_must(lx_exec_wait(&g->x, &err), &err);
+    lx_arena_reset(g->store, mark);
+    free(values);
+}
+
+static void bench_conv(gpu *g, const bench_case *b, double roof)
 {
     lx_err err = {0};
     const shape_case *c = &b->shape;
@@ -401,29 +420,16 @@ static double bench_conv(gpu *g, const bench_case *b, double roof)
     call.in =
         bench_image(g, BF16, c->frames + c->kt - 1, c->height / half, c->width / half, c->c_in);
     call.out = bench_image(g, c->out, c->frames, c->height, c->width, c->c_out);
-    /* Zeros would cost less power than a picture: one frame of noise, everywhere. */
-    lx_image noise = image_host(NULL, 1, call.in.height, call.in.width, c->c_in);
-    float *values = image_floats(image_frame_size(&noise), 3, 1, BF16);
-    noise.data = values;
-    for (int64_t i = 0; i < call.in.frames; i++) {
-        size_t mark = lx_arena_mark(g->store);
-        void *frame = image_put(g, &noise, 0, 1, BF16);
-        gpu_must(lx_copy(&g->x, lx_image_frame(&call.in, i), frame,
-                         (size_t)image_frame_size(&noise) * 2, &err),
-                 &err);
-        lx_arena_reset(g->store, mark);
-    }
+    fill_noise(g, &call.in);
     lx_image out = call.out;
     call.residual = b->residual ? &out : NULL;
     double s = gpu_time(g, call_once, &call);
     snprintf(text, sizeof text, "%-22s %s", b->where, name_of(c, ""));
     gpu_print_rate(text, s, 2e-12 * (double)(c->frames * c->height * c->width * k * c->c_out),
                    roof);
-    free(values);
     free((void *)(uintptr_t)weight.data);
     free((void *)(uintptr_t)bias.data);
     start_over(g);
-    return s;
 }
 
 static void bench_norm(gpu *g, int64_t channels, int64_t h, int64_t w, double roof)
