@@ -87,6 +87,8 @@ lx_status dit_denoise_all(dit_engine *e, const dit_request *r, float *latent, lx
             r->step_s[p.step] = lx_now_s() - from_s;
         p.run = NULL; /* dumps are of the first step */
     }
+    if (r->take_latent && !e->x.is_dry)
+        return r->take_latent(r->self, c.latent, bytes, err);
     return lx_download(&e->x, latent, c.latent, bytes, err);
 }
 

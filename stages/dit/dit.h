@@ -66,7 +66,8 @@ typedef enum dit_attention_choice {
 typedef struct dit_setup {
     const char *device; /* "cpu" or NULL, "cuda:N"; borrowed during the call */
     int n_threads;
-    uint64_t vram; /* bytes of the card for all of this process; 0: what is free, less 0.3 GiB */
+    uint64_t vram;   /* bytes of the card for all of this process; 0: what is free, less 0.3 GiB */
+    uint64_t beside; /* of these: for what is not the engine's, such as lent slots */
     /* Bytes of host memory for weights, pinned rings and the rest; 0: no limit. On the CPU it is
      * not looked at. */
     uint64_t ram;
@@ -86,7 +87,8 @@ typedef struct dit_memory {
     uint64_t host;        /* host arena (0 on the CPU: it is in activations) */
     uint64_t pinned;
     uint64_t context; /* the driver's own, on the card: estimated in a plan, measured when open */
-    uint64_t total;   /* of the device: weights + slots + activations + context */
+    uint64_t beside;  /* setup's, on a card */
+    uint64_t total;   /* of the device: weights + slots + activations + context + beside */
     int64_t n_resident, n_blocks, chunk;
     lx_attention_kind attention;
     /* Of the host. Blocks on disk: first those that stay on the card, then spread evenly over the
@@ -110,6 +112,12 @@ int64_t dit_text_len(const dit *model);
 typedef struct dit_request {
     lx_patch_dims latent; /* channels, t, h, w */
     const float *context; /* [n_context, text_dim], in host memory, as all pointers here */
+    /* Instead of it: puts the same into dst, in device memory. */
+    lx_status (*bring_context)(void *self, void *dst, size_t bytes, lx_err *err);
+    /* Instead of writing it to `latent`: is given the result where it is, in device memory, until
+     * it returns; it is finished when what is queued so far has run. */
+    lx_status (*take_latent)(void *self, const float *latent, size_t bytes, lx_err *err);
+    void *self; /* of both */
     int64_t n_context;
     const dit_schedule *schedule;
     lx_sampler sampler;
@@ -149,7 +157,8 @@ lx_exec *dit_engine_exec(dit_engine *engine);
 void dit_engine_stats(const dit_engine *engine, lx_residency_stats *out);
 
 /**
- * Denoise in place: latent [channels, t, h, w] holds the noise and then the result.
+ * Denoise in place: latent [channels, t, h, w] holds the noise and then the result, unless the
+ * request takes that itself.
  *
  * @retval LX_EJOB     sizes that the model or the arena cannot take; a velocity that is not finite
  * @retval LX_ECANCEL  progress said so
@@ -169,6 +178,8 @@ lx_status dit_stage_open(dit_stage **out, lx_stage *stage, lx_err *err);
 const dit *dit_stage_model(const dit_stage *stage);
 uint64_t dit_stage_arena_bytes(const dit_stage *stage);
 void dit_stage_destroy(dit_stage **stage);
+/** Bytes of its card that lending takes, for the largest clip that a config allows. */
+uint64_t dit_lent_bytes(const lx_config *config, const dit *model);
 /** The lx_job_fn; self is the dit_stage. */
 lx_status dit_on_job(void *self, lx_stage_job *job, lx_err *err);
 

@@ -163,7 +163,8 @@ static lx_status measure(dit_engine *e, const lx_card_kind *card, const dit_setu
         m->pinned = card ? key_ring(setup) : 0;
         m->pinned += carried ? main_ring(setup, m) : 0;
         m->context = card ? CONTEXT : 0;
-        m->total = all + m->context;
+        m->beside = card ? setup->beside : 0;
+        m->total = all + m->context + m->beside;
     }
     return status;
 }
@@ -360,7 +361,7 @@ static lx_status open_card(dit_engine *e, const dit_setup *setup, int index, lx_
         known.vram = before > SPARE ? before - SPARE + CONTEXT : 0;
     DIT_TRY(dit_plan(e->model, lx_cuda_card(e->cuda), &known, &e->memory, err));
     dit_memory *m = &e->memory;
-    DIT_TRY(lx_cuda_arena(e->cuda, (size_t)(m->total - m->context), &e->arena, err));
+    DIT_TRY(lx_cuda_arena(e->cuda, (size_t)(m->total - m->context - m->beside), &e->arena, err));
     DIT_TRY(lx_cuda_memory(e->cuda, &after, &total, err));
     DIT_TRY(lx_arena_create(&e->host, (size_t)m->host, err));
     return lx_exec_open_cuda(&e->x, e->cuda, e->arena, e->host, err);

@@ -81,7 +81,7 @@ static void fill_need(lx_plan_need *need, const dit_memory *m, bool is_card)
     say_how(m, is_card, need->how, sizeof need->how);
     need->weights = m->weights;
     need->slots = m->slots;
-    need->activations = m->activations;
+    need->activations = m->activations + m->beside;
     need->context = m->context;
     need->device = is_card ? m->total : 0;
     need->host = is_card ? m->host : m->total;
@@ -192,6 +192,7 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
     DIT_TRY(lx_model_of_config(paths, config, err));
     DIT_TRY(dit_load(&model, paths->dit, &options, NULL, err));
     dit_setup setup = {.largest = dit_largest(config, model),
+                       .beside = dit_lent_bytes(config, model),
                        .residency = replica->residency,
                        .pinned = config->memory.pinned};
     const lx_patch_dims *l = &setup.largest;

@@ -8,15 +8,18 @@
 #include <string.h>
 
 #include "dit_model.h"
+#include "lx_cuda_share.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
 
 struct dit_stage {
-    dit *model;         /* owned */
-    dit_engine *engine; /* owned */
-    float *context;     /* [text_len, text_dim], owned */
-    float *latent;      /* of the largest clip, owned */
+    dit *model;           /* owned */
+    dit_engine *engine;   /* owned */
+    lx_stage *stage;      /* borrowed */
+    lx_cuda_share *share; /* owned; NULL on the CPU */
+    float *context;       /* [text_len, text_dim], owned */
+    float *latent;        /* of the largest clip, owned */
     size_t latent_values;
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
@@ -29,6 +32,18 @@ lx_patch_dims dit_largest(const lx_config *config, const dit *model)
     lx_patch_dims d = {.channels = dit_dims(model)->in_dim};
     lx_job_latent_dims(&job, &d.t, &d.h, &d.w);
     return d;
+}
+
+static uint64_t latent_bytes(const lx_patch_dims *d)
+{
+    return (uint64_t)d->channels * (uint64_t)d->t * (uint64_t)d->h * (uint64_t)d->w * sizeof(float);
+}
+
+uint64_t dit_lent_bytes(const lx_config *config, const dit *model)
+{
+    lx_patch_dims d = dit_largest(config, model);
+    int n = lx_stage_wants_twins(config, LX_STAGE_DIT) ? config->links.depth : 0;
+    return lx_cuda_share_bytes(n, latent_bytes(&d));
 }
 
 /* One step on noise; n_blocks 0: all of them. */
@@ -79,7 +94,7 @@ static lx_status self_test(dit_stage *s, const lx_patch_dims *largest, lx_err *e
     return lx_wrap(err, "self-test of %s", lx_weights_path(dit_weights(s->model)));
 }
 
-/* Host memory of a job: the borrowed context, and the noise that becomes the latent. */
+/* Host memory: the noise of a job, and a context for the self-test. */
 static lx_status take_host(dit_stage *s, const lx_patch_dims *d, lx_err *err)
 {
     uint64_t n_text = (uint64_t)dit_text_len(s->model) * (uint64_t)dit_dims(s->model)->text_dim;
@@ -100,6 +115,7 @@ static lx_status take_memory(dit_stage *s, const lx_stage *stage, lx_err *err)
                        .largest = dit_largest(config, s->model)};
     bool is_host = strcmp(replica->device, "cpu") == 0;
     setup.vram = is_host ? config->memory.ram : lx_stage_vram(stage);
+    setup.beside = dit_lent_bytes(config, s->model);
     setup.ram = lx_stage_ram(stage) ? lx_stage_ram(stage) : config->memory.ram;
     setup.residency = replica->residency;
     setup.pinned = config->memory.pinned;
@@ -119,14 +135,18 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
     const lx_config *config = lx_stage_config_of(stage);
     lx_model_paths paths;
     s->progress = lx_stage_progress(stage);
+    s->stage = stage;
     DIT_TRY(lx_model_of_config(&paths, config, err));
     dit_options options = {.is_header_only = true, .shared_fd = lx_stage_shared_fd(stage)};
     DIT_TRY(dit_load(&s->model, paths.dit, &options, s->progress, err));
     DIT_TRY(take_memory(s, stage, err));
     lx_patch_dims d = dit_largest(config, s->model);
-    DIT_TRY(lx_stage_lends(
-        stage, config->links.depth,
-        (uint64_t)d.channels * (uint64_t)d.t * (uint64_t)d.h * (uint64_t)d.w * sizeof(float), err));
+    lx_cuda *card = dit_engine_exec(s->engine)->cuda;
+    if (card) {
+        DIT_TRY(lx_cuda_share_open(&s->share, card, err));
+        lx_stage_on_card(stage, lx_cuda_share_device(s->share));
+    }
+    DIT_TRY(lx_stage_lends_on_card(stage, config->links.depth, latent_bytes(&d), err));
     const dit_memory *m = dit_engine_memory(s->engine);
     LX_I("%s blocks=%" PRId64 " dim=%" PRId64 " resident=%" PRId64 " on_disk=%" PRId64
          " host_weights_mib=%.1f pinned_mib=%.1f",
@@ -153,6 +173,9 @@ void dit_stage_destroy(dit_stage **stage)
 {
     if (!stage || !*stage)
         return;
+    if ((*stage)->stage)
+        lx_stage_leave_card((*stage)->stage);
+    lx_cuda_share_close(&(*stage)->share);
     dit_engine_close(&(*stage)->engine);
     dit_destroy(&(*stage)->model);
     free((*stage)->context);
@@ -194,7 +217,16 @@ static lx_status read_job(const dit_stage *s, const lx_job *job, dit_request *r,
     return LX_OK;
 }
 
-static lx_status borrow_context(const dit_stage *s, lx_stage_job *job, dit_request *r, lx_err *err)
+/* One job while it runs. */
+typedef struct working {
+    dit_stage *stage;
+    lx_stage_job *job;
+    dit_request request;
+    lx_shape shape; /* of the latent */
+    double step_s[LX_LIMIT_STEPS];
+} working;
+
+static lx_status check_context(const dit_stage *s, lx_stage_job *job, dit_request *r, lx_err *err)
 {
     lx_dtype dtype;
     lx_shape shape;
@@ -207,44 +239,59 @@ static lx_status borrow_context(const dit_stage *s, lx_stage_job *job, dit_reque
                        "]: text encoder and DiT are not of one model",
                        lx_dtype_name(dtype), lx_shape_text(&shape, text, sizeof text),
                        dit_text_len(s->model), cols);
-    uint64_t n = (uint64_t)rows * (uint64_t)cols;
-    DIT_TRY(lx_stage_borrow(job, s->context, n * sizeof *s->context, err));
-    r->context = s->context;
     r->n_context = rows;
     return LX_OK;
 }
 
+static lx_status bring_context(void *self, void *dst, size_t bytes, lx_err *err)
+{
+    working *w = self;
+    return w->stage->share ? lx_stage_borrow_on_card(w->job, dst, bytes, err)
+                           : lx_stage_borrow(w->job, dst, bytes, err);
+}
+
+/* From where it was made to whoever borrows it; on a card it does not pass the host on its way. */
+static lx_status take_latent(void *self, const float *latent, size_t bytes, lx_err *err)
+{
+    working *w = self;
+    lx_tensor lent;
+    lx_stage_note_steps(w->job, w->request.schedule->n_steps, w->step_s);
+    DIT_TRY(lx_stage_lend(w->job, LX_DTYPE_F32, &w->shape, &lent, err));
+    if (w->stage->share)
+        return lx_stage_publish_from_card(w->job, latent, true, err);
+    memcpy(lent.data, latent, bytes);
+    return lx_stage_publish(w->job, true, err);
+}
+
 static lx_status work(dit_stage *s, lx_stage_job *job, lx_err *err)
 {
-    dit_request r;
+    working w = {.stage = s, .job = job};
+    dit_request *r = &w.request;
     dit_schedule schedule;
     lx_rng rng;
     char notice[LX_LIMIT_TEXT];
-    lx_tensor lent;
     uint64_t n;
-    double step_s[LX_LIMIT_STEPS];
-    DIT_TRY(read_job(s, lx_stage_job_of(job), &r, &rng, &schedule, err));
-    lx_shape shape = LX_SHAPE(r.latent.channels, r.latent.t, r.latent.h, r.latent.w);
-    DIT_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &n, NULL, err));
+    DIT_TRY(read_job(s, lx_stage_job_of(job), r, &rng, &schedule, err));
+    w.shape = LX_SHAPE(r->latent.channels, r->latent.t, r->latent.h, r->latent.w);
+    DIT_TRY(lx_shape_bytes(&w.shape, LX_DTYPE_F32, &n, NULL, err));
     dit_schedule_notice(&schedule, notice, sizeof notice);
     if (notice[0]) {
         LX_W("job=%s %s", lx_stage_job_of(job)->id, notice);
         lx_stage_note(job, notice);
     }
-    DIT_TRY(borrow_context(s, job, &r, err));
+    DIT_TRY(check_context(s, job, r, err));
     if (n > s->latent_values)
         return lx_fail(err, LX_EJOB,
                        "planned memory is too small: a latent of %" PRIu64
                        " values, %zu were planned at start (limits.size and limits.frames in "
                        "config.yaml)",
                        n, s->latent_values);
-    lx_rng_normal(&rng, r.seed, 0, n, s->latent);
-    r.step_s = step_s;
-    DIT_TRY(dit_denoise(s->engine, &r, s->latent, err));
-    lx_stage_note_steps(job, schedule.n_steps, step_s);
-    DIT_TRY(lx_stage_lend(job, LX_DTYPE_F32, &shape, &lent, err));
-    memcpy(lent.data, s->latent, (size_t)n * sizeof *s->latent);
-    return lx_stage_publish(job, true, err);
+    lx_rng_normal(&rng, r->seed, 0, n, s->latent);
+    r->step_s = w.step_s;
+    r->bring_context = bring_context;
+    r->take_latent = take_latent;
+    r->self = &w;
+    return dit_denoise(s->engine, r, s->latent, err);
 }
 
 lx_status dit_on_job(void *self, lx_stage_job *job, lx_err *err)

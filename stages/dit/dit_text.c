@@ -45,7 +45,10 @@ static lx_status padded_context(const dit_pass *p, lx_mat *out, lx_err *err)
     const size_t row = (size_t)p->model->dims.text_dim * sizeof(float);
     const size_t real = (size_t)r->n_context * row;
     DIT_TRY(lx_mat_take(x, LX_DTYPE_F32, p->keys.n, p->model->dims.text_dim, out, err));
-    DIT_TRY(lx_upload(x, out->data, r->context, real, err));
+    if (!r->bring_context)
+        DIT_TRY(lx_upload(x, out->data, r->context, real, err));
+    else if (!x->is_dry)
+        DIT_TRY(r->bring_context(r->self, out->data, real, err));
     return lx_zero(x, (char *)out->data + real, (size_t)p->keys.n * row - real, err);
 }
 
