@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cache.h"
+#include "lx_cuda_share.h"
 #include "lx_device.h"
 
 struct encoder {
@@ -17,6 +18,8 @@ struct encoder {
     encoder_cleaner *cleaner;     /* owned; NULL without a tokenizer, as the next */
     encoder_tokenizer *tokenizer; /* owned */
     lx_cuda *card;                /* owned; NULL: on the CPU */
+    lx_cuda_share *share;         /* owned; NULL: lends nothing in the card's memory */
+    lx_stage *stage;              /* borrowed, with share */
     lx_arena *arena;              /* owned; memory of the device */
     lx_arena *host;               /* owned; on the CPU the arena itself */
     lx_exec x;
@@ -80,7 +83,8 @@ static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
         encoder_measure(e->model, e->card ? lx_cuda_card(e->card) : NULL, &known, &e->memory, err);
     const encoder_memory *m = &e->memory;
     if (status == LX_OK)
-        status = check_budget(e, o, m->device, err);
+        status =
+            check_budget(e, o, m->device + (e->card ? encoder_lent_bytes(e->model, o) : 0), err);
     if (status == LX_OK && e->card)
         status = lx_cuda_arena(e->card, (size_t)m->device, &e->arena, err);
     else if (status == LX_OK)
@@ -133,6 +137,9 @@ void encoder_close(encoder **model)
     if (!model || !*model)
         return;
     encoder *e = *model;
+    if (e->stage)
+        lx_stage_leave_card(e->stage);
+    lx_cuda_share_close(&e->share);
     lx_residency_close(&e->layers);
     umt5_close(&e->model);
     encoder_cleaner_destroy(&e->cleaner);
@@ -143,6 +150,18 @@ void encoder_close(encoder **model)
     lx_cuda_close(&e->card);
     free(e);
     *model = NULL;
+}
+
+lx_status encoder_join(encoder *e, lx_stage *stage, lx_err *err)
+{
+    if (!e->card)
+        return LX_OK;
+    lx_status status = lx_cuda_share_open(&e->share, e->card, err);
+    if (status != LX_OK)
+        return status;
+    e->stage = stage;
+    lx_stage_on_card(stage, lx_cuda_share_device(e->share));
+    return LX_OK;
 }
 
 /* --- one prompt ------------------------------------------------------------------------------- */

@@ -60,6 +60,8 @@ typedef struct encoder_options {
     int shared_fd;                 /* memory that replicas share for weights (lx_weights.h); 0 */
     uint64_t max_bytes; /* take no more than this of the device's memory; 0: no limit. Weights do
                            not count on the CPU; on a card those of the layers that are there do */
+    bool is_lending;    /* a stage: what lending takes of a card counts in max_bytes, too */
+    int n_twins;        /* of these contexts that are lent in the card's memory */
 } encoder_options;
 
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
@@ -124,6 +126,9 @@ lx_status encoder_open_layers(lx_residency **out, lx_exec *x, const umt5 *model,
                               const encoder_memory *memory, const encoder_options *options,
                               lx_err *err);
 
+/** Bytes of a card that lending takes, beside the arena. */
+uint64_t encoder_lent_bytes(const umt5 *model, const encoder_options *options);
+
 /** What stays for the whole life, from the host's arena: the kept contexts, and the one that is
  *  made. */
 struct encoder_cache;
@@ -133,6 +138,9 @@ lx_status encoder_take_standing(struct encoder_cache *cache, lx_arena *host,
 
 /* --- as a stage ------------------------------------------------------------------------------- */
 
+/** Lend in the card's memory until encoder_close; stage is borrowed until then. Nothing happens on
+ *  the CPU. */
+lx_status encoder_join(encoder *model, lx_stage *stage, lx_err *err);
 /** Load what the config names, make the lending desk, run once on a single token. */
 lx_status encoder_stage_open(encoder **out, lx_stage *stage, lx_err *err);
 /** The lx_job_fn; self is the encoder. */

@@ -9,6 +9,7 @@
 
 #include "cache.h"
 #include "encoder.h"
+#include "lx_cuda_share.h"
 #include "lx_log.h"
 #include "lx_plan.h"
 #include "lx_process.h"
@@ -93,6 +94,12 @@ static lx_status measure(const umt5 *model, const lx_card_kind *card, const enco
     return status;
 }
 
+uint64_t encoder_lent_bytes(const umt5 *model, const encoder_options *o)
+{
+    uint64_t context = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(model)->dim * sizeof(float);
+    return o->is_lending ? lx_cuda_share_bytes(o->n_twins, context) : 0;
+}
+
 lx_status encoder_measure(const umt5 *model, const lx_card_kind *card, const encoder_options *o,
                           encoder_memory *out, lx_err *err)
 {
@@ -105,7 +112,8 @@ lx_status encoder_measure(const umt5 *model, const lx_card_kind *card, const enc
     bool is_partial = card && o->residency == LX_RESIDENCY_PARTIAL;
     m.n_resident = is_resident || is_partial ? n_layers : 0;
     lx_status status = measure(model, card, o, &m, err);
-    while (status == LX_OK && is_partial && o->max_bytes && m.device > o->max_bytes &&
+    const uint64_t lent = encoder_lent_bytes(model, o);
+    while (status == LX_OK && is_partial && o->max_bytes && m.device + lent > o->max_bytes &&
            m.n_resident > 0) {
         m.n_resident--;
         status = measure(model, card, o, &m, err);
@@ -137,7 +145,7 @@ static lx_status least_of(const umt5 *model, const lx_card_kind *card, const enc
     encoder_memory m;
     lx_status status = encoder_measure(model, card, o, &m, err);
     if (status == LX_OK)
-        *out = m.device + LX_PLAN_CONTEXT;
+        *out = m.device + encoder_lent_bytes(model, o) + LX_PLAN_CONTEXT;
     return status;
 }
 
@@ -167,6 +175,7 @@ static lx_status answer_card(lx_plan_need *need, const umt5 *model, const lx_pla
     say_how(need, model, o, &memory);
     need->weights = memory.weights;
     need->slots = memory.slots;
+    memory.device += encoder_lent_bytes(model, o);
     need->activations = memory.device - need->slots - need->weights;
     need->context = LX_PLAN_CONTEXT;
     need->device = memory.device + LX_PLAN_CONTEXT;
@@ -215,6 +224,8 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
     const lx_replica_config *replica = &config->stage[LX_STAGE_ENCODER].replica[q->replica];
     options.cache_entries = config->encoder.cache_entries;
     options.residency = replica->residency;
+    options.is_lending = true;
+    options.n_twins = lx_stage_wants_twins(config, LX_STAGE_ENCODER) ? config->links.depth : 0;
     options.pinned = config->memory.pinned;
     if (q->is_card && q->vram)
         options.max_bytes = q->vram > LX_PLAN_CONTEXT ? q->vram - LX_PLAN_CONTEXT : 1;

@@ -22,7 +22,10 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
                                .cache_entries = config->encoder.cache_entries,
                                .device = lx_stage_replica(stage)->device,
                                .n_threads = lx_stage_replica(stage)->threads,
-                               .progress = lx_stage_progress(stage)};
+                               .progress = lx_stage_progress(stage),
+                               .is_lending = true};
+    if (lx_stage_wants_twins(config, LX_STAGE_ENCODER))
+        options.n_twins = config->links.depth;
     options.residency = lx_stage_replica(stage)->residency;
     options.pinned = config->memory.pinned;
     options.shared_fd = lx_stage_shared_fd(stage);
@@ -34,7 +37,9 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
     if (status != LX_OK)
         return status;
     uint64_t bytes = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(encoder_model(e))->dim * sizeof(float);
-    status = lx_stage_lends(stage, config->links.depth, bytes, err);
+    status = encoder_join(e, stage, err);
+    if (status == LX_OK)
+        status = lx_stage_lends_on_card(stage, config->links.depth, bytes, err);
     if (status == LX_OK)
         status = encoder_warm_up(e, err);
     if (status == LX_EJOB) { /* no job is at fault here */
