@@ -5,6 +5,7 @@
 #   tests/run.sh           all of it: release, sanitizers, fuzzing, analysis, form
 #   tests/run.sh --quick   the release build and its tests
 #   tests/run.sh --bundle  the release build and tests/bundle.sh, which bundles it
+#   tests/run.sh --gpu     on a machine with an NVIDIA card: the CUDA build and the tests on the card
 #   tests/run.sh --keep    keep the build trees of sanitizers and fuzzing (gigabytes)
 #
 # Ends with one line, `N passed, N failed, N skipped`, and exit code 0 only if nothing failed. What
@@ -14,18 +15,20 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 quick=0
 bundle=0
+gpu=0
 keep=0
 for argument in "$@"; do
     case $argument in
     --quick) quick=1 ;;
     --bundle) bundle=1 ;;
+    --gpu) gpu=1 ;;
     --keep) keep=1 ;;
     -h | --help)
-        sed -n '2,11s/^# \{0,1\}//p' tests/run.sh
+        sed -n '2,12s/^# \{0,1\}//p' tests/run.sh
         exit 0
         ;;
     *)
-        printf 'run: unknown option %s; accepted are --quick, --bundle, --keep, --help\n' "$argument" >&2
+        printf 'run: unknown option %s; accepted are --quick, --bundle, --gpu, --keep, --help\n' "$argument" >&2
         exit 2
         ;;
     esac
@@ -121,6 +124,25 @@ run_tests() {
 
 # --- steps ---------------------------------------------------------------------------------------
 
+# The CUDA code for one GeForce and one Hopper architecture, where there is a CUDA compiler: that it
+# compiles is all that can be seen without a card.
+compile_cuda() {
+    local nvcc
+    nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
+    if [ -z "$nvcc" ]; then
+        skip "CUDA: no CUDA compiler on this machine"
+        return
+    fi
+    say "compiling the CUDA module for sm_86 and sm_90a"
+    if cmake --preset cuda "-DLX2V_ARCHS=86;90a" -DLX2V_WERROR=ON >"$logs/build-cuda.log" 2>&1 &&
+        cmake --build build/cuda -j "$jobs" --target lx2v_cuda >>"$logs/build-cuda.log" 2>&1; then
+        pass
+    else
+        grep -E -A 6 'error|FAILED' "$logs/build-cuda.log" | tail -n 40
+        fail "compiling the CUDA module (whole log: $logs/build-cuda.log)"
+    fi
+}
+
 fuzz() {
     local target name running=0 i=0
     local -a names=() pids=()
@@ -202,6 +224,16 @@ say "packages"
 bash deploy/packages.sh --test
 mkdir -p "$logs"
 
+if [ "$gpu" -eq 1 ]; then
+    build cuda -DLX2V_WERROR=ON || finish
+    say "testing on the card"
+    if bash tests/gpu.sh --sanitize build/cuda 2>&1 | tee "$logs/gpu.log"; then
+        pass
+    else
+        fail "tests/gpu.sh (its words: $logs/gpu.log)"
+    fi
+    finish
+fi
 build release -DLX2V_WERROR=ON || finish
 if [ "$bundle" -eq 1 ]; then
     say "bundling, and using the bundle elsewhere"
@@ -213,14 +245,11 @@ if [ "$bundle" -eq 1 ]; then
     finish
 fi
 run_tests release
-if compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
-    [ -e kernels/cuda/CMakeLists.txt ] || skip "GPU: a card is present, but this version has no CUDA kernels"
-else
-    skip "GPU: no NVIDIA card on this machine"
-fi
+skip "GPU: tests on a card run with tests/run.sh --gpu"
 if [ "$quick" -eq 1 ]; then
     finish
 fi
+compile_cuda
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1

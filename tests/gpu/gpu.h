@@ -62,6 +62,13 @@ static inline lx_cuda *gpu_card(void)
     exit(is_needed ? 1 : 77);
 }
 
+/* LX2V_TEST_SMALL=1: a sanitizer watches every access, so what is only large is left out. */
+static inline bool gpu_is_small(void)
+{
+    const char *text = getenv("LX2V_TEST_SMALL");
+    return text && !strcmp(text, "1");
+}
+
 /* For tests that open the card in another way: first thing in main. */
 static inline void gpu_skip_without_card(void)
 {

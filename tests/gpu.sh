@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# gpu.sh - the tests that need an NVIDIA card: kernels, stages, a pipeline, and the sanitizers
+# SPDX-License-Identifier: Apache-2.0
+#
+#   tests/gpu.sh [BUILD]        every test of BUILD/tests/gpu and one clip through the pipeline on the
+#                               card (BUILD: build/cuda; in a bundle the bundle itself)
+#   tests/gpu.sh --sanitize     also compute-sanitizer's memcheck and racecheck over the kernels
+#   tests/gpu.sh --bench        also what each kernel family reaches, as shares of the card's roofs
+#
+# LX2V_TEST_DEVICE=N chooses the card (PCI order). Ends with `N passed, N failed, N skipped`.
+set -euo pipefail
+
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+sanitize=0
+bench=0
+build=
+for argument in "$@"; do
+    case $argument in
+    --sanitize) sanitize=1 ;;
+    --bench) bench=1 ;;
+    -h | --help)
+        sed -n '2,12s/^# \{0,1\}//p' tests/gpu.sh
+        exit 0
+        ;;
+    -*)
+        printf 'gpu: unknown option %s; accepted are --sanitize, --bench, --help\n' "$argument" >&2
+        exit 2
+        ;;
+    *) build=$argument ;;
+    esac
+done
+if [ -z "$build" ]; then
+    build=build/cuda
+    [ ! -x bin/lx2v-dit ] || build=. # a bundle
+fi
+if [ ! -d "$build/tests/gpu" ] || [ ! -x "$build/bin/lx2v-dit" ]; then
+    printf 'gpu: no tests in %s: build them with cmake --preset cuda && cmake --build --preset cuda\n' "$build" >&2
+    exit 2
+fi
+build=$(cd -- "$build" && pwd)
+
+passed=0
+failed=0
+skipped=0
+failures=()
+
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    failures+=("$1")
+    printf 'FAILED: %s\n' "$1"
+}
+skip() {
+    skipped=$((skipped + 1))
+    printf 'skipped: %s\n' "$1"
+}
+
+logs=$(mktemp -d "${TMPDIR:-/tmp}/lx2v-gpu.XXXXXX")
+trap 'rm -rf "$logs"' EXIT
+export LX2V_TEST_NEEDS_GPU=1
+
+# run NAME COMMAND...: its last words are shown if it fails.
+run() {
+    local name=$1 start=$SECONDS
+    shift
+    if "$@" >"$logs/log" 2>&1; then
+        pass
+        printf '%-28s %4d s\n' "$name" $((SECONDS - start))
+    elif [ $? -eq 77 ]; then
+        skip "$name: $(tail -n 1 "$logs/log")"
+    else
+        grep -E 'ERROR|FAILED|Failure|error|=========' "$logs/log" | head -n 30 || tail -n 30 "$logs/log"
+        fail "$name"
+    fi
+}
+
+printf '== tests on the card\n'
+for test in "$build"/tests/gpu/test_*; do
+    if [ ! -x "$test" ] || [ -d "$test" ]; then
+        continue
+    fi
+    run "${test##*/}" "$test"
+done
+
+printf '== one clip through the pipeline, every stage on the card\n'
+device=cuda:${LX2V_TEST_DEVICE:-0}
+"$build/bin/lx2v-mkmodel" "$logs/model" --quiet
+cat >"$logs/config.yaml" <<YAML
+model: $logs/model
+output: {dir: $logs/output}
+state: {dir: $logs/state}
+defaults: {size: 256x128, frames: 17}
+limits: {size: 256x128, frames: 17}
+stages:
+  encoder: {device: $device}
+  dit: {device: $device}
+  vae: {device: $device}
+YAML
+run "pipeline" "$build/bin/lx2v" bench --own --clips 3 --config "$logs/config.yaml"
+run "selftest" "$build/bin/lx2v" selftest --config "$logs/config.yaml"
+
+if [ "$sanitize" -eq 1 ]; then
+    if command -v compute-sanitizer >/dev/null; then
+        for family in rows colour conv attention linear; do
+            for tool in memcheck racecheck; do
+                printf '== compute-sanitizer %s: %s\n' "$tool" "$family"
+                run "$tool of $family" env LX2V_TEST_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+                    "$build/tests/gpu/test_cuda_$family"
+            done
+        done
+    else
+        skip "compute-sanitizer: not installed (it comes with the CUDA toolkit)"
+    fi
+fi
+
+if [ "$bench" -eq 1 ]; then
+    for family in linear rows attention conv; do
+        printf '== bench: %s\n' "$family"
+        "$build/tests/gpu/test_cuda_$family" --bench || fail "bench of $family"
+    done
+fi
+
+if [ ${#failures[@]} -gt 0 ]; then
+    printf '\nfailed:\n'
+    printf '  %s\n' "${failures[@]}"
+fi
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]
