@@ -26,6 +26,8 @@ static const cli_command commands[] = {
      LX_CLIENT_DRAIN},
     {"shutdown", "", "stop the launcher and its stages", cli_order, LX_CLIENT_SHUTDOWN},
     {"init", "DIR", "print a config for this machine and this model folder", cli_init, 0},
+    {"plan", "[config.yaml] [--rig TEXT]", "who would take how much of which memory, and what fits",
+     cli_plan, 0},
     {"doctor", "[--measure] [--weights DIR]", "what this machine has; what a model folder lacks",
      cli_doctor, 0},
     {"bench", "[--clips N] [--own]", "clips/hour, seconds, memory and energy of a pipeline",
@@ -72,18 +74,12 @@ lx_status cli_connect(lx_client **out, const cli_common *common, lx_err *err)
 
 static lx_status unknown_command(const char *name, lx_err *err)
 {
-    /* Parts of the design that this version does not have. */
-    static const char *const absent[] = {"plan"};
     const char *names[N_COMMANDS];
     char list[256] = "";
     for (size_t i = 0; i < N_COMMANDS; i++) {
         names[i] = commands[i].name;
         snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
     }
-    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
-        if (strcmp(name, absent[i]) == 0)
-            return lx_fail(err, LX_ECONFIG, "%s: not part of this version; there are: %s", name,
-                           list);
     const char *near = lx_nearest(name, names, N_COMMANDS);
     return lx_fail(err, LX_ECONFIG, "%.64s: unknown command; %s%s%sthere are: %s", name,
                    near ? "did you mean " : "", near ? near : "", near ? "? " : "", list);

@@ -18,7 +18,7 @@
             return status_;                                                                        \
     } while (0)
 
-#define VAE_TRIES 4 /* between the VAE's usual size and its least */
+#define VAE_TRIES 4 /* from the VAE's usual size towards its least, in quarters */
 /* Of the tensor cores' peak, what a whole step of ours reaches: a guess until measured here. */
 #define PEAK_SHARE 0.5
 /* Host memory of a process beside what it plans: libraries, heap, messages; with CUDA also the
@@ -85,13 +85,33 @@ static uint64_t sum_device(plan_process *const *list, int n)
     return sum;
 }
 
+/* What does not fit in any way is told with the least that would. */
+static void keep_least(lx_plan_need *need)
+{
+    uint64_t rest = need->weights + need->slots + need->context;
+    if (need->device > need->least && need->least > need->context) {
+        if (rest > need->least) { /* resident weights are not part of its least */
+            need->weights = 0;
+            rest = need->slots + need->context;
+        }
+        need->device = need->least;
+        need->activations = need->least > rest ? need->least - rest : 0;
+        snprintf(need->how, sizeof need->how, "at the least");
+    }
+    need->fits = false;
+}
+
 /* Each of n may have `each` bytes. *all_fit: every one can. */
 static lx_status ask_each(const maker *m, plan_process *const *list, int n, uint64_t each,
                           bool *all_fit, lx_err *err)
 {
     *all_fit = true;
     for (int i = 0; i < n; i++) {
-        TRY(ask(m, list[i], each ? each : 1, 0, err));
+        bool is_hopeless = each < list[i]->need.least; /* 0: not asked yet */
+        list[i]->vram = is_hopeless ? 0 : each ? each : 1;
+        TRY(ask(m, list[i], list[i]->vram, 0, err));
+        if (is_hopeless)
+            keep_least(&list[i]->need);
         *all_fit &= list[i]->need.fits;
     }
     return LX_OK;
@@ -107,7 +127,7 @@ static lx_status share_two(const maker *m, const sharers *s, uint64_t room, bool
         usual[i] = s->vae[i]->need.device > least[i] ? s->vae[i]->need.device : least[i];
     }
     *fits = false;
-    for (int k = VAE_TRIES; k >= 0 && !*fits; k--) {
+    for (int k = VAE_TRIES; k > 0 && !*fits; k--) {
         bool vaes_fit = true, one;
         for (int i = 0; i < s->n_vaes; i++) {
             uint64_t share = least[i] + (usual[i] - least[i]) / VAE_TRIES * (uint64_t)k;
@@ -248,7 +268,7 @@ static lx_status share_host(const maker *m, lx_err *err)
         if (q->kind != LX_STAGE_DIT)
             continue;
         q->ram = least;
-        TRY(ask(m, q, q->need.device, least, err));
+        TRY(ask(m, q, q->vram, least, err));
         fits &= q->need.fits;
     }
     add_up_host(p);
@@ -276,7 +296,7 @@ static lx_status list_processes(const maker *m, lx_err *err)
 
 static void predict(const plan *p, plan_process *q)
 {
-    if (q->kind != LX_STAGE_DIT || q->card < 0)
+    if (q->kind != LX_STAGE_DIT || q->card < 0 || !q->need.fits)
         return;
     const rig_rates *r = &p->rig->rates[q->card];
     q->compute_s =
@@ -290,6 +310,7 @@ static lx_status fill(const maker *m, lx_err *err)
 {
     plan *p = m->p;
     p->rig = m->rig;
+    p->config = m->config;
     p->width = m->config->limits.width;
     p->height = m->config->limits.height;
     p->frames = m->config->limits.frames;
@@ -309,8 +330,10 @@ static lx_status fill(const maker *m, lx_err *err)
         plan_process *q = &p->process[i];
         if (q->card < 0)
             p->fits &= q->need.fits;
-        else
-            q->vram = q->need.device; /* no more than was counted */
+        else if (!q->need.stream_bytes || q->kind != LX_STAGE_DIT)
+            /* No more than was counted. A DiT that streams may have the rest: its choice of blocks
+             * is made for all of it. */
+            q->vram = q->need.device;
         predict(p, q);
     }
     return LX_OK;
@@ -494,15 +517,14 @@ double plan_step_s(const plan_process *q)
 
 const char *plan_link(const plan *p, const plan_process *from, const plan_process *to)
 {
+    lx_transport_wish wish = lx_config_wish(p->config, from->kind);
     if (from->card < 0 && to->card < 0)
         return "shared memory";
-    if (from->card < 0 || to->card < 0)
+    if (from->card < 0 || to->card < 0 || wish == LX_WISH_RING)
         return "pinned ring";
-    if (from->card == to->card)
-        return p->rig->cards.card[from->card].ipc == LX_CHECK_FAILED ||
-                       !p->rig->cards.card[from->card].has_ipc
-                   ? "pinned ring"
-                   : "CUDA IPC";
+    const lx_card *card = &p->rig->cards.card[from->card];
     const lx_card_link *link = &p->rig->cards.link[from->card][to->card];
+    if (from->card == to->card)
+        return card->has_ipc && card->ipc != LX_CHECK_FAILED ? "CUDA IPC" : "pinned ring";
     return link->has_access && link->copies != LX_CHECK_FAILED ? "peer copy" : "pinned ring";
 }

@@ -62,7 +62,8 @@ typedef struct plan_advice {
 } plan_advice;
 
 typedef struct plan {
-    const rig *rig; /* borrowed */
+    const rig *rig;          /* borrowed */
+    const lx_config *config; /* likewise */
     int32_t width, height, frames;
     bool fits;
     int n;
@@ -74,8 +75,8 @@ typedef struct plan {
 } plan;
 
 typedef struct plan_request {
-    const lx_config *config;
-    const rig *rig;         /* borrowed for the plan's life */
+    const lx_config *config; /* borrowed for the plan's life, as the rig */
+    const rig *rig;
     const char *binary_dir; /* where lx2v-STAGE lies */
 } plan_request;
 
@@ -96,7 +97,8 @@ bool plan_has_card(const plan *p);
 const plan_process *plan_of(const plan *p, lx_stage_kind kind, int replica);
 /** Predicted seconds of a step; 0: none. */
 double plan_step_s(const plan_process *p);
-/** How an artifact travels between two processes, by what their cards can do. */
+/** How an artifact travels between two processes, by what their cards claim to do and what the
+ *  config wishes; a test at start has the last word. */
 const char *plan_link(const plan *p, const plan_process *from, const plan_process *to);
 
 /* --- plan_text.c ------------------------------------------------------------------------------ */

@@ -95,7 +95,7 @@ static void print_links(const plan *p, FILE *to)
         fprintf(to, "%s %s to %s: %s", kind ? ";" : "", lx_stage_kind_name(from->kind),
                 lx_stage_kind_name(dest->kind), plan_link(p, from, dest));
     }
-    fprintf(to, " (what the two ends can do)\n");
+    fprintf(to, "; tested at start\n");
 }
 
 static void print_speed(const plan *p, const plan_process *q, FILE *to)
