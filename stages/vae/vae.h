@@ -77,11 +77,12 @@ uint64_t vae_host_bytes(const vae *model);  /* of the host beside it; 0 on the C
 
 /* What a job needs beside the decoder, from both arenas. */
 typedef struct vae_room {
-    float *latent_host, *latent; /* to borrow into, and where vae_decode reads; one on the CPU */
+    float *latent; /* where vae_decode reads; borrowed into by the stage */
     uint64_t latent_bytes;
-    /* To be lent, in device memory: the clip where it is tiled, else a chunk on a card and NULL on
-     * the CPU, which writes where it lends. */
+    /* To be lent, in device memory: the clip where it is tiled, else two chunks on a card, of which
+     * one leaves while the other is made, and NULL on the CPU, which writes where it lends. */
     uint8_t *i420;
+    uint64_t i420_bytes; /* of one chunk of the two */
     /* By hand on a card: a window of one frame as planes, on the device and on the host. */
     float *planes, *planes_host;
     uint8_t *rgb8, *rgb8_host;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lx_cuda_share.h"
 #include "lx_log.h"
 #include "lx_plan.h"
 #include "lx_process.h"
@@ -26,9 +27,15 @@ static void say_how(const vae_plan *plan, const lx_card_kind *card, char *text, 
         snprintf(text, bytes, "%s", frames);
 }
 
+/* Of the card, beside the arena: the driver's, and what tests of links need. */
+static uint64_t beside(void)
+{
+    return VAE_CONTEXT + lx_cuda_share_bytes(0, 0);
+}
+
 static uint64_t device_bytes(const vae_plan *plan)
 {
-    return plan->total_bytes + VAE_CONTEXT;
+    return plan->total_bytes + beside();
 }
 
 static void fill_need(lx_plan_need *need, const vae_plan *plan, const lx_card_kind *card)
@@ -36,7 +43,7 @@ static void fill_need(lx_plan_need *need, const vae_plan *plan, const lx_card_ki
     say_how(plan, card, need->how, sizeof need->how);
     need->weights = plan->weight_bytes;
     need->activations = plan->total_bytes - plan->weight_bytes;
-    need->context = card ? VAE_CONTEXT : 0;
+    need->context = card ? beside() : 0;
     need->device = card ? device_bytes(plan) : 0;
     need->host = card ? plan->host_bytes : plan->total_bytes;
 }
@@ -83,7 +90,7 @@ static lx_status answer_card(lx_plan_need *need, const lx_weights *weights, vae_
     vae_plan plan, least;
     memcpy(card.name, q->kind.name, sizeof card.name);
     if (q->vram)
-        o->budget = q->vram > VAE_CONTEXT ? q->vram - VAE_CONTEXT : 1;
+        o->budget = q->vram > beside() ? q->vram - beside() : 1;
     VAE_TRY(least_of(weights, o, &card, &least, err));
     need->fits = vae_plan_memory(weights, o, &card, &plan, err) == LX_OK;
     if (!need->fits) {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "lx_copy.h"
+#include "lx_patch.h"
 #include "vae_model.h"
 
 /* --- loading --------------------------------------------------------------------------------- */
@@ -348,18 +349,33 @@ lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, con
     return status;
 }
 
-lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err)
+static lx_status not_finite(const vae_clip *clip, int64_t bad, float value, lx_err *err)
 {
-    int64_t pixels = clip->height * clip->width, frame = clip->frames * pixels, bad = 0;
-    while (bad < LX_LATENT_CHANNELS * frame && isfinite(latent[bad]))
-        bad++;
-    if (bad == LX_LATENT_CHANNELS * frame)
-        return LX_OK;
+    int64_t pixels = clip->height * clip->width, frame = clip->frames * pixels;
     return lx_fail(err, LX_EJOB,
                    "latent is not finite: %g at channel %" PRId64 ", frame %" PRId64
                    ", row %" PRId64 ", column %" PRId64 "; it was made so by the stage before",
-                   (double)latent[bad], bad / frame, bad % frame / pixels,
-                   bad % pixels / clip->width, bad % clip->width);
+                   (double)value, bad / frame, bad % frame / pixels, bad % pixels / clip->width,
+                   bad % clip->width);
+}
+
+lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err)
+{
+    int64_t n = LX_LATENT_CHANNELS * clip->frames * clip->height * clip->width, bad = 0;
+    while (bad < n && isfinite(latent[bad]))
+        bad++;
+    return bad == n ? LX_OK : not_finite(clip, bad, latent[bad], err);
+}
+
+lx_status vae_latent_check_on(lx_exec *x, const float *latent, const vae_clip *clip, lx_err *err)
+{
+    int64_t n = LX_LATENT_CHANNELS * clip->frames * clip->height * clip->width, bad = -1;
+    float value = 0;
+    lx_status status = lx_find_nonfinite(x, latent, n, &bad, err);
+    if (status != LX_OK || bad < 0)
+        return status;
+    status = lx_download(x, &value, latent + bad, sizeof value, err);
+    return status == LX_OK ? not_finite(clip, bad, value, err) : status;
 }
 
 lx_status vae_latent_place(lx_exec *x, const vae_clip *clip, const float *host, const float **out,

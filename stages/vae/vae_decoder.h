@@ -82,6 +82,8 @@ lx_status vae_decode(vae_decoder *decoder, lx_exec *x, const vae_clip *clip, con
 
 /** LX_EJOB names the first value that is not finite, and where it is. latent is on the host. */
 lx_status vae_latent_check(const float *latent, const vae_clip *clip, lx_err *err);
+/** The same in device memory. */
+lx_status vae_latent_check_on(lx_exec *x, const float *latent, const vae_clip *clip, lx_err *err);
 
 /** A latent from host memory where vae_decode can read it: on a card a copy in the arena. */
 lx_status vae_latent_place(lx_exec *x, const vae_clip *clip, const float *host, const float **out,

@@ -28,14 +28,18 @@ static lx_status take_u8(lx_arena *arena, const lx_shape *shape, uint8_t **out, 
 }
 
 /* I420 of the clip or of a chunk, as vae_room says. */
-static lx_status take_i420(lx_exec *x, const vae_clip *clip, uint8_t **out, lx_err *err)
+static lx_status take_i420(lx_exec *x, const vae_clip *clip, vae_room *out, lx_err *err)
 {
     int64_t chunk = clip->chunk < clip->frames ? clip->chunk : clip->frames;
-    int64_t frames = clip->tile_h ? vae_frame_count(clip->frames) : chunk * LX_VAE_STRIDE_TIME;
+    int64_t frames = clip->tile_h ? vae_frame_count(clip->frames) : 2 * chunk * LX_VAE_STRIDE_TIME;
     lx_shape shape =
         LX_SHAPE(frames, clip->height * LX_VAE_STRIDE * 3 / 2, clip->width * LX_VAE_STRIDE);
-    *out = NULL;
-    return clip->tile_h || !lx_exec_is_host(x) ? take_u8(x->arena, &shape, out, err) : LX_OK;
+    if (!clip->tile_h && lx_exec_is_host(x))
+        return LX_OK;
+    VAE_TRY(take_u8(x->arena, &shape, &out->i420, err));
+    VAE_TRY(lx_shape_bytes(&shape, LX_DTYPE_U8, NULL, &out->i420_bytes, err));
+    out->i420_bytes /= 2;
+    return LX_OK;
 }
 
 /* One frame of a tile, or of all, in both kinds of planes and in both memories. */
@@ -60,11 +64,8 @@ lx_status vae_room_take(lx_exec *x, const vae_clip *clip, bool lends, vae_room *
     VAE_TRY(lx_shape_bytes(&shape, LX_DTYPE_F32, &elements, &room.latent_bytes, err));
     if (lends || !lx_exec_is_host(x))
         VAE_TRY(lx_arena_take_f32(x->arena, elements, &room.latent, err));
-    room.latent_host = room.latent;
-    if (lends && !lx_exec_is_host(x))
-        VAE_TRY(lx_arena_take_f32(x->host, elements, &room.latent_host, err));
     if (lends)
-        VAE_TRY(take_i420(x, clip, &room.i420, err));
+        VAE_TRY(take_i420(x, clip, &room, err));
     else if (!lx_exec_is_host(x))
         VAE_TRY(take_planes(x, clip, &room, err));
     *out = room;

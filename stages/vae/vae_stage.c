@@ -8,13 +8,19 @@
 #include <string.h>
 
 #include "lx_copy.h"
+#include "lx_cuda_share.h"
 #include "lx_device.h"
 #include "lx_log.h"
 #include "vae.h"
 #include "weights/lx_model_dir.h"
 
+/* Of the card: frames are made; a chunk is in its slot. */
+enum { EVENT_MADE, EVENT_OUT };
+
 struct vae_stage {
     vae *model;                  /* owned */
+    lx_stage *stage;             /* borrowed */
+    lx_cuda_share *share;        /* owned; NULL on the CPU */
     const lx_progress *progress; /* borrowed from the lx_stage */
 };
 
@@ -42,6 +48,7 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
     const lx_config *config = lx_stage_config_of(stage);
     lx_model_paths paths;
     s->progress = lx_stage_progress(stage);
+    s->stage = stage;
     VAE_TRY(lx_model_of_config(&paths, config, err));
     vae_options options = {.weights = paths.vae,
                            .device = lx_stage_replica(stage)->device,
@@ -50,11 +57,12 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
                            .turns = true,
                            .lends = true,
                            .progress = s->progress};
-    uint64_t vram = lx_stage_vram(stage); /* of the process; the arena is what is not context */
+    uint64_t vram = lx_stage_vram(stage); /* of the process; the arena is what is left of it */
+    uint64_t beside = VAE_CONTEXT + lx_cuda_share_bytes(0, 0);
     if (!lx_device_is_card(options.device))
         options.budget = config->memory.ram;
     else if (vram)
-        options.budget = vram > VAE_CONTEXT ? vram - VAE_CONTEXT : 1;
+        options.budget = vram > beside ? vram - beside : 1;
     if (vae_open(&s->model, &options, err) != LX_OK) {
         if (!err || err->status != LX_EAGAIN)
             return lx_wrap(err, "stages.vae");
@@ -63,6 +71,10 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
                             "config.yaml say how much it may need)");
     }
     const vae_clip *clip = vae_largest(s->model);
+    if (vae_exec(s->model)->cuda) {
+        VAE_TRY(lx_cuda_share_open(&s->share, vae_exec(s->model)->cuda, err));
+        lx_stage_on_card(stage, lx_cuda_share_device(s->share));
+    }
     VAE_TRY(lx_stage_lends(stage, config->links.depth, vae_slot_bytes(clip), err));
     LX_I("%s width=%" PRId64 " chunk=%" PRId64 " piece=%" PRId64 " tile=%" PRId64 "x%" PRId64,
          lx_exec_describe(vae_exec(s->model)), vae_decoder_dims(vae_decoder_of(s->model))->width[0],
@@ -88,6 +100,9 @@ void vae_stage_destroy(vae_stage **stage)
 {
     if (!stage || !*stage)
         return;
+    if ((*stage)->stage)
+        lx_stage_leave_card((*stage)->stage);
+    lx_cuda_share_close(&(*stage)->share);
     vae_destroy(&(*stage)->model);
     free(*stage);
     *stage = NULL;
@@ -105,8 +120,10 @@ typedef struct lending {
     lx_exec *x;
     bool is_tiled; /* room->i420 has the clip */
     vae_room room;
-    lx_tensor slot; /* the chunk being filled */
+    lx_tensor slot; /* the chunk being filled, or on its way from the card */
     int64_t n_lent; /* frames handed on so far */
+    int half;       /* of room->i420: where the card writes the next chunk */
+    int64_t n_out;  /* frames of the chunk that is on its way; 0: none */
 } lending;
 
 static lx_status lend_chunk(lending *l, const lx_colour_args *clip, int64_t frames, lx_err *err)
@@ -121,22 +138,71 @@ static lx_status publish_chunk(lending *l, int64_t frames, int64_t of, lx_err *e
     return lx_stage_publish(l->job, l->n_lent == of, err);
 }
 
-/* Whole frames of a chunk: on the CPU straight into the slot, on a card into a chunk of its own. */
+/* --- frames of a card: one chunk is copied into its slot while the next is made ---------------- */
+
+/* Hand on the chunk that is on its way, once it is there. */
+static lx_status arrive(lending *l, int64_t of, lx_err *err)
+{
+    int64_t frames = l->n_out;
+    l->n_out = 0;
+    if (!frames)
+        return LX_OK;
+    VAE_TRY(lx_cuda_reached(l->x->cuda, EVENT_OUT, err));
+    return publish_chunk(l, frames, of, err);
+}
+
+/* What is queued so far makes `frames` at `from`: let them follow it into a slot. */
+static lx_status depart(lending *l, const lx_colour_args *clip, const uint8_t *from, int64_t frames,
+                        lx_err *err)
+{
+    size_t bytes = (size_t)(frames * clip->out_height * clip->out_width * 3 / 2);
+    VAE_TRY(lx_cuda_mark(l->x->cuda, EVENT_MADE, LX_CUDA_COMPUTE, err));
+    VAE_TRY(lx_cuda_after(l->x->cuda, EVENT_MADE, LX_CUDA_COPY, err));
+    VAE_TRY(arrive(l, clip->out_frames, err));
+    VAE_TRY(lend_chunk(l, clip, frames, err));
+    VAE_TRY(lx_cuda_copy_out(l->x->cuda, l->slot.data, from, bytes, err));
+    l->n_out = frames; /* from here on the slot is written to */
+    return lx_cuda_mark(l->x->cuda, EVENT_OUT, LX_CUDA_COPY, err);
+}
+
+/* A job that failed leaves no copy into a slot that others will use. */
+static lx_status settle(lending *l, lx_status status)
+{
+    if (l->n_out)
+        (void)lx_cuda_reached(l->x->cuda, EVENT_OUT, NULL);
+    l->n_out = 0;
+    return status;
+}
+
+/* --- frames as they come ---------------------------------------------------------------------- */
+
+/* Where the card makes a chunk: at its place, where there is room for the clip, else in a half. */
+static uint8_t *chunk_on_card(const lending *l, const lx_colour_args *clip, int64_t first)
+{
+    size_t frame = (size_t)(clip->out_height * clip->out_width * 3 / 2);
+    return l->room.i420 +
+           (l->is_tiled ? (size_t)first * frame : (size_t)l->half * l->room.i420_bytes);
+}
+
+/* Whole frames of a chunk: on the CPU straight into the slot, on a card beside it. */
 static lx_status take_whole(lending *l, const vae_frames *frames, lx_err *err)
 {
     lx_colour_args args = frames->place;
-    int64_t of = args.out_frames, end = frames->chunk_first + frames->chunk_frames;
+    lx_colour_args clip = args;
+    int64_t end = frames->chunk_first + frames->chunk_frames;
     bool is_host = lx_exec_is_host(l->x), ends_chunk = args.out_frame + args.in->frames == end;
-    if (args.out_frame == frames->chunk_first)
+    if (is_host && args.out_frame == frames->chunk_first)
         VAE_TRY(lend_chunk(l, &args, frames->chunk_frames, err));
     args.out_frame -= frames->chunk_first;
     args.out_frames = frames->chunk_frames;
-    VAE_TRY(lx_colour_i420(l->x, &args, is_host ? l->slot.data : l->room.i420, err));
-    if (ends_chunk && !is_host)
-        VAE_TRY(lx_download(l->x, l->slot.data, l->room.i420,
-                            (size_t)(args.out_frames * args.out_height * args.out_width * 3 / 2),
-                            err));
-    return ends_chunk ? publish_chunk(l, frames->chunk_frames, of, err) : LX_OK;
+    uint8_t *to = is_host ? l->slot.data : chunk_on_card(l, &clip, frames->chunk_first);
+    VAE_TRY(lx_colour_i420(l->x, &args, to, err));
+    if (!ends_chunk)
+        return LX_OK;
+    if (is_host)
+        return publish_chunk(l, frames->chunk_frames, clip.out_frames, err);
+    l->half = !l->half;
+    return depart(l, &clip, to, frames->chunk_frames, err);
 }
 
 static lx_status take_frames(void *self, const vae_frames *frames, lx_err *err)
@@ -151,16 +217,22 @@ static lx_status take_frames(void *self, const vae_frames *frames, lx_err *err)
 /* The clip that tiles made, in the same chunks as without tiles. */
 static lx_status lend_clip(lending *l, const vae_clip *clip, lx_err *err)
 {
-    int64_t of = vae_frame_count(clip->frames);
-    lx_colour_args size = {.out_height = clip->height * LX_VAE_STRIDE,
+    int64_t of = vae_frame_count(clip->frames), done = 0;
+    lx_colour_args size = {.out_frames = of,
+                           .out_height = clip->height * LX_VAE_STRIDE,
                            .out_width = clip->width * LX_VAE_STRIDE};
     size_t frame = (size_t)(size.out_height * size.out_width * 3 / 2);
-    for (int64_t t = 0; t < clip->frames && l->n_lent < of; t += clip->chunk) {
+    for (int64_t t = 0; t < clip->frames && done < of; t += clip->chunk) {
         int64_t until = t + clip->chunk < clip->frames ? t + clip->chunk : clip->frames;
-        int64_t frames = vae_frame_count(until) - l->n_lent;
+        int64_t frames = vae_frame_count(until) - done;
+        const uint8_t *from = l->room.i420 + (size_t)done * frame;
+        done += frames;
+        if (!lx_exec_is_host(l->x)) {
+            VAE_TRY(depart(l, &size, from, frames, err));
+            continue;
+        }
         VAE_TRY(lend_chunk(l, &size, frames, err));
-        VAE_TRY(lx_download(l->x, l->slot.data, l->room.i420 + (size_t)l->n_lent * frame,
-                            (size_t)frames * frame, err));
+        VAE_TRY(lx_download(l->x, l->slot.data, from, (size_t)frames * frame, err));
         VAE_TRY(publish_chunk(l, frames, of, err));
     }
     return LX_OK;
@@ -189,21 +261,37 @@ static lx_status read_clip(const vae_stage *s, lx_stage_job *job, vae_clip *clip
     return LX_OK;
 }
 
+static lx_status borrow_latent(vae_stage *s, lx_stage_job *job, const vae_clip *clip,
+                               const vae_room *room, lx_err *err)
+{
+    if (!s->share) {
+        VAE_TRY(lx_stage_borrow(job, room->latent, room->latent_bytes, err));
+        return vae_latent_check(room->latent, clip, err);
+    }
+    VAE_TRY(lx_stage_borrow_on_card(job, room->latent, room->latent_bytes, err));
+    return vae_latent_check_on(vae_exec(s->model), room->latent, clip, err);
+}
+
+static lx_status decode(vae_stage *s, lending *l, const vae_clip *clip, lx_err *err)
+{
+    vae_sink sink = {.frames = take_frames, .self = l};
+    const vae_room *room = &l->room;
+    VAE_TRY(
+        vae_decode(vae_decoder_of(s->model), l->x, clip, room->latent, &sink, s->progress, err));
+    if (l->is_tiled && l->n_lent == 0 && l->n_out == 0)
+        VAE_TRY(lend_clip(l, clip, err));
+    return arrive(l, vae_frame_count(clip->frames), err);
+}
+
 static lx_status work(vae_stage *s, lx_stage_job *job, lx_err *err)
 {
     vae_clip clip;
     lending l = {.job = job, .x = vae_exec(s->model)};
-    vae_sink sink = {.frames = take_frames, .self = &l};
-    vae_room *room = &l.room;
     VAE_TRY(read_clip(s, job, &clip, err));
-    VAE_TRY(vae_room_take(l.x, &clip, true, room, err));
+    VAE_TRY(vae_room_take(l.x, &clip, true, &l.room, err));
     l.is_tiled = clip.tile_h > 0;
-    VAE_TRY(lx_stage_borrow(job, room->latent_host, room->latent_bytes, err));
-    VAE_TRY(vae_latent_check(room->latent_host, &clip, err));
-    VAE_TRY(lx_upload(l.x, room->latent, room->latent_host, room->latent_bytes, err));
-    VAE_TRY(
-        vae_decode(vae_decoder_of(s->model), l.x, &clip, room->latent, &sink, s->progress, err));
-    return l.n_lent == 0 ? lend_clip(&l, &clip, err) : LX_OK;
+    VAE_TRY(borrow_latent(s, job, &clip, &l.room, err));
+    return settle(&l, decode(s, &l, &clip, err));
 }
 
 /* Memory of the host beside the card's; on the CPU they are one. */
