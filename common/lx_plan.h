@@ -7,7 +7,7 @@
  * Promise   The numbers come from the code that will run, so a plan cannot drift from the program.
  *           No weights are read, no card is touched: a rig that is not here is planned alike.
  * Link      lx_devices
- * Tests     tests/unit/test_plan.c, tests/launcher
+ * Tests     tests/unit/test_plan_words.c, tests/launcher/test_plan.c
  */
 #ifndef LX_PLAN_H
 #define LX_PLAN_H
