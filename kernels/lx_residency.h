@@ -1,8 +1,8 @@
 /*
- * lx_residency.h - where the weights of a model's layers live, and how they come to the card in time
+ * lx_residency.h - where the weights of a model's layers live, and how they come to a card in time
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      A model is a sequence of layers that run in order, again and again. Some layers' weights
+ * Role      A model is a sequence of layers that run in order, again and again. The weights of some
  *           stay on the card, the others pass through a ring of slots there: a thread of its own
  *           carries them from host memory or from disk through a small ring of pinned buffers
  *           (lx_ring.h) and queues their copies beside the kernels, so that a layer is there before

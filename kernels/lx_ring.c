@@ -79,7 +79,7 @@ struct lx_ring {
     lane lanes[LANES];
     pthread_t readers[DISK_READERS];
     int n_readers;
-    /* Under the lock: pieces, states, n_loading, stats, failure. Cursors are the asking thread's. */
+    /* Under the lock: pieces, states, n_loading, stats, failure. Cursors are the asker's alone. */
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     bool is_closing, is_stopped;

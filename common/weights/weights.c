@@ -22,7 +22,7 @@
 #define LOG_INTERVAL_S 5.0
 #define LARGE          (64u << 20) /* bytes worth a line at level I */
 
-/* What shared memory says about a tensor: not there, all finite, or the first bad value less two. */
+/* What shared memory says about a tensor: not there, all finite, or its first bad value plus two. */
 enum { STATE_ABSENT, STATE_FINITE, STATE_BAD };
 
 typedef struct slot {

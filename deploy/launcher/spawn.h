@@ -6,8 +6,8 @@
  *           --handover FD [--shared FD]`, with everything taken away that a child must not inherit.
  * Promise   The child dies with the thread that called spawn_stage (call it from the main thread).
  *           It inherits stderr, the hand-over and the memory for its weights, nothing else; stdin
- *           is empty, stdout is stderr;
- *           the environment is an allow-list. Secrets go down the hand-over, never by argument.
+ *           is empty, stdout is stderr; the environment is an allow-list. Secrets go down the
+ *           hand-over, never by argument.
  * Tests     tests/pipeline
  */
 #ifndef SPAWN_H

@@ -8,9 +8,9 @@
  *           (float, or W8A8 in int8 or fp8); on a card rows between them are BF16. Dimensions come
  *           from the tensors. No allocation while encoding: everything is taken from the exec's two
  *           arenas; dry ones measure it.
- * Memory    Weights stay in host memory or on disk. On a card the layers stay or pass through, as the
- *           residency says that the caller opens over umt5_layers; the token embedding never comes
- *           there.
+ * Memory    Weights stay in host memory or on disk. On a card the layers stay or pass through, as
+ *           the residency says that the caller opens over umt5_layers; the token embedding never
+ *           comes there.
  * Source    text-encoder.md 2; Wan2.1 wan/modules/t5.py
  * Threads   One thread at a time; the exec brings its own.
  * Tests     tests/stages/test_encoder_umt5.c

@@ -1,5 +1,5 @@
 /*
- * test_weights_disk.c - tensors that stay in their file: where they lie, and that they stay the same
+ * test_weights_disk.c - tensors that stay in their file: where they lie, that they stay the same
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <setjmp.h>
