@@ -660,27 +660,6 @@ static void test_cli_doctor_tells_facts(void **state)
     assert_int_equal(result.code, 2);
 }
 
-static void test_cli_init_writes_a_config_that_loads(void **state)
-{
-    (void)state;
-    const char *model = LX2V_BUILD_DIR "/models/random";
-    if (access(model, F_OK) != 0) {
-        print_message("no %s: build the whole project for this test\n", model);
-        skip();
-    }
-    run("init", model, NULL);
-    assert_int_equal(result.code, 0);
-    static lx_config config;
-    lx_err err = {0};
-    if (lx_config_parse(&config, result.out, strlen(result.out), "/tmp/rig.yaml", &err) != LX_OK)
-        fail_msg("%s\n%s", err.message, result.out);
-    assert_non_null(strstr(config.model.dir, "/models/random"));
-    assert_int_equal(access(config.model.vae, R_OK), 0);
-    assert_int_equal(config.defaults.width, 832);
-    run("init", "/no/such/folder", NULL);
-    expect(2, "/no/such/folder");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -701,7 +680,6 @@ int main(void)
         cmocka_unit_test(test_cli_status_json_has_the_timeline),
         cmocka_unit_test(test_cli_text_for_a_terminal_has_no_control_characters),
         cmocka_unit_test(test_cli_doctor_tells_facts),
-        cmocka_unit_test(test_cli_init_writes_a_config_that_loads),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
