@@ -193,7 +193,7 @@ static void test_run_refuses(void **state)
         {{FILES, "--text-len", "0"}, 2},
         {{FILES, "--stepslist", "1000"}, 2},
         {{FILES, "--device", "cuda:0"}, 2},
-        {{FILES, "--frames", "5", "--size", "48x64", "--residency", "disk"}, 2}, /* on the CPU */
+        {{FILES, "--frames", "5", "--residency", "disk"}, 2}, /* on the CPU */
         {{FILES, "--residency", "partial:0"}, 2},
         {{FILES, "--residency", "host:2"}, 2},
         {{FILES, "--ram", "3XB"}, 2},
