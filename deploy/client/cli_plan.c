@@ -45,8 +45,8 @@ lx_status cli_plan(const cli_command *self, int argc, char **argv, lx_err *err)
              "also cpu=CORES, disk=GB/s",
          .text = &rig},
     };
-    cli_args args;
-    bool is_done;
+    cli_args args = {0};
+    bool is_done = false;
     lx_status status = cli_begin(self, &args, argc, argv, flags, 1, &is_done, err);
     if (status == LX_OK && !is_done && args.n_words > 1)
         status = lx_fail(err, LX_ECONFIG, "plan: one config file, not %d", args.n_words);

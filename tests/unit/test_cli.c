@@ -422,6 +422,11 @@ static void test_cli_commands_check_their_words(void **state)
     expect(2, "too many words");
     run("init", NULL);
     expect(2, "which model folder?");
+    run("plan", "a.yaml", "b.yaml", NULL);
+    expect(2, "one config file, not 2");
+    run("plan", "--help", NULL);
+    expect(0, "");
+    assert_non_null(strstr(result.out, "--rig TEXT"));
     run("status", "--endpoint", endpoint, "no good id", NULL);
     expect(2, "no job id");
     run("status", "--endpoint", endpoint, "--timeout", "-1", NULL);
