@@ -114,7 +114,7 @@ static void on_link(void *self, const lx_client_link *link)
     printf("link     %s#%d -> %s#%d: ", lx_client_stage_name(link->from), link->from_replica,
            lx_client_stage_name(link->to), link->to_replica);
     if (link->is_tested)
-        printf("%s %.1f ms%s%s\n", link->transport, link->ms, *notice ? "; " : "", notice);
+        printf("%s %.2f ms%s%s\n", link->transport, link->ms, *notice ? "; " : "", notice);
     else
         printf("not tested yet\n");
 }

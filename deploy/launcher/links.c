@@ -106,9 +106,9 @@ static void say(const link *x)
     if (x->transport == LX_TRANSPORT_NONE)
         LX_E("%s: no transport works: %s", name, x->text);
     else if (x->text[0])
-        LX_W("%s: %s %.1f ms; %s", name, lx_transport_text(x->transport), x->ms, x->text);
+        LX_W("%s: %s %.2f ms; %s", name, lx_transport_text(x->transport), x->ms, x->text);
     else
-        LX_I("%s: %s %.1f ms", name, lx_transport_text(x->transport), x->ms);
+        LX_I("%s: %s %.2f ms", name, lx_transport_text(x->transport), x->ms);
 }
 
 /* --- processes ------------------------------------------------------------------------------- */
