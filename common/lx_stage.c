@@ -462,7 +462,7 @@ void lx_stage_note(lx_stage_job *job, const char *notice)
 
 /* --- the loop -------------------------------------------------------------------------------- */
 
-/* Waits for an order, and serves tests of links meanwhile. *go: false when the stage shall leave. */
+/* Waits for an order, and serves tests of links meanwhile. *go: false when the stage shall end. */
 static lx_status next_job(lx_stage *stage, lx_stage_job *job, bool *go, lx_err *err)
 {
     lx_status status = LX_OK;

@@ -138,7 +138,7 @@ static lx_status publish_chunk(lending *l, int64_t frames, int64_t of, lx_err *e
     return lx_stage_publish(l->job, l->n_lent == of, err);
 }
 
-/* --- frames of a card: one chunk is copied into its slot while the next is made ---------------- */
+/* --- frames of a card: one chunk is copied into its slot while the next is made --------------- */
 
 /* Hand on the chunk that is on its way, once it is there. */
 static lx_status arrive(lending *l, int64_t of, lx_err *err)

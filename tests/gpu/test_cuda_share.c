@@ -421,8 +421,8 @@ static lx_share_export read_export(const lx_ticket *ticket)
     return out;
 }
 
-/* SIGKILL while the lender's memory is open: the copy still has all of it; then the card refuses the
- * dead handle and the slot in host memory serves. */
+/* SIGKILL while the lender's memory is open: the copy still has all of it; then the card refuses
+ * the dead handle and the slot in host memory serves. */
 static void test_share_killed_lender_hurts_nobody(void **state)
 {
     (void)state;

@@ -68,9 +68,134 @@ static lx_status handle(void *model, lx_stage_job *job, lx_err *err)
         lx_stage_note_file(job, 1, sum);
         return LX_OK;
     }
+    if (!strcmp(prompt, "borrow")) { /* notes the sum of what came */
+        uint64_t sum = 0;
+        unsigned char bytes[64] = {0}; /* of the card */
+        status = lx_stage_borrow_on_card(job, bytes, sizeof bytes, err);
+        for (size_t i = 0; i < sizeof bytes; i++)
+            sum += bytes[i];
+        lx_stage_note_file(job, 1, sum);
+        return status;
+    }
     if (!strcmp(prompt, "die"))
         return lx_fail(err, LX_ESTAGE, "cannot be trusted any more");
     return lx_fail(err, LX_EJOB, "no such order: %s", prompt);
+}
+
+/* A card of plain memory: a lender's slots are a file beside the config that both processes know.
+ * "pulls" and "refuse" beside it count and forbid opening it. */
+typedef struct fake_card {
+    char folder[64];
+    unsigned char scratch[LX_SHARE_TEST_BYTES], staging[4096];
+} fake_card;
+
+static FILE *card_file(const char *folder, const char *name, const char *mode)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return fopen(path, mode);
+}
+
+static lx_status card_pull(void *self, const lx_share_export *from, void *dst, uint64_t bytes,
+                           double *held_s, lx_err *err)
+{
+    const fake_card *c = self;
+    FILE *refuse = card_file(c->folder, "refuse", "r");
+    FILE *pulls = card_file(c->folder, "pulls", "a");
+    *held_s = 0.001;
+    fputc('x', pulls);
+    fclose(pulls);
+    if (refuse) {
+        fclose(refuse);
+        return lx_fail(err, LX_EJOB, "the card would rather not");
+    }
+    FILE *file = card_file(c->folder, "card", "r");
+    bool is_read = file && !fseek(file, (long)from->offset, SEEK_SET) &&
+                   fread(dst, 1, (size_t)bytes, file) == bytes;
+    if (file)
+        fclose(file);
+    return is_read ? LX_OK : lx_fail(err, LX_EJOB, "no such memory");
+}
+
+static lx_transport card_reach(void *self, const unsigned char card[16])
+{
+    (void)self;
+    return card[0] == 'c' ? LX_TRANSPORT_IPC : LX_TRANSPORT_NONE;
+}
+
+static lx_status card_copy(void *self, void *dst, const void *src, uint64_t bytes, lx_err *err)
+{
+    (void)self;
+    (void)err;
+    memmove(dst, src, (size_t)bytes);
+    return LX_OK;
+}
+
+static lx_status card_open(void *self, int n, const uint64_t *bytes, lx_share_export *out,
+                           lx_err *err)
+{
+    uint64_t at = 0;
+    (void)self;
+    (void)err;
+    for (int i = 0; i < n; at += bytes[i++]) {
+        out[i].card[0] = 'c';
+        out[i].offset = at;
+        out[i].bytes = bytes[i];
+    }
+    return LX_OK;
+}
+
+static void card_close(void *self)
+{
+    (void)self;
+}
+
+static lx_status card_pin(void *self, void *memory, uint64_t bytes, lx_err *err)
+{
+    (void)self;
+    (void)memory;
+    (void)bytes;
+    (void)err;
+    return LX_OK;
+}
+
+static void card_unpin(void *self, void *memory)
+{
+    (void)self;
+    (void)memory;
+}
+
+/* One slot of 64 bytes, then the one for tests. */
+static lx_status card_push(void *self, int slot, const void *src, void *host, uint64_t bytes,
+                           lx_err *err)
+{
+    const fake_card *c = self;
+    FILE *file = card_file(c->folder, "card", "r+");
+    if (!file)
+        file = card_file(c->folder, "card", "w");
+    if (src)
+        memcpy(host, src, (size_t)bytes);
+    bool is_written =
+        !fseek(file, slot * 64, SEEK_SET) && fwrite(host, 1, (size_t)bytes, file) == bytes;
+    fclose(file);
+    return is_written ? LX_OK : lx_fail(err, LX_ESTAGE, "the card's file");
+}
+
+static lx_share_device card_device(fake_card *c)
+{
+    return (lx_share_device){.self = c,
+                             .scratch = c->scratch,
+                             .staging = c->staging,
+                             .staging_bytes = sizeof c->staging,
+                             .open = card_open,
+                             .close = card_close,
+                             .pin = card_pin,
+                             .unpin = card_unpin,
+                             .push = card_push,
+                             .reach = card_reach,
+                             .pull = card_pull,
+                             .upload = card_copy,
+                             .download = card_copy};
 }
 
 static int run_stage(int argc, char **argv)
@@ -79,10 +204,21 @@ static int run_stage(int argc, char **argv)
     lx_stage *stage = NULL;
     if (lx_stage_open(&stage, argc, argv, LX_STAGE_VAE, &err) != LX_OK)
         goto out;
+    static fake_card card;
+    snprintf(card.folder, sizeof card.folder, "%.*s",
+             (int)(strrchr(lx_stage_config_of(stage)->path, '/') - lx_stage_config_of(stage)->path),
+             lx_stage_config_of(stage)->path);
+    lx_share_device device = card_device(&card);
+    FILE *has_card = card_file(card.folder, "has_card", "r");
+    if (has_card) {
+        fclose(has_card);
+        lx_stage_on_card(stage, &device);
+    }
     if (lx_stage_lends(stage, 2, 64, &err) != LX_OK)
         goto out;
     lx_stage_ready(stage, "none", 0, 0);
     lx_stage_run(stage, handle, (void *)(uintptr_t)lx_stage_progress(stage), &err);
+    lx_stage_leave_card(stage);
 out:
     lx_stage_close(&stage, &err);
     return lx_exit_code(err.status);
@@ -146,7 +282,7 @@ static void write_file(const char *path, const char *text)
     fclose(file);
 }
 
-static int start(void **state)
+static int start_one(void **state, bool has_card)
 {
     launch *l = calloc(1, sizeof *l);
     strcpy(l->folder, "/tmp/lx2v-stage-XXXXXX");
@@ -156,6 +292,8 @@ static int start(void **state)
     snprintf(l->config, sizeof l->config, "%s/config.yaml", l->folder);
     snprintf(l->instance, sizeof l->instance, "%032x", (unsigned)getpid());
     write_file(l->config, "model: .\n");
+    if (has_card)
+        fclose(card_file(l->folder, "has_card", "w"));
     assert_int_equal(lx_bus_bind(&l->bus, l->endpoint, NULL), LX_OK);
     int fds[2];
     assert_int_equal(pipe(fds), 0);
@@ -180,6 +318,16 @@ static int start(void **state)
     return 0;
 }
 
+static int start(void **state)
+{
+    return start_one(state, false);
+}
+
+static int start_on_card(void **state)
+{
+    return start_one(state, true);
+}
+
 static int exit_of(launch *l)
 {
     int status = 0;
@@ -198,6 +346,12 @@ static int end(void **state)
     int left = lx_share_sweep(l->instance, 0);
     (void)left;
     lx_bus_close(&l->bus);
+    static const char *const files[] = {"card", "pulls", "refuse", "has_card"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "%s/%s", l->folder, files[i]);
+        unlink(path);
+    }
     unlink(l->endpoint + 6);
     unlink(l->config);
     rmdir(l->folder);
@@ -402,6 +556,95 @@ static void test_link_is_tested_by_borrowing(void **state)
     lx_share_close(&desk);
 }
 
+static long count_pulls(const launch *l)
+{
+    FILE *file = card_file(l->folder, "pulls", "r");
+    long n = 0;
+    while (file && fgetc(file) != EOF)
+        n++;
+    if (file)
+        fclose(file);
+    return n;
+}
+
+/* A tensor of 64 times `value` for the stage's job. */
+static uint64_t borrowed(launch *l, lx_share *desk, const char *id, int value)
+{
+    lx_tensor t;
+    unsigned char bytes[64];
+    lx_msg msg = {.kind = LX_MSG_JOB, .attempt = 1};
+    memset(bytes, value, sizeof bytes);
+    strcpy(msg.job, id);
+    strcpy(msg.u.work.job.id, id);
+    strcpy(msg.u.work.job.prompt, "borrow");
+    assert_int_equal(lx_share_begin(desk, LX_DTYPE_U8, &LX_SHAPE(64), &t, NULL), LX_OK);
+    assert_int_equal(lx_share_publish_from(desk, bytes, &msg.u.work.ticket, NULL), LX_OK);
+    tell(l, &msg);
+    expect(l, LX_MSG_STARTED);
+    return msg.u.work.ticket.serial;
+}
+
+/* Before the test of a link tensors come through the slot, then by the card, and after a failure
+ * through the slot again, with one notice; no job is lost. */
+static void test_link_that_fails_in_a_job_falls_back_once(void **state)
+{
+    launch *l = *state;
+    static fake_card card;
+    lx_share *desk = NULL;
+    memcpy(card.folder, l->folder, sizeof card.folder);
+    lx_share_device device = card_device(&card);
+    lx_share_options o = {.instance = l->instance,
+                          .epoch = 78,
+                          .n_slots = 1,
+                          .slot_bytes = 64,
+                          .device = &device,
+                          .is_exported = true,
+                          .has_test_slot = true};
+    assert_int_equal(lx_share_open_on(&desk, &o, NULL), LX_OK);
+    uint64_t serial = borrowed(l, desk, "f0", 1);
+    assert_int_equal(expect(l, LX_MSG_RELEASED)->u.lease.serial, serial);
+    assert_int_equal(expect(l, LX_MSG_DONE)->u.done.file_bytes, 64);
+    lx_share_retire(desk, serial);
+    assert_int_equal(count_pulls(l), 0);
+
+    lx_msg test = {.kind = LX_MSG_LINK_TEST, .u.link.seed = 5};
+    assert_int_equal(lx_share_lend_test(desk, 5, &test.u.link.ticket, NULL), LX_OK);
+    tell(l, &test);
+    expect(l, LX_MSG_LINK_RESULT);
+    assert_int_equal(l->msg.u.link.transport, LX_TRANSPORT_IPC);
+    assert_string_equal(l->msg.u.link.text, "");
+    long n = count_pulls(l);
+    serial = borrowed(l, desk, "f1", 2);
+    expect(l, LX_MSG_RELEASED);
+    assert_int_equal(expect(l, LX_MSG_DONE)->u.done.file_bytes, 128);
+    lx_share_retire(desk, serial);
+    assert_int_equal(count_pulls(l), n + 1);
+
+    fclose(card_file(l->folder, "refuse", "w"));
+    serial = borrowed(l, desk, "f2", 3);
+    expect(l, LX_MSG_LINK_RESULT);
+    assert_int_equal(l->msg.u.link.seed, 0);
+    assert_int_equal(l->msg.u.link.ticket.epoch, 78);
+    assert_int_equal(l->msg.u.link.transport, LX_TRANSPORT_RING);
+    assert_non_null(strstr(l->msg.u.link.text, "cuda ipc failed in a job: the card would rather"));
+    expect(l, LX_MSG_RELEASED);
+    assert_int_equal(expect(l, LX_MSG_DONE)->u.done.file_bytes, 192);
+    lx_share_retire(desk, serial);
+    serial = borrowed(l, desk, "f3", 4); /* not tried again, not told again */
+    expect(l, LX_MSG_RELEASED);
+    assert_int_equal(expect(l, LX_MSG_DONE)->u.done.file_bytes, 256);
+    assert_int_equal(count_pulls(l), n + 2);
+    lx_share_retire(desk, serial);
+    lx_msg stale = {.kind = LX_MSG_JOB, .attempt = 1, .job = "f4"};
+    strcpy(stale.u.work.job.id, "f4");
+    strcpy(stale.u.work.job.prompt, "borrow");
+    stale.u.work.ticket = test.u.link.ticket; /* not of that size */
+    tell(l, &stale);
+    expect(l, LX_MSG_STARTED);
+    assert_int_equal(expect(l, LX_MSG_FAILED)->u.failed.status, LX_EJOB);
+    lx_share_close(&desk);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -417,6 +660,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_term_is_an_orderly_stop, start, end),
         cmocka_unit_test_setup_teardown(test_link_is_lent_for_a_test, start, end),
         cmocka_unit_test_setup_teardown(test_link_is_tested_by_borrowing, start, end),
+        cmocka_unit_test_setup_teardown(test_link_that_fails_in_a_job_falls_back_once,
+                                        start_on_card, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
