@@ -253,6 +253,10 @@ static const field link_info_fields[] = {
     TEXT(lx_msg, "text", u.link_info.text),
 };
 
+static const field arena_fields[] = {
+    NUMBER(lx_msg, U64, "bytes", u.arena.bytes, 0, 1e15),
+};
+
 #define BODY(table) table, sizeof(table) / sizeof(*table)
 static const struct {
     const char *name;
@@ -289,6 +293,8 @@ static const struct {
     [LX_MSG_LINK_TEST] = {"link_test", BODY(link_fields)},
     [LX_MSG_LINK_RESULT] = {"link_result", BODY(link_fields)},
     [LX_MSG_LINK_INFO] = {"link_info", BODY(link_info_fields)},
+    [LX_MSG_LEASE] = {"lease", BODY(arena_fields)},
+    [LX_MSG_RELEASE] = {"release", BODY(arena_fields)},
 };
 
 const char *lx_msg_kind_name(lx_msg_kind kind)

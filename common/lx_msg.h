@@ -62,6 +62,9 @@ typedef enum lx_msg_kind {
     LX_MSG_LINK_TEST,   /* borrow it by all transports, compare, say what works */
     LX_MSG_LINK_RESULT, /* what works; with seed 0: what is left after one failed in a job */
     LX_MSG_LINK_INFO,   /* launcher -> client */
+    /* a card's memory, in turn (deploy/launcher/leases.h) */
+    LX_MSG_LEASE,   /* stage: so much is wanted; launcher: it is yours */
+    LX_MSG_RELEASE, /* launcher: give it back after your job; stage: it is given back */
     LX_MSG_KIND_COUNT
 } lx_msg_kind;
 
@@ -214,6 +217,9 @@ typedef struct lx_msg {
             double ms;
             char text[LX_LIMIT_TEXT]; /* why it is not a better one, or "" */
         } link_info;
+        struct {
+            uint64_t bytes;
+        } arena; /* LEASE and RELEASE */
     } u;
 } lx_msg;
 
