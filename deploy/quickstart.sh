@@ -4,10 +4,10 @@
 #
 #   deploy/quickstart.sh                                    a clip of a standard prompt
 #   deploy/quickstart.sh "a red ball rolls over the grass"  a clip of yours
-#   deploy/quickstart.sh --cpu "..."                        do not ask about a graphics card
+#   deploy/quickstart.sh --cpu "..."                        leave a graphics card alone
 #
-# Installs missing packages, builds, starts the pipeline with config.yaml, makes one clip, shuts
-# everything down. Exit codes are those of lx2v: 0 ok, 1 failed, 2 a person must act, 130 cancelled.
+# Installs missing packages, builds, starts the pipeline with the small random model, makes one clip,
+# shuts everything down. Exit codes are those of lx2v: 0 ok, 1 failed, 2 a person must act, 130 cancelled.
 set -euo pipefail
 
 here=$PWD
@@ -46,29 +46,42 @@ has_nvidia_card() {
     command -v lspci >/dev/null && lspci 2>/dev/null | grep -Eiq '(vga|3d|display).*nvidia'
 }
 
-has_cuda_compiler() { command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; }
+# The release of the CUDA compiler that the build will find, such as 13.0; nothing without one.
+cuda_release() {
+    local nvcc
+    for nvcc in /usr/local/cuda/bin/nvcc "$(command -v nvcc || true)"; do
+        if [ -x "$nvcc" ]; then
+            "$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p'
+            return
+        fi
+    done
+}
 
-# Download and disk size of a package with all it needs, as this machine's apt says.
-size_of() {
-    LC_ALL=C apt-get -o Debug::NoLocking=1 install --assume-no --no-install-recommends "$@" </dev/null 2>/dev/null |
-        sed -n 's/^Need to get \(.*\) of archives\.$/\1 to download, /p
-                s/^After this operation, \(.*\) of additional disk space.*/\1 on disk/p' | tr -d '\n' || true
+# Is there a card of compute capability 8.0? Where nobody tells, let the build try.
+has_usable_card() {
+    local capabilities
+    capabilities=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null) || return 0
+    printf '%s\n' "$capabilities" | grep -Eq '^([89]|[1-9][0-9])\.'
 }
 
 ask_about_card() {
-    local size
+    local release found
     if [ "$cpu_only" -eq 1 ] || ! has_nvidia_card; then
         return
     fi
-    if [ ! -e "$root/kernels/cuda/CMakeLists.txt" ]; then
-        say "an NVIDIA card is present, but this version of lx2v has no CUDA kernels yet: it computes on the CPU"
+    if ! has_usable_card; then
+        say "the NVIDIA card here is older than compute capability 8.0 (RTX 30): going on without it"
+        cpu_only=1
+        return
     fi
-    if ! has_cuda_compiler; then
-        size=$(size_of nvidia-cuda-toolkit)
-        die 2 "an NVIDIA card is present, but no CUDA compiler (nvcc). It is in the distribution's package
-  nvidia-cuda-toolkit (${size:-1.6 GB to download, 5.5 GB on disk in Debian 12, component non-free}), or in
-  NVIDIA's own packages cuda-nvcc, cuda-cudart-dev and libcublas-dev of one release.
-  Install one of them and come back, or go on without the card:
+    release=$(cuda_release)
+    if [ "$(printf '%s\n' 12.4 "${release:-0}" | sort -V | head -n 1)" != 12.4 ]; then
+        found="no CUDA compiler (nvcc)"
+        [ -z "$release" ] || found="only that of CUDA $release as a compiler (nvcc)"
+        die 2 "an NVIDIA card is present, but $found; 12.4 or newer is
+  needed. NVIDIA's packages cuda-nvcc, cuda-cudart-dev and libcublas-dev of one release are enough
+  (https://developer.nvidia.com/cuda-downloads); Debian 12 and Ubuntu 24.04 themselves have older ones.
+  Install them and come back, or go on without the card:
     ${BASH_SOURCE[0]} --cpu \"$prompt\""
     fi
 }
@@ -76,7 +89,7 @@ ask_about_card() {
 # --- building ------------------------------------------------------------------------------------
 
 build() {
-    local options=() log=$work/build.log
+    local options=() targets=() log=$work/build.log
     if [ "$cpu_only" -eq 1 ]; then
         options=(-DLX2V_CUDA=OFF)
     fi
@@ -85,8 +98,12 @@ build() {
         tail -n 20 "$log" >&2
         die 1 "configuring failed; its last words are above"
     fi
-    if ! cmake --build "$root/build/release" --target lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux \
-        random_model >"$log" 2>&1; then
+    targets=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux random_model)
+    if grep -q '^-- cuda: building for ' "$log"; then
+        sed -n 's/^-- cuda: building for/quickstart: with kernels for compute capability/p' "$log"
+        targets+=(lx2v_cuda)
+    fi
+    if ! cmake --build "$root/build/release" --target "${targets[@]}" >"$log" 2>&1; then
         tail -n 30 "$log" >&2
         die 1 "building failed; its last words are above"
     fi
@@ -117,6 +134,24 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# config.yaml computes on the CPU. With a card, what `lx2v init` proposes for this machine instead, at
+# the small model's size.
+choose_config() {
+    config=$root/config.yaml
+    if [ "$cpu_only" -eq 1 ]; then
+        return
+    fi
+    if "$bin/lx2v" init "$root/build/release/models/random" >"$work/config.yaml" 2>"$work/init.log" &&
+        grep -q '^  dit: {device: "cuda:' "$work/config.yaml"; then
+        printf '%s\n' "output: {dir: \"$root/output\"}" 'defaults: {size: 256x128, frames: 17}' \
+            'limits: {size: 256x256, frames: 49}' >>"$work/config.yaml"
+        config=$work/config.yaml
+        say "on the card: $(sed -n '/^#   cuda:/{s/^#   //p;q}' "$work/config.yaml")"
+    elif has_nvidia_card; then
+        say "on the CPU: $(sed -n 's/^# All stages compute on the CPU: //p' "$work/config.yaml")"
+    fi
+}
+
 # Waits for the launcher's one line, `ready endpoint=...`, and sets endpoint. The pipe ends when the
 # launcher does, so neither a clock nor a guess is needed, however long loading takes.
 start() {
@@ -124,7 +159,7 @@ start() {
     mkfifo "$work/out"
     : >"$work/launch.log"
     # The folder of the config decides where relative paths lead, not the one we are called from.
-    "$bin/lx2v-launch" "$root/config.yaml" >"$work/out" 2>"$work/launch.log" &
+    "$bin/lx2v-launch" "$config" >"$work/out" 2>"$work/launch.log" &
     launcher=$!
     tail --pid="$launcher" -n +1 -f "$work/launch.log" 2>/dev/null |
         sed -u -n 's/^I [a-z]*\[[0-9]*\] \(loading .*\)/quickstart: \1/p
@@ -165,6 +200,8 @@ free_name() {
 ask_about_card
 "$root/deploy/packages.sh"
 build
+config=""
+choose_config
 endpoint=""
 start
 clip=$(free_name)
