@@ -502,7 +502,7 @@ static void test_term_is_an_orderly_stop(void **state)
     assert_int_equal(lx_share_sweep(l->instance, 0), 0);
 }
 
-/* The stage lends a tensor of the launcher's seed beside its slots, and again once it is retired. */
+/* The stage lends a tensor of the launcher's seed beside its slots, again once it is retired. */
 static void test_link_is_lent_for_a_test(void **state)
 {
     launch *l = *state;
