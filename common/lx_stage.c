@@ -48,7 +48,7 @@ struct lx_stage_job {
 typedef struct stage_args {
     const char *config;
     int replica, handover, shared;
-    int64_t vram, ram;
+    int64_t vram, ram, lease;
 } stage_args;
 
 static lx_status parse_bytes(const char *flag, const char *text, int64_t *out, lx_err *err)
@@ -60,13 +60,11 @@ static lx_status parse_bytes(const char *flag, const char *text, int64_t *out, l
 
 static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
 {
-    static const struct option options[] = {{"config", required_argument, 0, 'c'},
-                                            {"replica", required_argument, 0, 'r'},
-                                            {"handover", required_argument, 0, 'h'},
-                                            {"vram", required_argument, 0, 'v'},
-                                            {"ram", required_argument, 0, 'm'},
-                                            {"shared", required_argument, 0, 's'},
-                                            {0}};
+    static const struct option options[] = {
+        {"config", required_argument, 0, 'c'},   {"replica", required_argument, 0, 'r'},
+        {"handover", required_argument, 0, 'h'}, {"vram", required_argument, 0, 'v'},
+        {"ram", required_argument, 0, 'm'},      {"lease", required_argument, 0, 'l'},
+        {"shared", required_argument, 0, 's'},   {0}};
     *out = (stage_args){.handover = -1};
     opterr = 0;
     lx_status status = LX_OK;
@@ -83,6 +81,8 @@ static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
             status = parse_bytes("--vram", optarg, &out->vram, err);
         else if (c == 'm')
             status = parse_bytes("--ram", optarg, &out->ram, err);
+        else if (c == 'l')
+            status = parse_bytes("--lease", optarg, &out->lease, err);
         else
             return lx_fail(err, LX_ECONFIG,
                            "unknown option %s; `%s run --help` runs one stage by hand",
@@ -185,6 +185,7 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     stage->replica = args.replica;
     stage->vram = (uint64_t)args.vram;
     stage->ram = (uint64_t)args.ram;
+    stage->is_leased = args.lease != 0;
     stage->wake_fd = stage->term_fd = -1;
     stage->opened_s = lx_now_s();
     stage->progress = (lx_progress){.step = progress_step, .self = stage};
@@ -469,7 +470,14 @@ static lx_status next_job(lx_stage *stage, lx_stage_job *job, bool *go, lx_err *
     memset(job, 0, sizeof *job);
     job->stage = stage;
     pthread_mutex_lock(&stage->lock);
-    while (status == LX_OK && !stage->stop && (!stage->has_job || stage->n_links)) {
+    while (status == LX_OK && !stage->stop &&
+           (!stage->has_job || stage->n_links || stage->is_recalled)) {
+        if (stage->is_recalled) {
+            pthread_mutex_unlock(&stage->lock);
+            stage_give_back(stage);
+            pthread_mutex_lock(&stage->lock);
+            continue;
+        }
         if (!stage->n_links) {
             wait_news_locked(stage);
             continue;
@@ -543,8 +551,11 @@ lx_status lx_stage_run(lx_stage *stage, lx_job_fn on_job, void *model, lx_err *e
         lx_status waited = next_job(stage, &job, &go, err);
         if (!go)
             return waited;
-        announce_start(&job);
-        lx_status status = on_job(model, &job, &why);
+        lx_status status = stage_hold(stage, &why);
+        if (status == LX_OK) {
+            announce_start(&job);
+            status = on_job(model, &job, &why);
+        }
         if (status != LX_OK)
             take_back(&job);
         report(&job, status, &why);

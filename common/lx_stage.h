@@ -24,8 +24,8 @@ typedef struct lx_stage_job lx_stage_job;
 
 typedef lx_status (*lx_job_fn)(void *model, lx_stage_job *job, lx_err *err);
 
-/** Parses `--config FILE --replica N --handover FD [--shared FD] [--vram BYTES] [--ram BYTES]` as
- *  the launcher passes them. */
+/** Parses `--config FILE --replica N --handover FD [--shared FD] [--vram BYTES] [--ram BYTES]
+ *  [--lease 1]` as the launcher passes them. */
 lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kind, lx_err *err);
 const lx_config *lx_stage_config_of(const lx_stage *stage);
 const lx_replica_config *lx_stage_replica(const lx_stage *stage);
@@ -51,6 +51,24 @@ bool lx_stage_wants_twins(const lx_config *config, lx_stage_kind kind);
 /** The same with them, where the config and the next stage's devices have a use for that.
  *  LX_ECONFIG: the config insists, and the card cannot. */
 lx_status lx_stage_lends_on_card(lx_stage *stage, int n_slots, uint64_t slot_bytes, lx_err *err);
+
+/* Device memory that a stage can give back and take again between two jobs. */
+typedef struct lx_stage_arena {
+    lx_status (*take)(void *self, lx_err *err); /* LX_EAGAIN: not there at this moment */
+    void (*give)(void *self);                   /* all of it, so that others can have it */
+    void *self;                                 /* borrowed until lx_stage_close */
+    uint64_t bytes;                             /* that take() takes */
+    int card;                                   /* whose, in PCI order */
+} lx_stage_arena;
+
+/**
+ * Take the memory for the first time, and from then on before each job, if it was given back: when
+ * the plan lets the stages of a card take turns, and another one waits. While other programs have
+ * the memory, this waits and names them.
+ *
+ * @retval LX_ECANCEL  told to stop
+ */
+lx_status lx_stage_hold(lx_stage *stage, const lx_stage_arena *arena, lx_err *err);
 
 /** Weights are loaded and a self-test ran: from here on jobs may arrive. */
 void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_bytes,

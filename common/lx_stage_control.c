@@ -146,6 +146,12 @@ static void obey(lx_stage *stage, const lx_msg *msg)
     case LX_MSG_STOP:
         stage->stop = true;
         break;
+    case LX_MSG_LEASE:
+        stage->has_lease = true;
+        break;
+    case LX_MSG_RELEASE:
+        stage->is_recalled = true;
+        break;
     default:
         LX_W("message %s is not for a stage", lx_msg_kind_name(msg->kind));
     }

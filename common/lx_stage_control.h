@@ -41,10 +41,14 @@ struct lx_stage {
     int slow_ms;
     int shared_fd;  /* 0: none */
     lx_bus *bus;    /* the control thread's, once it runs */
-    lx_share *desk; /* the working thread's, as all down to the lock; NULL: lends nothing */
+    lx_share *desk; /* the working thread's, as the next three; NULL: lends nothing */
     const lx_share_device *device; /* borrowed; NULL: on the CPU */
     stage_way way[STAGE_WAYS];     /* the newest take the oldest's place */
     size_t n_ways;
+    lx_stage_arena arena; /* .take NULL: none, or it is never given back */
+    bool has_arena;       /* taken */
+    bool is_leased;       /* in turn with other stages of the card */
+    bool is_lease_asked;
     pthread_t control;
     bool has_control;
     int wake_fd; /* wakes the control thread */
@@ -55,6 +59,7 @@ struct lx_stage {
     lx_msg outbox[STAGE_OUTBOX];
     size_t first_out, n_out;
     bool has_job, aborted, stop, closing;
+    bool has_lease, is_recalled; /* granted; asked back */
     lx_msg job;
     stage_chunk chunk[STAGE_CHUNKS];
     size_t first_chunk, n_chunks;
@@ -78,6 +83,13 @@ lx_status stage_borrow(lx_stage *stage, const lx_ticket *ticket, bool is_on_card
                        uint64_t dst_bytes, lx_err *err);
 /** The desk belongs to the working thread, so retirements wait until it looks. */
 void stage_apply_retirements_locked(lx_stage *stage);
+
+/* --- lx_stage_lease.c: the working thread's ------------------------------------------------- */
+
+/** Before a job: have the arena. Waits; LX_ECANCEL if the job is aborted meanwhile. */
+lx_status stage_hold(lx_stage *stage, lx_err *err);
+/** Between two jobs: give the arena back if somebody waits for it. */
+void stage_give_back(lx_stage *stage);
 
 /* --- lx_stage_control.c ---------------------------------------------------------------------- */
 

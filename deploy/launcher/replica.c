@@ -16,7 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "leases.h"
 #include "lx_log.h"
+#include "lx_process.h"
 #include "lx_share.h"
 #include "pace.h"
 #include "spawn.h"
@@ -71,8 +73,9 @@ typedef struct replica {
 
 struct replicas {
     replicas_options o;
-    route *route; /* borrowed */
-    links *links; /* borrowed; may be NULL */
+    route *route;   /* borrowed */
+    links *links;   /* borrowed; may be NULL */
+    leases *leases; /* owned; NULL: nothing was planned */
     uint64_t last_epoch;
     double tick_s, stop_by_s;
     bool is_stopping;
@@ -114,6 +117,35 @@ static void open_shared(replicas *r)
     }
 }
 
+/* The ledger's hands: also a stage that is still loading may be told. */
+static void tell_of_lease(replicas *r, lx_stage_kind kind, int i, lx_msg_kind what, uint64_t bytes)
+{
+    replica *p = at(r, kind, i);
+    lx_msg msg = {.kind = what};
+    lx_err err = {0};
+    msg.u.arena.bytes = bytes;
+    if (p->pid > 0 && (p->state == REPLICA_LOADING || p->state == REPLICA_READY) &&
+        lx_bus_send(r->o.bus, &p->peer, &msg, &err) != LX_OK)
+        replicas_kill(r, kind, i, "it takes no messages");
+}
+
+static void grant_lease(void *self, lx_stage_kind kind, int i, uint64_t bytes)
+{
+    at(self, kind, i)->moved_s = lx_now_s(); /* what it waited is no hang */
+    tell_of_lease(self, kind, i, LX_MSG_LEASE, bytes);
+}
+
+static void recall_lease(void *self, lx_stage_kind kind, int i)
+{
+    tell_of_lease(self, kind, i, LX_MSG_RELEASE, 0);
+}
+
+static lx_status open_leases(replicas *r, lx_err *err)
+{
+    const leases_hands hands = {.grant = grant_lease, .recall = recall_lease, .self = r};
+    return r->o.plan ? leases_create(&r->leases, r->o.plan, hands, err) : LX_OK;
+}
+
 lx_status replicas_create(replicas **out, const replicas_options *options, lx_err *err)
 {
     replicas *r = calloc(1, sizeof *r);
@@ -128,8 +160,12 @@ lx_status replicas_create(replicas **out, const replicas_options *options, lx_er
         }
     }
     open_shared(r);
-    *out = r;
-    return LX_OK;
+    lx_status status = open_leases(r, err);
+    if (status != LX_OK)
+        replicas_destroy(&r);
+    else
+        *out = r;
+    return status;
 }
 
 void replicas_destroy(replicas **r)
@@ -143,6 +179,7 @@ void replicas_destroy(replicas **r)
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
         if ((*r)->shared_fd[kind] > 0)
             close((*r)->shared_fd[kind]);
+    leases_destroy(&(*r)->leases);
     free(*r);
     *r = NULL;
 }
@@ -195,6 +232,7 @@ static void start(replicas *r, replica *p, double now_s)
                        .replica = p->index,
                        .vram = planned ? planned->vram : 0,
                        .ram = planned ? planned->ram : 0,
+                       .is_leased = r->leases && leases_has(r->leases, p->kind, p->index),
                        .endpoint = r->o.endpoint,
                        .token = p->token,
                        .instance = state_dir_instance(r->o.dir),
@@ -310,6 +348,8 @@ void replicas_reap(replicas *r, double now_s)
         p->pid = 0;
         record(r);
         route_down(r->route, p->kind, p->index, p->obituary, now_s);
+        if (r->leases)
+            leases_gone(r->leases, p->kind, p->index);
         if (r->links)
             links_down(r->links, p->kind, p->index);
         /* A stage that was never up may have made shared memory all the same. */
@@ -403,6 +443,16 @@ static void on_beat(replicas *r, replica *p, const lx_msg *msg, double now_s)
     p->peak_bytes = msg->u.beat.peak_bytes;
 }
 
+static void on_lease(replicas *r, const replica *p, const lx_msg *msg)
+{
+    if (!r->leases)
+        return;
+    if (msg->kind == LX_MSG_LEASE)
+        leases_ask(r->leases, p->kind, p->index, msg->u.arena.bytes);
+    else
+        leases_given_back(r->leases, p->kind, p->index, msg->u.arena.bytes);
+}
+
 void replicas_message(replicas *r, const lx_peer *peer, const lx_msg *msg, double now_s)
 {
     if (msg->kind == LX_MSG_HELLO) {
@@ -421,6 +471,8 @@ void replicas_message(replicas *r, const lx_peer *peer, const lx_msg *msg, doubl
             text_put(p->last_words, sizeof p->last_words, msg->u.failed.text);
         if (msg->kind == LX_MSG_READY)
             on_ready(r, p, msg, now_s);
+        else if (msg->kind == LX_MSG_LEASE || msg->kind == LX_MSG_RELEASE)
+            on_lease(r, p, msg);
         else if (p->state == REPLICA_READY && r->links &&
                  (msg->kind == LX_MSG_LINK_LENT || msg->kind == LX_MSG_LINK_RESULT))
             links_message(r->links, p->kind, p->index, msg);
@@ -466,7 +518,9 @@ static const char *check_alive(const replicas *r, const replica *p, double now_s
                            : p->heard_s + BEATS_MISSED * c->supervision.beat_s;
     double stuck_by = HUGE_VAL;
     const lx_entry *e = route_holds(r->route, p->kind, p->index);
-    if (p->state == REPLICA_LOADING) {
+    if (r->leases && leases_waits(r->leases, p->kind, p->index)) {
+        stuck_by = HUGE_VAL; /* others have the card; they are watched themselves */
+    } else if (p->state == REPLICA_LOADING) {
         stuck_by = p->moved_s + LOAD_FACTOR * c->supervision.hang_s;
     } else if (p->state == REPLICA_READY && e && !route_may_wait(r->route, p->kind, p->index)) {
         double since = route_free_since_s(r->route, p->kind, p->index);

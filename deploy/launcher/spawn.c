@@ -136,7 +136,7 @@ typedef struct command {
     int n, n_texts;
     char *argv[20];
     char binary[LX_LIMIT_PATH + 32], config[LX_LIMIT_PATH];
-    char text[14][32];
+    char text[16][32];
 } command;
 
 static void add_word(command *c, const char *word)
@@ -170,6 +170,8 @@ static void make_command(command *c, const spawn_request *q)
         add_number(c, "--vram", q->vram);
     if (q->ram)
         add_number(c, "--ram", q->ram);
+    if (q->is_leased)
+        add_number(c, "--lease", 1);
 }
 
 lx_status spawn_stage(pid_t *pid, const spawn_request *q, lx_err *err)

@@ -23,6 +23,7 @@ typedef struct spawn_request {
     lx_stage_kind kind;
     int replica;
     uint64_t vram, ram; /* bytes that the plan gives it; 0: it is told nothing */
+    bool is_leased;     /* it takes turns with other stages of its card */
     const char *endpoint, *token, *instance; /* for the hand-over line */
     uint64_t epoch;
     int shared_fd; /* memory file for the stage's weights; borrowed; 0: none */
