@@ -84,12 +84,16 @@ static lx_status take_flag(lx_plan_question *q, const char *flag, const char *va
     } else if (strcmp(flag, "--frames") == 0) {
         status = parse_number(flag, value, LX_LIMIT_FRAMES, &number, err);
         q->frames = (int32_t)number;
+    } else if (strcmp(flag, "--residency") == 0) {
+        q->is_residency_auto = strcmp(value, "auto") == 0;
+        if (!q->is_residency_auto)
+            status = lx_fail(err, LX_ECONFIG, "--residency %.40s: only auto", value);
     } else if (strcmp(flag, "--size") == 0) {
         status = lx_parse_size(value, &q->width, &q->height, err);
     } else {
         status = lx_fail(err, LX_ECONFIG,
                          "plan: unknown flag %.40s; accepted are --config, --replica, --kind, "
-                         "--vram, --ram, --size, --frames",
+                         "--vram, --ram, --size, --frames, --residency",
                          flag);
     }
     return status;
@@ -122,6 +126,9 @@ lx_status lx_plan_ask(lx_plan_question *out, int argc, char **argv, lx_err *err)
 
 void lx_plan_apply(const lx_plan_question *q, lx_config *config)
 {
+    for (int kind = 0; kind < LX_STAGE_COUNT && q->is_residency_auto; kind++)
+        for (int i = 0; i < LX_LIMIT_REPLICAS; i++)
+            config->stage[kind].replica[i].residency = LX_RESIDENCY_AUTO;
     if (q->frames)
         config->limits.frames = q->frames;
     if (q->width) {

@@ -25,7 +25,7 @@
 #define LX_PLAN_CONTEXT ((uint64_t)600 << 20)
 
 /* What was asked: `lx2v-STAGE plan --config FILE --replica N [--kind KIND] [--vram N] [--ram N]
- * [--size WxH] [--frames N]`. */
+ * [--size WxH] [--frames N] [--residency auto]`. */
 typedef struct lx_plan_question {
     const char *config;
     int replica;
@@ -39,6 +39,7 @@ typedef struct lx_plan_question {
     uint64_t vram, ram; /* bytes that this process may have; 0: as many as it likes. ram counts the
                            weights, which it may share with others */
     int32_t width, height, frames; /* the largest clip; 0: as the config's limits say */
+    bool is_residency_auto;        /* whatever residency the config forces */
 } lx_plan_question;
 
 /* Another way to run, and what it would cost. */
@@ -57,7 +58,7 @@ typedef struct lx_plan_need {
     uint64_t weights; /* that stay on the device */
     uint64_t slots;   /* of layers on their way */
     uint64_t activations;
-    uint64_t context;        /* the driver's own */
+    uint64_t context;        /* the driver's own, and slots lent from: not given back in turn */
     uint64_t device;         /* their sum: 0 on the CPU */
     uint64_t least;          /* the smallest sum that works at all */
     uint64_t host_weights;   /* the one copy per machine */
@@ -73,7 +74,7 @@ typedef struct lx_plan_need {
 /** Parse the arguments after "plan". LX_ECONFIG names the flag. */
 lx_status lx_plan_ask(lx_plan_question *out, int argc, char **argv, lx_err *err);
 struct lx_config;
-/** Size and frames of the question into the config's limits. */
+/** Size and frames of the question into the config's limits; its residency into the replicas'. */
 void lx_plan_apply(const lx_plan_question *question, struct lx_config *config);
 /** The value of --kind: "NAME;cc=8.6;sm=28;shared=101376;vram=12884901888". */
 void lx_plan_kind_text(const lx_plan_question *question, char *text, size_t bytes);

@@ -69,6 +69,8 @@ typedef struct lx_stage_arena {
  * @retval LX_ECANCEL  told to stop
  */
 lx_status lx_stage_hold(lx_stage *stage, const lx_stage_arena *arena, lx_err *err);
+/** False: what was taken once stays. */
+bool lx_stage_takes_turns(const lx_stage *stage);
 
 /** Weights are loaded and a self-test ran: from here on jobs may arrive. */
 void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_bytes,

@@ -187,3 +187,8 @@ lx_status lx_stage_hold(lx_stage *stage, const lx_stage_arena *arena, lx_err *er
     stage->arena = *arena;
     return stage_hold(stage, err);
 }
+
+bool lx_stage_takes_turns(const lx_stage *stage)
+{
+    return stage->is_leased;
+}

@@ -39,13 +39,15 @@ typedef struct maker {
 static lx_status ask(const maker *m, plan_process *q, uint64_t vram, uint64_t ram, lx_err *err)
 {
     const lx_config *c = m->config;
-    lx_plan_question question = {.config = m->config_path,
-                                 .replica = q->replica,
-                                 .vram = vram,
-                                 .ram = ram,
-                                 .width = c->limits.width,
-                                 .height = c->limits.height,
-                                 .frames = c->limits.frames};
+    lx_plan_question question = {
+        .config = m->config_path,
+        .replica = q->replica,
+        .vram = vram,
+        .ram = ram,
+        .width = c->limits.width,
+        .height = c->limits.height,
+        .frames = c->limits.frames,
+        .is_residency_auto = c->stage[q->kind].replica[q->replica].residency == LX_RESIDENCY_AUTO};
     if (q->card >= 0)
         rig_kind(m->rig, q->card, &question);
     else if (q->kind == LX_STAGE_DIT || q->kind == LX_STAGE_VAE)
@@ -161,8 +163,12 @@ static lx_status overlap(const maker *m, int card, const sharers *s, lx_err *err
     plan_card *c = &m->p->card[card];
     bool fits = true;
     c->policy = LX_POLICY_OVERLAP;
-    for (int i = 0; i < s->n_encoders; i++)
+    for (int i = 0; i < s->n_encoders; i++) {
         TRY(ask(m, s->encoder[i], 0, 0, err));
+        if (s->encoder[i]->need.device >
+            s->encoder[i]->need.least) /* "partial": the DiT is first */
+            TRY(ask(m, s->encoder[i], s->encoder[i]->need.least, 0, err));
+    }
     uint64_t fixed = sum_device(s->encoder, s->n_encoders);
     uint64_t room = c->budget > fixed ? c->budget - fixed : 0;
     if (s->n_dits > 0) {
@@ -198,6 +204,8 @@ static lx_status alternate(const maker *m, int card, const sharers *s, lx_err *e
             fits &= all_fit;
             uint64_t phase = need->device - need->context;
             largest = phase > largest ? phase : largest;
+            if (l == 1) /* its checkpoint, twice as large as packed, stays to be packed again */
+                lists[l][i]->need.host_weights = 2 * need->weights;
         }
     c->total = contexts + largest;
     c->fits = fits && c->total <= c->budget;
@@ -345,6 +353,19 @@ static lx_status fill(const maker *m, lx_err *err)
  * there. In the order that costs a person least. */
 typedef bool (*change_fn)(lx_config *config, char *text, size_t bytes);
 
+static bool more_offload(lx_config *c, char *text, size_t bytes)
+{
+    bool is_new = false;
+    snprintf(text, bytes, "residency: auto");
+    for (int kind = LX_STAGE_ENCODER; kind <= LX_STAGE_DIT; kind++)
+        for (int i = 0; i < c->stage[kind].n_replicas; i++) {
+            lx_replica_config *r = &c->stage[kind].replica[i];
+            is_new |= r->residency != LX_RESIDENCY_AUTO;
+            r->residency = LX_RESIDENCY_AUTO;
+        }
+    return is_new;
+}
+
 static bool in_turn(lx_config *c, char *text, size_t bytes)
 {
     snprintf(text, bytes, "memory.policy: auto");
@@ -387,7 +408,8 @@ static bool smaller_size(lx_config *c, char *text, size_t bytes)
     return false;
 }
 
-static const change_fn changes[] = {in_turn, encoder_on_cpu, fewer_frames, smaller_size};
+static const change_fn changes[] = {more_offload, in_turn, encoder_on_cpu, fewer_frames,
+                                    smaller_size};
 #define N_CHANGES ((int)(sizeof changes / sizeof *changes))
 
 /* What is fullest: "cuda:0 would hold 6.10 GiB of 6.83". */

@@ -7,8 +7,8 @@
  *           VAE then up to its usual size, and the DiT what is left, for blocks that stay on the
  *           card. Where the host is short, blocks of the DiT stay on disk.
  * Promise   What does not fit is known here, with the numbers of every process and with advice in
- *           this order: share in turn (policy), encoder off the card, fewer frames, a smaller
- *           size; each is planned itself before it is given.
+ *           this order: less that is forced onto the card, sharing in turn, encoder off the card,
+ *           fewer frames, a smaller size; each is planned itself before it is given.
  * Policy    overlap: all processes of a card hold their memory at once. alternate: contexts stay,
  *           arenas go back and forth, so the card holds the largest of them. auto: overlap if it
  *           fits.
@@ -24,7 +24,7 @@
 #include "rig.h"
 
 #define PLAN_PROCESSES (LX_STAGE_COUNT * LX_LIMIT_REPLICAS)
-#define PLAN_ADVICE    6
+#define PLAN_ADVICE    7
 
 typedef struct plan_process {
     lx_stage_kind kind;

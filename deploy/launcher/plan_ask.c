@@ -98,6 +98,8 @@ static void make_line(line *l, const plan_asker *a, lx_stage_kind kind, const lx
     add_number(l, "--vram", q->vram);
     add_number(l, "--ram", q->ram);
     add_number(l, "--frames", (uint64_t)q->frames);
+    if (q->is_residency_auto)
+        add_text(l, "--residency", "auto");
     if (q->width) {
         snprintf(text, sizeof text, "%dx%d", q->width, q->height);
         add_text(l, "--size", text);

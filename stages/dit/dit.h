@@ -77,6 +77,7 @@ typedef struct dit_setup {
     dit_attention_choice attention;
     lx_patch_dims largest; /* memory is for latents up to this */
     lx_run *run;           /* dumps to count in; may be NULL */
+    bool is_deferred;      /* the device's memory is left alone until dit_engine_take */
 } dit_setup;
 
 /* What a model needs on a device, in bytes. */
@@ -150,6 +151,14 @@ bool dit_is_on_disk(const dit_memory *memory, int64_t i);
  */
 lx_status dit_engine_open(dit_engine **out, dit *model, const dit_setup *setup,
                           const lx_progress *progress, lx_err *err);
+/**
+ * Take the device's memory and place what stays there, after dit_engine_give or a deferred open.
+ *
+ * @retval LX_EAGAIN  it is not there at this moment; nothing was taken
+ */
+lx_status dit_engine_take(dit_engine *engine, const lx_progress *progress, lx_err *err);
+/** Give all of that back to the device. Weights stay in host memory, the card stays open. */
+void dit_engine_give(dit_engine *engine);
 void dit_engine_close(dit_engine **engine);
 const dit_memory *dit_engine_memory(const dit_engine *engine);
 lx_exec *dit_engine_exec(dit_engine *engine);

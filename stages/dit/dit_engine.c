@@ -351,47 +351,71 @@ lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *
 
 /* --- opening --------------------------------------------------------------------------------- */
 
-static lx_status open_card(dit_engine *e, const dit_setup *setup, int index, lx_err *err)
+/* Everything but the device's memory. */
+static lx_status prepare_card(dit_engine *e, const dit_setup *setup, int index, lx_err *err)
 {
     dit_setup known = *setup;
-    uint64_t before, after, total;
+    uint64_t before, total;
     DIT_TRY(lx_cuda_open(&e->cuda, index, NULL, err));
     DIT_TRY(lx_cuda_memory(e->cuda, &before, &total, err));
     if (!known.vram)
         known.vram = before > SPARE ? before - SPARE + CONTEXT : 0;
-    DIT_TRY(dit_plan(e->model, lx_cuda_card(e->cuda), &known, &e->memory, err));
-    dit_memory *m = &e->memory;
+    return dit_plan(e->model, lx_cuda_card(e->cuda), &known, &e->memory, err);
+}
+
+static lx_status prepare_host(dit_engine *e, const dit_setup *setup, lx_err *err)
+{
+    char needed[32], allowed[32];
+    DIT_TRY(dit_plan(e->model, NULL, setup, &e->memory, err));
+    if (setup->vram && e->memory.total > setup->vram)
+        return lx_fail(err, LX_EAGAIN, "this clip needs %s, %s are allowed",
+                       lx_bytes_text(e->memory.total, needed, sizeof needed),
+                       lx_bytes_text(setup->vram, allowed, sizeof allowed));
+    return LX_OK;
+}
+
+static lx_status open_exec(dit_engine *e, lx_err *err)
+{
+    const dit_memory *m = &e->memory;
+    if (!e->cuda) {
+        DIT_TRY(lx_arena_create(&e->arena, (size_t)m->total, err));
+        e->host = e->arena;
+        return lx_exec_open_cpu(&e->x, e->arena, e->setup.n_threads, err);
+    }
     DIT_TRY(lx_cuda_arena(e->cuda, (size_t)(m->total - m->context - m->beside), &e->arena, err));
-    DIT_TRY(lx_cuda_memory(e->cuda, &after, &total, err));
     DIT_TRY(lx_arena_create(&e->host, (size_t)m->host, err));
     return lx_exec_open_cuda(&e->x, e->cuda, e->arena, e->host, err);
+}
+
+lx_status dit_engine_take(dit_engine *e, const lx_progress *progress, lx_err *err)
+{
+    lx_status status = open_exec(e, err);
+    if (status == LX_OK)
+        status = place_standing(e, &e->setup, progress, err);
+    if (status != LX_OK)
+        let_go(e);
+    return status;
+}
+
+void dit_engine_give(dit_engine *e)
+{
+    let_go(e);
 }
 
 static lx_status open_engine(dit_engine *e, dit *model, const dit_setup *setup,
                              const lx_progress *progress, lx_err *err)
 {
     int index;
-    char needed[32], allowed[32];
+    e->setup = *setup;
     DIT_TRY(lx_device_find(&index, setup->device ? setup->device : "cpu", err));
-    if (index >= 0) {
-        DIT_TRY(open_card(e, setup, index, err));
-    } else {
-        DIT_TRY(dit_plan(e->model, NULL, setup, &e->memory, err));
-        if (setup->vram && e->memory.total > setup->vram)
-            return lx_fail(err, LX_EAGAIN, "this clip needs %s, %s are allowed",
-                           lx_bytes_text(e->memory.total, needed, sizeof needed),
-                           lx_bytes_text(setup->vram, allowed, sizeof allowed));
-        DIT_TRY(lx_arena_create(&e->arena, (size_t)e->memory.total, err));
-        e->host = e->arena;
-        DIT_TRY(lx_exec_open_cpu(&e->x, e->arena, setup->n_threads, err));
-    }
+    DIT_TRY(index >= 0 ? prepare_card(e, setup, index, err) : prepare_host(e, setup, err));
     if (!model->options.is_header_only) { /* all was read already */
         e->memory.n_on_disk = 0;
         e->memory.host_weights = lx_weights_bytes(model->weights);
     }
     DIT_TRY(dit_read(model, &e->memory, progress, err));
     DIT_TRY(list_layers(e, err));
-    return place_standing(e, setup, progress, err);
+    return setup->is_deferred ? LX_OK : dit_engine_take(e, progress, err);
 }
 
 lx_status dit_engine_open(dit_engine **out, dit *model, const dit_setup *setup,

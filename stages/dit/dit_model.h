@@ -70,6 +70,7 @@ void dit_disk_bytes(const dit *model, int64_t i, uint64_t *all, uint64_t *step);
 
 struct dit_engine {
     const dit *model; /* borrowed */
+    dit_setup setup;  /* its strings are not looked at again */
     dit_memory memory;
     lx_cuda *cuda;          /* owned; NULL on the CPU */
     lx_arena *arena, *host; /* owned; one and the same on the CPU */

@@ -81,8 +81,8 @@ static void fill_need(lx_plan_need *need, const dit_memory *m, bool is_card)
     say_how(m, is_card, need->how, sizeof need->how);
     need->weights = m->weights;
     need->slots = m->slots;
-    need->activations = m->activations + m->beside;
-    need->context = m->context;
+    need->activations = m->activations;
+    need->context = m->context + m->beside;
     need->device = is_card ? m->total : 0;
     need->host = is_card ? m->host : m->total;
     need->pinned = m->pinned;

@@ -9,6 +9,7 @@
 
 #include "dit_model.h"
 #include "lx_cuda_share.h"
+#include "lx_device.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
@@ -106,7 +107,30 @@ static lx_status take_host(dit_stage *s, const lx_patch_dims *d, lx_err *err)
     return LX_OK;
 }
 
-static lx_status take_memory(dit_stage *s, const lx_stage *stage, lx_err *err)
+static lx_status take_device(void *self, lx_err *err)
+{
+    dit_stage *s = self;
+    return dit_engine_take(s->engine, s->progress, err);
+}
+
+static void give_device(void *self)
+{
+    dit_engine_give(((dit_stage *)self)->engine);
+}
+
+/* The device's memory: on a card it may have to be waited for, and comes and goes in turn. */
+static lx_status hold_device(dit_stage *s, lx_stage *stage, const char *device, lx_err *err)
+{
+    const dit_memory *m = dit_engine_memory(s->engine);
+    lx_stage_arena arena = {.take = take_device,
+                            .give = give_device,
+                            .self = s,
+                            .bytes = m->total - m->context - m->beside};
+    DIT_TRY(lx_device_find(&arena.card, device, err));
+    return lx_stage_hold(stage, &arena, err);
+}
+
+static lx_status take_memory(dit_stage *s, lx_stage *stage, lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
     const lx_replica_config *replica = lx_stage_replica(stage);
@@ -119,7 +143,10 @@ static lx_status take_memory(dit_stage *s, const lx_stage *stage, lx_err *err)
     setup.ram = lx_stage_ram(stage) ? lx_stage_ram(stage) : config->memory.ram;
     setup.residency = replica->residency;
     setup.pinned = config->memory.pinned;
+    setup.is_deferred = !is_host;
     lx_status status = dit_engine_open(&s->engine, s->model, &setup, s->progress, err);
+    if (status == LX_OK && !is_host)
+        status = hold_device(s, stage, replica->device, err);
     if (status == LX_EAGAIN && is_host && config->memory.ram) {
         err->status = LX_ECONFIG; /* waiting will not help */
         return lx_wrap(err,

@@ -25,6 +25,8 @@ struct encoder {
     lx_exec x;
     lx_residency *layers; /* owned */
     encoder_memory memory;
+    encoder_options options; /* its strings are not looked at again */
+    size_t host_mark;        /* of the host's arena behind what stands for the whole life */
     encoder_cache cache;
     float *context; /* [max_tokens, dim], of the host's memory */
     int32_t ids[ENCODER_TEXT_LEN];
@@ -85,9 +87,7 @@ static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
     if (status == LX_OK)
         status =
             check_budget(e, o, m->device + (e->card ? encoder_lent_bytes(e->model, o) : 0), err);
-    if (status == LX_OK && e->card)
-        status = lx_cuda_arena(e->card, (size_t)m->device, &e->arena, err);
-    else if (status == LX_OK)
+    if (status == LX_OK && !e->card)
         status = lx_arena_create(&e->arena, (size_t)m->device, err);
     e->host = e->arena;
     if (status == LX_OK && e->card)
@@ -97,9 +97,34 @@ static lx_status take_memory(encoder *e, const encoder_options *o, lx_err *err)
                                        &e->context, err);
     if (status != LX_OK)
         return status;
+    e->options = known;
+    e->host_mark = lx_arena_mark(e->host);
+    return o->is_deferred ? LX_OK : encoder_take(e, err);
+}
+
+lx_status encoder_take(encoder *e, lx_err *err)
+{
+    lx_status status = LX_OK;
+    if (e->card) {
+        lx_arena_reset(e->host, e->host_mark);
+        status = lx_cuda_arena(e->card, (size_t)e->memory.device, &e->arena, err);
+    }
+    if (status != LX_OK)
+        return status;
     status = e->card ? lx_exec_open_cuda(&e->x, e->card, e->arena, e->host, err)
-                     : lx_exec_open_cpu(&e->x, e->arena, o->n_threads, err);
-    return status == LX_OK ? encoder_open_layers(&e->layers, &e->x, e->model, m, o, err) : status;
+                     : lx_exec_open_cpu(&e->x, e->arena, e->options.n_threads, err);
+    if (status == LX_OK)
+        status = encoder_open_layers(&e->layers, &e->x, e->model, &e->memory, &e->options, err);
+    if (status != LX_OK)
+        encoder_give(e);
+    return status;
+}
+
+void encoder_give(encoder *e)
+{
+    lx_residency_close(&e->layers);
+    if (e->card) /* the CPU's arena has what stands in it */
+        lx_arena_destroy(&e->arena);
 }
 
 lx_status encoder_open(encoder **out, const encoder_options *o, lx_err *err)
@@ -144,7 +169,7 @@ void encoder_close(encoder **model)
     umt5_close(&e->model);
     encoder_cleaner_destroy(&e->cleaner);
     encoder_tokenizer_close(&e->tokenizer);
-    if (e->host != e->arena)
+    if (e->card)
         lx_arena_destroy(&e->host);
     lx_arena_destroy(&e->arena);
     lx_cuda_close(&e->card);
@@ -235,6 +260,11 @@ void encoder_notice(const encoder_prompt *prompt, char *text, size_t bytes)
 const umt5 *encoder_model(const encoder *model)
 {
     return model->model;
+}
+
+uint64_t encoder_planned_bytes(const encoder *e)
+{
+    return e->memory.device;
 }
 
 uint64_t encoder_arena_bytes(const encoder *model)

@@ -58,6 +58,7 @@ typedef struct encoder_options {
     lx_residency_choice residency; /* of the layers on a card; AUTO is HOST */
     uint64_t pinned;               /* host memory for their way; 0: a good size */
     int shared_fd;                 /* memory that replicas share for weights (lx_weights.h); 0 */
+    bool is_deferred;              /* on a card: its memory is left alone until encoder_take */
     uint64_t max_bytes; /* take no more than this of the device's memory; 0: no limit. Weights do
                            not count on the CPU; on a card those of the layers that are there do */
     bool is_lending;    /* a stage: what lending takes of a card counts in max_bytes, too */
@@ -67,6 +68,11 @@ typedef struct encoder_options {
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
  *  encoder_close. LX_ECONFIG, LX_EAGAIN with figures. */
 lx_status encoder_open(encoder **out, const encoder_options *options, lx_err *err);
+/** Take the card's memory, after encoder_give or a deferred open. LX_EAGAIN: it is not there at this
+ *  moment, and nothing was taken. */
+lx_status encoder_take(encoder *model, lx_err *err);
+/** Give it back; what the host has stays: weights, kept contexts. */
+void encoder_give(encoder *model);
 void encoder_close(encoder **model);
 
 typedef struct encoder_prompt {
@@ -99,9 +105,10 @@ lx_status encoder_warm_up(encoder *model, lx_err *err);
 void encoder_notice(const encoder_prompt *prompt, char *text, size_t bytes);
 
 const umt5 *encoder_model(const encoder *model);
-uint64_t encoder_arena_bytes(const encoder *model); /* device memory planned and taken */
-uint64_t encoder_arena_peak(const encoder *model);  /* used so far */
-uint64_t encoder_host_bytes(const encoder *model);  /* host memory beside a card's; CPU: the same */
+uint64_t encoder_arena_bytes(const encoder *model);   /* device memory planned and taken */
+uint64_t encoder_planned_bytes(const encoder *model); /* the same before it is taken */
+uint64_t encoder_arena_peak(const encoder *model);    /* used so far */
+uint64_t encoder_host_bytes(const encoder *model); /* host memory beside a card's; CPU: the same */
 uint64_t encoder_host_peak(const encoder *model);
 const char *encoder_describe(const encoder *model); /* which arithmetic runs */
 

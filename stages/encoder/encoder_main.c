@@ -35,10 +35,11 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-        puts("lx2v-encoder: prompt to context; lx2v-launch starts it. By hand: "
-             "lx2v-encoder run --help\n"
-             "usage: lx2v-encoder --config FILE [--replica N] --handover FD | run ... | plan ... |\n"
-             "       --version");
+        puts(
+            "lx2v-encoder: prompt to context; lx2v-launch starts it. By hand: "
+            "lx2v-encoder run --help\n"
+            "usage: lx2v-encoder --config FILE [--replica N] --handover FD | run ... | plan ... |\n"
+            "       --version");
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "run"))

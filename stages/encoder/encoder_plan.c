@@ -175,10 +175,9 @@ static lx_status answer_card(lx_plan_need *need, const umt5 *model, const lx_pla
     say_how(need, model, o, &memory);
     need->weights = memory.weights;
     need->slots = memory.slots;
-    memory.device += encoder_lent_bytes(model, o);
     need->activations = memory.device - need->slots - need->weights;
-    need->context = LX_PLAN_CONTEXT;
-    need->device = memory.device + LX_PLAN_CONTEXT;
+    need->context = LX_PLAN_CONTEXT + encoder_lent_bytes(model, o);
+    need->device = memory.device + need->context;
     need->host = memory.host;
     need->pinned = memory.pinned;
     need->fits = !q->vram || need->device <= q->vram;
@@ -215,8 +214,10 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
         (q->replica < 0 || q->replica >= config->stage[LX_STAGE_ENCODER].n_replicas))
         status = lx_fail(err, LX_ECONFIG, "replica %d of encoder, %s has %d", q->replica, q->config,
                          config->stage[LX_STAGE_ENCODER].n_replicas);
-    if (status == LX_OK)
-        status = lx_model_of_config(paths, config, err);
+    if (status != LX_OK)
+        return status;
+    lx_plan_apply(q, config);
+    status = lx_model_of_config(paths, config, err);
     if (status == LX_OK)
         status = umt5_open_headers(&model, paths->text, err);
     if (status != LX_OK)

@@ -13,6 +13,25 @@
 #include "lx_plan.h"
 #include "weights/lx_model_dir.h"
 
+static lx_status take_device(void *self, lx_err *err)
+{
+    return encoder_take(self, err);
+}
+
+static void give_device(void *self)
+{
+    encoder_give(self);
+}
+
+/* On a card memory may have to be waited for, and comes and goes in turn with other stages. */
+static lx_status hold_device(encoder *e, lx_stage *stage, const char *device, lx_err *err)
+{
+    lx_stage_arena arena = {
+        .take = take_device, .give = give_device, .self = e, .bytes = encoder_planned_bytes(e)};
+    lx_status status = lx_device_find(&arena.card, device, err);
+    return status == LX_OK ? lx_stage_hold(stage, &arena, err) : status;
+}
+
 static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths *paths,
                             lx_err *err)
 {
@@ -33,11 +52,15 @@ static lx_status open_model(encoder **out, lx_stage *stage, const lx_model_paths
     if (vram && lx_device_is_card(options.device))
         options.max_bytes = vram > LX_PLAN_CONTEXT ? vram - LX_PLAN_CONTEXT : 1;
     encoder *e = NULL;
+    options.is_deferred = lx_device_is_card(options.device);
     lx_status status = encoder_open(&e, &options, err);
     if (status != LX_OK)
         return status;
+    if (options.is_deferred)
+        status = hold_device(e, stage, options.device, err);
     uint64_t bytes = ENCODER_TEXT_LEN * (uint64_t)umt5_dims(encoder_model(e))->dim * sizeof(float);
-    status = encoder_join(e, stage, err);
+    if (status == LX_OK)
+        status = encoder_join(e, stage, err);
     if (status == LX_OK)
         status = lx_stage_lends_on_card(stage, config->links.depth, bytes, err);
     if (status == LX_OK)

@@ -20,6 +20,10 @@ struct vae {
     lx_arena *arena;      /* owned; memory of the device */
     lx_arena *host;       /* owned; NULL on the CPU */
     lx_exec x;
+    lx_weights *weights; /* owned; NULL once packed for good */
+    vae_plan plan;
+    int threads;
+    bool keeps_weights, is_tested;
     vae_clip largest;
     char weights_id[LX_LIMIT_WORD];
     uint64_t weight_bytes;
@@ -57,39 +61,62 @@ static lx_status self_test(vae *model, lx_err *err)
 }
 
 /* Both arenas, as planned, and the exec on them. */
-static lx_status take_memory(vae *model, const vae_plan *plan, int threads, lx_err *err)
+static lx_status take_memory(vae *model, lx_err *err)
 {
+    const vae_plan *plan = &model->plan;
     if (!model->cuda) {
         VAE_TRY(lx_arena_create(&model->arena, (size_t)plan->total_bytes, err));
-        return lx_exec_open_cpu(&model->x, model->arena, threads, err);
+        return lx_exec_open_cpu(&model->x, model->arena, model->threads, err);
     }
     VAE_TRY(lx_cuda_arena(model->cuda, (size_t)plan->total_bytes, &model->arena, err));
     VAE_TRY(lx_arena_create(&model->host, (size_t)plan->host_bytes, err));
     return lx_exec_open_cuda(&model->x, model->cuda, model->arena, model->host, err);
 }
 
-static lx_status load(vae *model, const lx_weights *weights, const vae_options *o, lx_err *err)
+lx_status vae_take(vae *model, lx_err *err)
 {
-    vae_plan plan;
+    lx_status status = take_memory(model, err);
+    if (status == LX_OK)
+        status = vae_decoder_load(&model->decoder, &model->x, model->weights, err);
+    if (status == LX_OK && !model->is_tested) {
+        status = self_test(model, err);
+        if (status != LX_OK)
+            lx_wrap(err, "self-test of %s", lx_weights_path(model->weights));
+        model->is_tested = true;
+    }
+    if (status != LX_OK)
+        vae_give(model);
+    else if (!model->keeps_weights)
+        lx_weights_close(&model->weights); /* packed by now */
+    return status;
+}
+
+void vae_give(vae *model)
+{
+    vae_decoder_destroy(&model->decoder);
+    lx_arena_destroy(&model->host);
+    lx_arena_destroy(&model->arena);
+}
+
+static lx_status plan_all(vae *model, const vae_options *o, lx_err *err)
+{
     const lx_card_kind *card = model->cuda ? lx_cuda_card(model->cuda) : NULL;
-    VAE_TRY(vae_plan_memory(weights, o, card, &plan, err));
-    VAE_TRY(take_memory(model, &plan, o->threads, err));
-    VAE_TRY(vae_decoder_load(&model->decoder, &model->x, weights, err));
+    const vae_plan *plan = &model->plan;
+    VAE_TRY(vae_plan_memory(model->weights, o, card, &model->plan, err));
     model->largest = o->largest;
-    model->largest.piece = plan.piece;
-    model->largest.tile_h = plan.tile_h;
-    model->largest.tile_w = plan.tile_w;
-    model->weight_bytes = plan.weight_bytes;
-    snprintf(model->weights_id, sizeof model->weights_id, "%s", lx_weights_id(weights));
-    if (self_test(model, err) != LX_OK)
-        return lx_wrap(err, "self-test of %s", lx_weights_path(weights));
+    model->largest.piece = plan->piece;
+    model->largest.tile_h = plan->tile_h;
+    model->largest.tile_w = plan->tile_w;
+    model->weight_bytes = plan->weight_bytes;
+    model->threads = o->threads;
+    model->keeps_weights = o->is_deferred;
+    snprintf(model->weights_id, sizeof model->weights_id, "%s", lx_weights_id(model->weights));
     return LX_OK;
 }
 
 lx_status vae_open(vae **out, const vae_options *options, lx_err *err)
 {
     lx_weights_options reading = {.progress = options->progress, .wants = lx_catalog_vae_wants};
-    lx_weights *weights = NULL;
     int card = LX_DEVICE_CPU;
     VAE_TRY(lx_device_find(&card, options->device ? options->device : "cpu", err));
     vae *model = calloc(1, sizeof *model);
@@ -99,10 +126,11 @@ lx_status vae_open(vae **out, const vae_options *options, lx_err *err)
     if (card != LX_DEVICE_CPU)
         status = lx_cuda_open(&model->cuda, card, NULL, err);
     if (status == LX_OK)
-        status = lx_weights_open(&weights, options->weights, &reading, err);
+        status = lx_weights_open(&model->weights, options->weights, &reading, err);
     if (status == LX_OK)
-        status = load(model, weights, options, err);
-    lx_weights_close(&weights); /* packed by now */
+        status = plan_all(model, options, err);
+    if (status == LX_OK && !options->is_deferred)
+        status = vae_take(model, err);
     if (status != LX_OK)
         vae_destroy(&model);
     else
@@ -110,13 +138,23 @@ lx_status vae_open(vae **out, const vae_options *options, lx_err *err)
     return status;
 }
 
+void vae_keep_memory(vae *model)
+{
+    model->keeps_weights = false;
+    lx_weights_close(&model->weights);
+}
+
+uint64_t vae_planned_bytes(const vae *model)
+{
+    return model->plan.total_bytes;
+}
+
 void vae_destroy(vae **model)
 {
     if (!model || !*model)
         return;
-    vae_decoder_destroy(&(*model)->decoder);
-    lx_arena_destroy(&(*model)->host);
-    lx_arena_destroy(&(*model)->arena);
+    vae_give(*model);
+    lx_weights_close(&(*model)->weights);
     lx_cuda_close(&(*model)->cuda);
     free(*model);
     *model = NULL;

@@ -56,6 +56,7 @@ typedef struct vae_options {
     uint64_t budget;
     bool budget_has_weights;     /* CPU: the budget is for everything, else for all but weights */
     const lx_progress *progress; /* of loading; may be NULL */
+    bool is_deferred;            /* the device's memory is left alone until vae_take */
 } vae_options;
 
 /**
@@ -65,6 +66,18 @@ typedef struct vae_options {
  * @retval LX_EAGAIN   does not fit: needed and available
  */
 lx_status vae_open(vae **out, const vae_options *options, lx_err *err);
+/**
+ * Take the device's memory and pack the weights into it, after a deferred open or vae_give; the
+ * first time with the self-test.
+ *
+ * @retval LX_EAGAIN  it is not there at this moment; nothing was taken
+ */
+lx_status vae_take(vae *model, lx_err *err);
+/** Give it back. The checkpoint stays in host memory, to be packed again. */
+void vae_give(vae *model);
+/** After a deferred open and vae_take: it will not be given back, so the checkpoint may go. */
+void vae_keep_memory(vae *model);
+uint64_t vae_planned_bytes(const vae *model); /* of the device, also before they are taken */
 void vae_destroy(vae **model);
 
 vae_decoder *vae_decoder_of(vae *model);

@@ -43,6 +43,28 @@ uint64_t vae_slot_bytes(const vae_clip *clip)
     return (uint64_t)(chunk < frames ? chunk : frames) * (uint64_t)pixels * 3 / 2;
 }
 
+static lx_status take_device(void *self, lx_err *err)
+{
+    return vae_take(self, err);
+}
+
+static void give_device(void *self)
+{
+    vae_give(self);
+}
+
+/* On a card memory may have to be waited for, and comes and goes in turn with other stages. */
+static lx_status hold_device(vae *model, lx_stage *stage, const char *device, lx_err *err)
+{
+    lx_stage_arena arena = {
+        .take = take_device, .give = give_device, .self = model, .bytes = vae_planned_bytes(model)};
+    VAE_TRY(lx_device_find(&arena.card, device, err));
+    VAE_TRY(lx_stage_hold(stage, &arena, err));
+    if (!lx_stage_takes_turns(stage))
+        vae_keep_memory(model);
+    return LX_OK;
+}
+
 static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
 {
     const lx_config *config = lx_stage_config_of(stage);
@@ -63,6 +85,7 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
         options.budget = config->memory.ram;
     else if (vram)
         options.budget = vram > beside ? vram - beside : 1;
+    options.is_deferred = lx_device_is_card(options.device);
     if (vae_open(&s->model, &options, err) != LX_OK) {
         if (!err || err->status != LX_EAGAIN)
             return lx_wrap(err, "stages.vae");
@@ -70,6 +93,8 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
         return lx_wrap(err, "stages.vae (memory.ram, vae.tile, limits.size and limits.frames in "
                             "config.yaml say how much it may need)");
     }
+    if (options.is_deferred)
+        VAE_TRY(hold_device(s->model, stage, options.device, err));
     const vae_clip *clip = vae_largest(s->model);
     if (vae_exec(s->model)->cuda) {
         VAE_TRY(lx_cuda_share_open(&s->share, vae_exec(s->model)->cuda, err));

@@ -359,6 +359,20 @@ static void test_plan_refuses_with_numbers_and_advice(void **state)
             fail_msg("\"%s\" is missing in: %s", words[i], err.message);
 }
 
+/* What the config forces onto the card is the first thing to take back. */
+static void test_plan_advises_more_offload_first(void **state)
+{
+    (void)state;
+    read_config("distill-int8",
+                "stages:\n  encoder: {device: \"cuda:0\"}\n  vae: {device: \"cuda:0\"}\n"
+                "  dit: {device: \"cuda:0\", residency: resident}\n");
+    make("rtx3060,display,ram=32GiB");
+    assert_false(planned->fits);
+    assert_int_equal(planned->n_advice, 1);
+    assert_string_equal(planned->advice[0].what, "residency: auto");
+    assert_true(planned->advice[0].fits);
+}
+
 static void test_plan_hopeless_is_told(void **state)
 {
     (void)state;
@@ -397,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_plan_of_two_cards_and_two_dits),
         cmocka_unit_test(test_plan_short_host_leaves_blocks_on_disk),
         cmocka_unit_test(test_plan_refuses_with_numbers_and_advice),
+        cmocka_unit_test(test_plan_advises_more_offload_first),
         cmocka_unit_test(test_plan_hopeless_is_told),
         cmocka_unit_test(test_plan_unknown_card_is_a_config_error),
     };

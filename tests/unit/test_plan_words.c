@@ -70,6 +70,7 @@ static void test_questions_that_are_refused(void **state)
                                "--config|c|--kind|card;cc=8;sm=1;shared=1;vram=1",
                                "--config|c|--kind|card;cc=8.6;sm=x;shared=1;vram=1",
                                "--config|c|--kind|card;cc=8.6;shared=1;vram=1",
+                               "--config|c|--residency|resident",
                                "--config|c|--speed|5"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         lx_plan_question q;
