@@ -232,6 +232,8 @@ static void check_rows(const char *what, const problem *p, const float *out)
 static void check_shape(gpu *g, const shape *s)
 {
     char what[128];
+    if (gpu_is_small() && (s->n_q > 130 || s->n_k > 130 || s->n_heads > 3))
+        return;
     problem p = make(g, s);
     snprintf(what, sizeof what, "%s %dx%d, %d heads of %d, slack %d, biases %d",
              s->kind == LX_ATTENTION_INT8 ? "int8" : "plain", (int)s->n_q, (int)s->n_k,

@@ -3,8 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Usage     test_cuda_encoder: the tests, on tests/golden
- *           test_cuda_encoder --bench WEIGHTS [N [CPU]]: time and memory with any checkpoint, on N
- *           ids (126); CPU 1: the distance from the CPU's context too, small for float weights
+ *           test_cuda_encoder --bench WEIGHTS [N [CPU [resident]]]: time and memory with any
+ *           checkpoint, on N ids (126); CPU 1: the distance from the CPU's context too, small for
+ *           float weights; resident: all layers stay on the card
  * Goldens   tests/golden/README.md. Q is the distance of a quantized golden from the float32 one.
  */
 #include <setjmp.h>
@@ -65,12 +66,15 @@ static int close_golden(void **state)
     return 0;
 }
 
+static lx_residency_choice residency; /* of the layers; --bench may ask for all on the card */
+
 static encoder *open_on(const char *device, const char *weights, int64_t max_tokens, lx_run *run)
 {
     encoder *e = NULL;
     lx_err err = {0};
     encoder_options options = {
         .weights = weights, .device = device, .max_tokens = max_tokens, .run = run};
+    options.residency = strcmp(device, "cpu") == 0 ? LX_RESIDENCY_AUTO : residency;
     if (encoder_open(&e, &options, &err) != LX_OK)
         fail_msg("%s: %s", device, err.message);
     return e;
@@ -386,6 +390,8 @@ static int bench(int argc, char **argv)
     if (n < 1 || n > ENCODER_TEXT_LEN)
         return 2;
     double start = lx_now_s();
+    bool is_resident = argc > 5 && strcmp(argv[5], "resident") == 0;
+    residency = is_resident ? LX_RESIDENCY_RESIDENT : LX_RESIDENCY_HOST;
     encoder *e = open_on(gpu_device(), argv[2], 0, NULL), *cpu = NULL;
     const lx_t5_dims *d = umt5_dims(encoder_model(e));
     printf(
@@ -393,7 +399,8 @@ static int bench(int argc, char **argv)
         encoder_describe(e), (int)d->n_layers, (int)d->dim, lx_now_s() - start,
         (double)encoder_arena_bytes(e) / 0x1p20, (double)encoder_host_bytes(e) / 0x1p20);
     some_ids(ids, n, d->vocab);
-    printf("%ld tokens: %.2f ms (weights pass through)\n", n, best_ms(e, ids, n));
+    printf("%ld tokens: %.2f ms (layers %s)\n", n, best_ms(e, ids, n),
+           is_resident ? "resident" : "pass through");
     printf("1 token: %.2f ms\n", best_ms(e, ids, 1));
     int failed = 0;
     if (argc > 4 && strcmp(argv[4], "1") == 0) {
