@@ -2,8 +2,8 @@
  * lx_plan.h - what one process needs, as a stage says it and the launcher adds it up
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      Only a stage knows its model; only the launcher knows the machine. `lx2v-STAGE plan` reads
- *           headers, runs its model dry and prints one line of JSON; launcher and `lx2v plan` read it.
+ * Role      Only a stage knows its model; only the launcher knows the machine. `lx2v-STAGE plan`
+ *           reads headers, runs its model dry and prints one line of JSON, which the launcher reads.
  * Promise   The numbers come from the code that will run, so a plan cannot drift from the program.
  *           No weights are read, no card is touched: a rig that is not here is planned alike.
  * Link      lx_devices

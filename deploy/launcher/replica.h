@@ -20,8 +20,8 @@
 #ifndef REPLICA_H
 #define REPLICA_H
 
-#include "lx_bus.h"
 #include "links.h"
+#include "lx_bus.h"
 #include "lx_config.h"
 #include "plan.h"
 #include "route.h"

@@ -63,7 +63,7 @@ static const struct known *find_known(const char *key)
     return NULL;
 }
 
-/* Letters and digits of the driver's name, to meet "rtx3060ti" in it. The longer keys come first. */
+/* The driver's name without spaces, to meet "rtx3060ti" in it. The longer keys come first. */
 static const struct known *known_by_name(const char *name)
 {
     char plain[96];
