@@ -161,6 +161,7 @@ take_share() {
     for file in README.md SECURITY.md docs; do
         cp -R "$root/$file" "$share/docs/"
     done
+    cp -R "$root/deploy/rigs" "$share/rigs"
     mv "$share/docs/docs"/* "$share/docs/"
     rmdir "$share/docs/docs"
     if [ -d "$root/deploy/rigs" ]; then
