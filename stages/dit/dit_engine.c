@@ -332,8 +332,7 @@ lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *
 {
     dit_memory choice = {.n_blocks = model->dims.n_blocks,
                          .chunk = model->options.chunk,
-                         .attention = card ? attention_for(model, setup)
-                                           : LX_ATTENTION_PLAIN};
+                         .attention = card ? attention_for(model, setup) : LX_ATTENTION_PLAIN};
     lx_status status;
     if (card) {
         status = plan_card(model, card, setup, &choice, err);
