@@ -116,7 +116,7 @@ static lx_status serve(const lx_config *config, const plan *p, lx_err *err)
 {
     launcher *l = NULL;
     lx_status status = LX_OK;
-    if (!p->fits && plan_has_card(p))
+    if (p && !p->fits && plan_has_card(p))
         status = plan_refuse(p, err);
     if (status == LX_OK)
         status = launcher_open(&l, config, p, err);
@@ -124,6 +124,17 @@ static lx_status serve(const lx_config *config, const plan *p, lx_err *err)
         status = launcher_run(l, err);
     launcher_close(&l);
     return status;
+}
+
+/* Without a card a plan is only told: the stages find out by themselves what is wrong. */
+static lx_status plan_first(plan **out, rig *machine, const lx_config *config, const arguments *a,
+                            lx_err *err)
+{
+    lx_status status = make_plan(out, machine, config, a->rig, err);
+    if (status == LX_OK || a->is_plan || wants_card(config))
+        return status;
+    LX_W("no plan: %s", err->message);
+    return LX_OK;
 }
 
 int main(int argc, char **argv)
@@ -149,7 +160,7 @@ int main(int argc, char **argv)
     if (status == LX_OK)
         status = launcher_check(&config, &err);
     if (status == LX_OK && !a.is_check)
-        status = make_plan(&p, &machine, &config, a.rig, &err);
+        status = plan_first(&p, &machine, &config, &a, &err);
     if (status == LX_OK && a.is_check)
         puts("ok");
     else if (status == LX_OK && a.is_plan)

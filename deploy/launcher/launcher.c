@@ -396,7 +396,8 @@ static void print_plan(const launcher *l)
             LX_I("stage=%s replica=%d device=%s threads=%s",
                  lx_stage_kind_name((lx_stage_kind)kind), i, p->device, threads);
         }
-    plan_log(l->plan);
+    if (l->plan)
+        plan_log(l->plan);
 }
 
 /* Why there is nothing to launch, or NULL. Links are only asked at the start: later, what works
