@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      Only a stage knows its model; only the launcher knows the machine. `lx2v-STAGE plan`
- *           reads headers, runs its model dry and prints one line of JSON, which the launcher reads.
+ *           reads headers, runs its model dry and prints one line of JSON for the launcher.
  * Promise   The numbers come from the code that will run, so a plan cannot drift from the program.
  *           No weights are read, no card is touched: a rig that is not here is planned alike.
  * Link      lx_devices

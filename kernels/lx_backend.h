@@ -71,7 +71,7 @@ bool lx_weight_is_vector(const lx_weight *w, int64_t n);
 bool lx_dtype_is_float(lx_dtype dtype);
 /** rows * cols floats have a size that memory can have. */
 bool lx_matrix_is_sane(int64_t rows, int64_t cols);
-/** The matrix has a sane size and one of the dtypes F32, x->rows, and x->value if `may_be_value`. */
+/** The matrix has a sane size and one of the dtypes F32, x->rows, x->value if `may_be_value`. */
 bool lx_mat_is_sane(const lx_exec *x, const lx_mat *m, bool may_be_value);
 
 #endif

@@ -25,8 +25,8 @@ lx_status lx_axpby(lx_exec *x, float a, const float *in, float b, int64_t n, flo
 lx_status lx_widen(lx_exec *x, const lx_weight *weight, float *out, lx_err *err);
 
 /**
- * out [n, cols] f32, in device memory <- rows ids[0..n) of weight [rows, cols], of any float dtype, no
- * scale. weight and ids are in host memory: an embedding table never goes to a card.
+ * out [n, cols] f32, in device memory <- rows ids[0..n) of weight [rows, cols], of any float dtype,
+ * no scale. weight and ids are in host memory: an embedding table never goes to a card.
  * @retval LX_EJOB  an id is not in [0, rows): the message has place, id and rows
  */
 lx_status lx_gather_rows(lx_exec *x, const lx_weight *weight, const int32_t *ids, int64_t n,

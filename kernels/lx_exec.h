@@ -8,9 +8,9 @@
  *           but touches no tensor, so running a model dry is the memory plan. A dry exec for a card
  *           needs no card.
  * Memory    `arena` is memory of the device: op families read and write it, the CPU must not unless
- *           lx_exec_is_host(). What the host prepares or reads is taken from `host` and goes through
- *           lx_copy.h. On the CPU both are one arena.
- * Order     On a card every op is queued and returns at once; ops run one after the other, so memory
+ *           lx_exec_is_host(). What the host prepares or reads is taken from `host` and goes
+ *           through lx_copy.h. On the CPU both are one arena.
+ * Order     On a card every op is queued and returns at once; ops run one by one, so memory
  *           given back to the arena may be taken again without waiting. lx_download waits.
  * Promise   Same arguments, same build, same device, same thread count: same bits. No op allocates:
  *           all scratch comes from the arena and is given back before the op returns.

@@ -27,9 +27,9 @@ typedef struct lx_act {
     float *scale; /* [rows] for I8 and F8_E4M3; else NULL */
 } lx_act;
 
-/** The activation dtype that a weight wants: I8 -> I8; F8_E4M3 with scale -> F8_E4M3 where the device
- *  multiplies it; else x->rows. A float weight also takes F32 (on a card: up to 8 rows, or up to
- *  256 columns, are multiplied in f32; all else is rounded to x->rows). */
+/** The activation dtype that a weight wants: I8 -> I8; F8_E4M3 with scale -> F8_E4M3 where the
+ *  device multiplies it; else x->rows. A float weight also takes F32 (on a card: up to 8 rows, or
+ *  up to 256 columns, are multiplied in f32; all else is rounded to x->rows). */
 lx_dtype lx_linear_act_dtype(const lx_exec *x, const lx_weight *w);
 
 /** Take an lx_act of the given kind from the arena. */
@@ -67,8 +67,8 @@ typedef struct lx_epilogue {
 lx_status lx_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *epilogue,
                     const lx_mat *out, lx_err *err);
 
-/** The same, with the result as the next linear reads it: out, taken before, says as what. mul, gate
- *  and add_to_out are not served. The result is f32 before it is quantized. */
+/** The same, with the result as the next linear reads it: out, taken before, says as what. mul,
+ *  gate and add_to_out are not served. The result is f32 before it is quantized. */
 lx_status lx_linear_to_act(lx_exec *x, const lx_act *in, const lx_weight *w,
                            const lx_epilogue *epilogue, lx_act *out, lx_err *err);
 

@@ -252,8 +252,11 @@ static int first_asked(const lx_residency *r)
 /* With the lock. */
 static void fail(lx_residency *r, lx_status status, const lx_err *err)
 {
-    r->failure = status;
+    /* Every enter from now on reports it: a stage that went on would fail job after job. */
+    bool is_final = status == LX_ECANCEL || status == LX_ECONFIG;
+    r->failure = is_final ? status : LX_ESTAGE;
     r->failure_err = *err;
+    r->failure_err.status = r->failure;
 }
 
 /* One slot, or something for later; with the lock, without it meanwhile. False: nothing to do. */
@@ -283,8 +286,8 @@ static void *carrier_main(void *self)
 {
     lx_residency *r = self;
     pthread_mutex_lock(&r->lock);
-    while (!r->is_closing)
-        if (r->failure != LX_OK || !work(r))
+    while (!r->is_closing) /* asked again before the wait: work() lets go of the lock */
+        if ((r->failure != LX_OK || !work(r)) && !r->is_closing)
             pthread_cond_wait(&r->moved, &r->lock);
     pthread_mutex_unlock(&r->lock);
     return NULL;

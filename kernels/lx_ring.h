@@ -9,7 +9,7 @@
  *           layer's turn, not only until the next one's.
  * Promise   Nothing is allocated after open. What was read from disk is copied to the card only if
  *           its file is still the one that was opened.
- * Threads   lx_ring_fill and lx_ring_ahead from one thread; lx_ring_stop, lx_ring_stats_of from any.
+ * Threads   lx_ring_fill and lx_ring_ahead from one thread; lx_ring_stop and stats from any.
  * Not here  When a layer is wanted and where its place is: lx_residency.c, the only user.
  * Tests     tests/kernels/test_residency.c
  */

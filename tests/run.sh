@@ -127,10 +127,19 @@ run_tests() {
 # The CUDA code for one GeForce and one Hopper architecture, where there is a CUDA compiler: that it
 # compiles is all that can be seen without a card.
 compile_cuda() {
-    local nvcc
+    local nvcc release
     nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
     if [ -z "$nvcc" ]; then
         skip "CUDA: no CUDA compiler on this machine"
+        return
+    fi
+    release=$("$nvcc" --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]\).*/\1\2/p') # 12.4: 124
+    if [ "${release:-0}" -lt 124 ]; then
+        skip "CUDA: $nvcc is older than 12.4"
+        return
+    fi
+    if ! command -v g++ >/dev/null || ! echo '#include <cublasLt.h>' | "$nvcc" -x cu -E - >/dev/null 2>&1; then
+        skip "CUDA: $nvcc is there, but not both g++ and cublasLt.h"
         return
     fi
     say "compiling the CUDA module for sm_86 and sm_90a"

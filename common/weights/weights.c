@@ -22,7 +22,7 @@
 #define LOG_INTERVAL_S 5.0
 #define LARGE          (64u << 20) /* bytes worth a line at level I */
 
-/* What shared memory says about a tensor: not there, all finite, or its first bad value plus two. */
+/* What shared memory says about a tensor: not there, all finite, or its first bad value and two. */
 enum { STATE_ABSENT, STATE_FINITE, STATE_BAD };
 
 typedef struct slot {
@@ -349,6 +349,12 @@ static uint64_t bytes_to_read(const lx_layout *p, const bool *is_there)
     return bytes;
 }
 
+/* As f32: four bytes for one of FP8, two of BF16. */
+static uint64_t wide_bytes(const lx_entry *e)
+{
+    return e->bytes / lx_dtype_size(e->dtype) * sizeof(float);
+}
+
 static lx_status read_all(lx_weights *w, const lx_layout *p, const bool *is_there,
                           uint64_t *first_bad, lx_err *err)
 {
@@ -367,7 +373,7 @@ static lx_status read_all(lx_weights *w, const lx_layout *p, const bool *is_ther
         if (r.shared)
             status = lx_shared_reserve(r.shared, p->at[i], e->bytes, err);
         if (status == LX_OK && r.shared && p->wide_at[i])
-            status = lx_shared_reserve(r.shared, p->wide_at[i], 2 * e->bytes, err);
+            status = lx_shared_reserve(r.shared, p->wide_at[i], wide_bytes(e), err);
         if (status == LX_OK)
             status = (e->is_strided ? read_strided : read_packed)(
                 &r, &t->source[e->file], e, w->memory + p->at[i], &first_bad[i], err);

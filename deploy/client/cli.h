@@ -112,10 +112,10 @@ typedef struct cli_follow {
     lx_client *client;  /* borrowed */
     cli_followed *jobs; /* borrowed; id filled in */
     size_t n_jobs;
-    double timeout_s;   /* 0: none */
-    bool quiet;         /* no progress: --json */
-    bool plain;         /* no ANSI */
-    cli_ended_fn ended; /* may be NULL */
+    double timeout_s;         /* 0: none */
+    bool quiet;               /* no progress: --json */
+    bool plain;               /* no ANSI */
+    cli_ended_fn ended;       /* may be NULL */
     void (*tick)(void *self); /* at least every 100 ms, may query the client; may be NULL */
     void *self;
 } cli_follow;

@@ -78,7 +78,7 @@ int probe_ipc_child(void); /* the second process; returns its exit code */
 void probe_fill(void *to, size_t bytes, uint64_t seed);
 size_t probe_differences(const void *at, size_t bytes, uint64_t seed);
 
-/* --- probe_watch.c ----------------------------------------------------------------------------- */
+/* --- probe_watch.c ---------------------------------------------------------------------------- */
 
 /** Watch these cards (PCI addresses) until stdin ends; returns the exit code. */
 int probe_watch(int n, char **pci);

@@ -55,7 +55,7 @@ template <typename T> __host__ __device__ constexpr T cu_ceil_div(T a, T b)
     return (a + b - 1) / b;
 }
 
-/* Element i of a parameter vector as f32. The dtype is the same for a whole launch: no divergence. */
+/* Element i of a parameter vector as f32. The dtype is one for a whole launch: no divergence. */
 __device__ inline float cu_vec_at(const lx_cu_vec &v, int64_t i)
 {
     switch (v.dtype) {

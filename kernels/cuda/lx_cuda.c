@@ -106,11 +106,11 @@ static lx_status open_card(lx_cuda *c, int index, lx_err *err)
                        "cuda:%d cannot be opened: %s (error %d); lx2v doctor says more", index,
                        c->module->error_text(code), code);
     c->card = (lx_card_kind){.index = index,
-                        .major = facts.major,
-                        .minor = facts.minor,
-                        .n_sm = facts.n_sm,
-                        .shared_bytes = facts.shared_bytes,
-                        .total_bytes = facts.total_bytes};
+                             .major = facts.major,
+                             .minor = facts.minor,
+                             .n_sm = facts.n_sm,
+                             .shared_bytes = facts.shared_bytes,
+                             .total_bytes = facts.total_bytes};
     memcpy(c->card.name, facts.name, sizeof c->card.name);
     if (facts.major < 8)
         return lx_fail(
@@ -193,6 +193,8 @@ lx_status lx_cuda_arena(lx_cuda *c, size_t bytes, lx_arena **out, lx_err *err)
     lx_status status = lx_cuda_status(c, code, "taking device memory", err);
     if (status == LX_OK)
         status = lx_arena_create_on(out, memory, bytes, release_device, c, err);
+    if (status != LX_OK && memory)
+        c->module->base->free(c->dev, memory);
     return status;
 }
 
@@ -200,6 +202,8 @@ lx_status lx_cuda_pin(lx_cuda *c, size_t bytes, void **out, lx_err *err)
 {
     char needs[32];
     int code = c->module->base->pin(c->dev, bytes, out);
+    if (code && !c->module->is_memory(code))
+        return lx_cuda_status(c, code, "pinning host memory", err);
     if (code)
         return lx_fail(err, LX_EAGAIN, "%s of pinned host memory cannot be had: %s (memory.pinned)",
                        lx_bytes_text(bytes, needs, sizeof needs), c->module->error_text(code));

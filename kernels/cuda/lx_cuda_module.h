@@ -2,7 +2,7 @@
  * lx_cuda_module.h - the wall between our C and liblx2v_cuda.so
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      The module exports one function that returns one table of plain C functions. On our side
+ * Role      The module exports one function that returns a table of plain C functions. On our side
  *           kernels/cuda/<family>.c decides: variant, scratch, order; on the other
  *           kernels/cuda/<family>.cu launches. So what a job needs is known without a card.
  * Promise   Every function returns 0 or a CUDA error code, text by error_text; cuBLASLt's statuses

@@ -15,15 +15,15 @@ struct lx_cuda {
     const lx_cuda_module *module; /* NULL in a plan */
     lx_cuda_dev *dev;             /* NULL in a plan */
     int pace;                     /* which of the two pace events is the older */
-    bool has_told_fp8; /* the notice that FP8 is widened here */
-    char text[160]; /* describe */
+    bool has_told_fp8;            /* the notice that FP8 is widened here */
+    char text[160];               /* describe */
 };
 
 /* The last events are lx_exec_pace's. */
 enum { LX_CUDA_PACE_EVENT = LX_CUDA_EVENTS, LX_CUDA_EVENTS_ALL = LX_CUDA_EVENTS + 2 };
 
-/** A code of the module as a status: out of memory LX_EAGAIN, all else LX_ESTAGE (a card that failed
- *  once fails for ever in this process). `what` is the operation, for the message. */
+/** A code of the module as a status: out of memory LX_EAGAIN, all else LX_ESTAGE (a card that
+ *  failed once fails for ever in this process). `what` is the operation, for the message. */
 lx_status lx_cuda_status(const lx_cuda *cuda, int code, const char *what, lx_err *err);
 
 static inline lx_cu_vec lx_cu_vec_of(const lx_weight *w)

@@ -142,8 +142,11 @@ static cudaStream_t queue_of(const lx_cuda_dev *dev, int queue)
     return queue == 0 ? dev->compute : dev->copy;
 }
 
+/* These may come from a thread that has not chosen a card yet: without that the runtime would open
+ * card 0 for it. */
 static int base_mark(lx_cuda_dev *dev, int event, int queue)
 {
+    CU_TRY(cudaSetDevice(dev->index));
     CU_TRY(cudaEventRecord(dev->event[event], queue_of(dev, queue)));
     dev->is_marked[event] = true;
     return 0;
@@ -153,12 +156,16 @@ static int base_after(lx_cuda_dev *dev, int event, int queue)
 {
     if (!dev->is_marked[event])
         return 0;
+    CU_TRY(cudaSetDevice(dev->index));
     return (int)cudaStreamWaitEvent(queue_of(dev, queue), dev->event[event], 0);
 }
 
 static int base_reached(lx_cuda_dev *dev, int event)
 {
-    return dev->is_marked[event] ? (int)cudaEventSynchronize(dev->event[event]) : 0;
+    if (!dev->is_marked[event])
+        return 0;
+    CU_TRY(cudaSetDevice(dev->index));
+    return (int)cudaEventSynchronize(dev->event[event]);
 }
 
 static const lx_cuda_base_ops base_ops = {

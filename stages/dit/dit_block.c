@@ -7,9 +7,9 @@
  *           X += o'(attention(rms(q' b), keys, values)),                    b = LN(X) g + h
  *           X += gate1 * w2 gelu(w1 f),                                     f = LN(X)(1+m4) + m3
  * Order     k and v of all tokens first; then everything else, which is row-wise, in chunks of
- *           tokens, so that neither q nor attention's output nor the FFN's hidden rows are ever whole.
- *           A chunk changes its own rows of X alone, so the others' q is still that of the block's
- *           input.
+ *           tokens, so that neither q nor attention's output nor the FFN's hidden rows are ever
+ *           whole. A chunk changes its own rows of X alone, so the others' q is still that of the
+ *           block's input.
  * Source    dit.md 2.4
  */
 #include <math.h>

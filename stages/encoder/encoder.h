@@ -68,8 +68,8 @@ typedef struct encoder_options {
 /** Load everything, plan, take memory. Strings are borrowed during the call, progress and run until
  *  encoder_close. LX_ECONFIG, LX_EAGAIN with figures. */
 lx_status encoder_open(encoder **out, const encoder_options *options, lx_err *err);
-/** Take the card's memory, after encoder_give or a deferred open. LX_EAGAIN: it is not there at this
- *  moment, and nothing was taken. */
+/** Take the card's memory, after encoder_give or a deferred open. LX_EAGAIN: it is not there at
+ *  this moment, and nothing was taken. */
 lx_status encoder_take(encoder *model, lx_err *err);
 /** Give it back; what the host has stays: weights, kept contexts. */
 void encoder_give(encoder *model);

@@ -1,5 +1,5 @@
 /*
- * test_cuda_dit_turns.c - the DiT gives its memory back to the card, takes it again, and is the same
+ * test_cuda_dit_turns.c - the DiT gives its memory back to the card, takes it again, is the same
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "../stages/dit_golden.h"

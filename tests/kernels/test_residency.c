@@ -347,6 +347,35 @@ static void test_close_at_any_moment(void **state)
     model_close(m);
 }
 
+/* A carrier that goes to sleep as it is told to end must hear it: it hung once in thousands. */
+static void test_close_as_the_carrier_turns_to_sleep(void **state)
+{
+    (void)state;
+    static const unsigned char bytes[64];
+    lx_weight w[4];
+    for (int i = 0; i < 4; i++)
+        w[i] =
+            (lx_weight){.name = "w", .dtype = LX_DTYPE_I8, .shape = LX_SHAPE(1, 64), .data = bytes};
+    const lx_layers layers = {.weights = w, .n_layers = 4, .n_weights = 1};
+    const lx_residency_plan plan = {.n_slots = 2, .ring_bytes = 1 << 16};
+    fake_card *card = fake_open(0);
+    for (int n = 0; n < 3000; n++) {
+        lx_arena *arena = NULL;
+        lx_residency *r = NULL;
+        const lx_weight *found;
+        assert_int_equal(lx_arena_create(&arena, 1 << 14, NULL), LX_OK);
+        lx_residency_device device = {&fake_ops, card, arena};
+        assert_int_equal(lx_residency_open_on(&r, &device, &layers, &plan, NULL, NULL), LX_OK);
+        assert_int_equal(lx_residency_enter(r, 0, &found, NULL), LX_OK);
+        assert_int_equal(lx_residency_leave(r, 0, NULL), LX_OK);
+        for (volatile int k = n * 7919 % 20000; k > 0; k--)
+            ;
+        lx_residency_close(&r);
+        lx_arena_destroy(&arena);
+    }
+    fake_close(card);
+}
+
 static lx_status count_steps(void *self, const char *unit, uint64_t done, uint64_t total,
                              lx_err *err)
 {
@@ -478,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_changed_file),
         cmocka_unit_test(test_card_that_fails),
         cmocka_unit_test(test_close_at_any_moment),
+        cmocka_unit_test(test_close_as_the_carrier_turns_to_sleep),
         cmocka_unit_test(test_loading_hears_cancel),
         cmocka_unit_test(test_pinned_memory_is_bounded),
         cmocka_unit_test(test_dry_run_is_the_plan),

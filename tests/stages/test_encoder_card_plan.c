@@ -98,7 +98,7 @@ static void test_weights_of_two_layers_at_a_time(void **state)
     umt5_close(&model);
 }
 
-/* Resident costs its layers and no ring; partial keeps to what it may; disk takes what host does. */
+/* Resident costs its layers and no ring; partial keeps to its bounds; disk takes as host does. */
 static void test_residency_is_measured(void **state)
 {
     (void)state;

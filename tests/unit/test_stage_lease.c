@@ -250,7 +250,7 @@ static void test_lease_asked_back_in_a_job(void **state)
     assert_false(is_there(l, "held"));
 }
 
-/* The only slot is lent: the next job waits for it without the memory that the borrower may need. */
+/* The only slot is lent: the next job waits without the memory that the borrower may need. */
 static void test_lease_is_not_held_while_waiting_for_a_slot(void **state)
 {
     launch *l = *state;
@@ -271,7 +271,7 @@ static void test_lease_is_not_held_while_waiting_for_a_slot(void **state)
     retire(l, one_job(l));
 }
 
-/* A job may be aborted while it waits for memory; the grant that comes later is used or returned. */
+/* A job may be aborted while it waits for memory; a grant that comes later is used or returned. */
 static void test_lease_wait_can_be_aborted(void **state)
 {
     launch *l = *state;
