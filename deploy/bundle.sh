@@ -439,7 +439,7 @@ pack() {
 
 report() {
     say "largest of $(find "$folder" -type f | wc -l) files:"
-    (cd "$folder" && find . -type f -printf '%s %P\n' | sort -rn | head -n 8) | while read -r bytes file; do
+    (cd "$folder" && find . -type f -printf '%s %P\n' | sort -rn | sed -n '1,8p') | while read -r bytes file; do
         say "  $(megabytes "$bytes")  $file"
     done
     say "$(megabytes "$(du -sb "$folder" | cut -f 1)") unpacked, ${#library[@]} libraries, needs glibc $glibc"
