@@ -122,7 +122,7 @@ static lx_status ask_each(const maker *m, plan_process *const *list, int n, uint
 /* The VAEs between least and usual, the DiTs with what is left: the first sharing that works. */
 static lx_status share_two(const maker *m, const sharers *s, uint64_t room, bool *fits, lx_err *err)
 {
-    uint64_t usual[LX_LIMIT_REPLICAS], least[LX_LIMIT_REPLICAS];
+    uint64_t usual[LX_LIMIT_REPLICAS] = {0}, least[LX_LIMIT_REPLICAS] = {0};
     for (int i = 0; i < s->n_vaes; i++) {
         TRY(ask(m, s->vae[i], 0, 0, err));
         least[i] = s->vae[i]->need.least;

@@ -29,7 +29,7 @@ static need plan(const umt5 *model, const lx_card_kind *card, int64_t n, int64_t
     lx_arena *device = NULL, *host = NULL;
     lx_exec x;
     lx_err err = {0};
-    float *context;
+    float *context = NULL;
     const encoder_options options = {.residency = LX_RESIDENCY_HOST};
     const encoder_memory all_travel = {0};
     umt5_request request = {.n = n, .n_layers = n_layers, .run = run};
