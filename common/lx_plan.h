@@ -21,7 +21,7 @@
 #define LX_PLAN_CHOICES 8
 
 /* What the driver takes of a card for each process: context, kernels, cuBLASLt's tables. Measured
- * 0.52 GiB on an H100 with driver 580 and CUDA 13.0; no plan may be below what is measured. */
+ * 0.52 GiB on an H200 with driver 580 and CUDA 13.0; no plan may be below what is measured. */
 #define LX_PLAN_CONTEXT ((uint64_t)600 << 20)
 
 /* What was asked: `lx2v-STAGE plan --config FILE --replica N [--kind KIND] [--vram N] [--ram N]

@@ -29,7 +29,7 @@
 #define LONG        2048                  /* tokens from which INT8 attention pays */
 #define SPARE       ((uint64_t)300 << 20) /* left to others of what is free on a card */
 /* The driver's own memory for a process that multiplies: context, kernels, cuBLASLt's tables.
- * Measured 0.52 GiB on an H100 with driver 580 and CUDA 13.0. */
+ * Measured 0.52 GiB on an H200 with driver 580 and CUDA 13.0. */
 #define CONTEXT ((uint64_t)600 << 20)
 
 /* --- layers ---------------------------------------------------------------------------------- */
