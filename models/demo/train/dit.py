@@ -1,5 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The diffusion transformer: Wan2.1's for text to video, with its checkpoint's names.
+"""dit.py - the diffusion transformer: Wan2.1's for text to video, with its checkpoint's names.
+
+SPDX-License-Identifier: Apache-2.0
 
 Linears and attention follow autocast; the residual, norms, modulation, rotation, the timesteps'
 path and the head are float32. The context's padding, which Wan attends to without a mask, is one

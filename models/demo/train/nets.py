@@ -1,5 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The three networks of the demo model under one roof.
+"""nets.py - the three networks of the demo model under one roof.
+
+SPDX-License-Identifier: Apache-2.0
 
     VaeEncoder(video [N, 3, F, H, W]) -> mean, logvar [N, 16, T, H/8, W/8],  F = 4(T-1)+1
     VaeDecoder(raw [N, 16, T, h, w]) -> video [N, 3, F, 8h, 8w]

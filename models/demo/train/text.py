@@ -1,5 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The text encoder: UMT5's, with the names of models_t5_umt5-xxl-enc-bf16.pth.
+"""text.py - the text encoder: UMT5's, with the names of models_t5_umt5-xxl-enc-bf16.pth.
+
+SPDX-License-Identifier: Apache-2.0
 
 Every layer has its own table of relative positions; scores are not scaled; no biases. It is small
 here and runs in float32 whatever autocast says.

@@ -1,5 +1,6 @@
-# SPDX-License-Identifier: Apache-2.0
-"""The video VAE: Wan2.1's decoder, and an encoder of our own that only training needs.
+"""vae.py - the video VAE: Wan2.1's decoder, and an encoder of our own that only training needs.
+
+SPDX-License-Identifier: Apache-2.0
 
 The decoder's state dict has the names of Wan2.1_VAE.pth, so that an export is a dump. It is written
 for a whole clip at once; the C code decodes the same function frame by frame. A clip's first frame
