@@ -70,8 +70,10 @@ static const common_flag common_flags[] = {
 };
 #define N_COMMON (sizeof common_flags / sizeof *common_flags)
 
-static void print_help(const lx_run_flag *flags, size_t n_flags)
+static void print_help(const lx_run_flag *flags, size_t n_flags, const lx_run_words *words)
 {
+    if (words)
+        printf("%s\n", words->what);
     puts("flags of this stage:");
     for (size_t i = 0; i < n_flags; i++)
         printf("  --%s%s\n        %s\n", flags[i].name, flags[i].value ? " VALUE" : "",
@@ -198,24 +200,50 @@ static lx_status parse_one(lx_run *run, int argc, char **argv, int *i, const lx_
     return own ? LX_OK : set_common(run, name, value ? value : "", err);
 }
 
-lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
-                       lx_err *err)
+static lx_status add_word(lx_run_words *words, const char *word, lx_err *err)
+{
+    if (words->n == LX_RUN_WORDS)
+        return lx_fail(err, LX_ECONFIG, "%.100s: more than %d arguments without a flag", word,
+                       LX_RUN_WORDS);
+    words->word[words->n++] = word;
+    return LX_OK;
+}
+
+lx_status lx_run_parse_words(lx_run *run, int argc, char **argv, const lx_run_flag *flags,
+                             size_t n_flags, lx_run_words *words, lx_err *err)
 {
     memset(run, 0, sizeof *run);
     run->start_s = lx_now_s();
     run->device = "cpu";
     for (int i = 0; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) {
-            print_help(flags, n_flags);
+            print_help(flags, n_flags, words);
             exit(EXIT_SUCCESS); /* nothing has been acquired yet: the one exit outside of main */
         }
-        lx_status status = parse_one(run, argc, argv, &i, flags, n_flags, err);
+        lx_status status = words && argv[i][0] != '-'
+                               ? add_word(words, argv[i], err)
+                               : parse_one(run, argc, argv, &i, flags, n_flags, err);
         if (status != LX_OK)
             return status;
     }
     run->has_bar = isatty(STDERR_FILENO);
     run->progress = (lx_progress){.step = step, .self = run};
     lx_catch_interrupt();
+    return LX_OK;
+}
+
+lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
+                       lx_err *err)
+{
+    return lx_run_parse_words(run, argc, argv, flags, n_flags, NULL, err);
+}
+
+lx_status lx_run_count(const char *flag, const char *text, int64_t low, int64_t high, int64_t *out,
+                       lx_err *err)
+{
+    if (text && (!lx_parse_i64(text, out) || *out < low || *out > high))
+        return lx_fail(err, LX_ECONFIG, "--%s %.40s: expected %" PRId64 " to %" PRId64, flag, text,
+                       low, high);
     return LX_OK;
 }
 

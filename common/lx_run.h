@@ -14,6 +14,7 @@
 #include "weights/lx_weights.h"
 
 #define LX_RUN_DUMPS 64
+#define LX_RUN_WORDS 64
 
 typedef struct lx_run {
     const char *weights, *input, *output, *device; /* borrowed from argv; NULL if absent */
@@ -40,9 +41,23 @@ typedef struct lx_run_flag {
     const char *help;
 } lx_run_flag;
 
+/* Plain words among the flags, such as the names of more files. */
+typedef struct lx_run_words {
+    const char *what; /* for --help: "FILE ...: more clips" */
+    const char *word[LX_RUN_WORDS];
+    int n;
+} lx_run_words;
+
 /** Parse argv after "run": common flags and the stage's. LX_ECONFIG names flag and nearest.
- *  --help prints all flags and ends the process with 0: nothing has been acquired yet. */
+ *  --help prints all flags and ends the process with 0: nothing has been acquired yet. words NULL:
+ *  a word that belongs to no flag is refused. */
 lx_status lx_run_parse(lx_run *run, int argc, char **argv, const lx_run_flag *flags, size_t n_flags,
+                       lx_err *err);
+lx_status lx_run_parse_words(lx_run *run, int argc, char **argv, const lx_run_flag *flags,
+                             size_t n_flags, lx_run_words *words, lx_err *err);
+
+/** A flag's value, from low to high; text NULL (absent): *out stays. LX_ECONFIG. */
+lx_status lx_run_count(const char *flag, const char *text, int64_t low, int64_t high, int64_t *out,
                        lx_err *err);
 
 /** Can --output be written? Asked before anything is computed: see lx_safetensors_check. */

@@ -16,7 +16,8 @@ die() {
     exit 1
 }
 
-# libx264 and PNG out; H.264 and PNG in, for the tests; mp4 out, and in to read back what was written.
+# libx264 and PNG out; H.264 in, for contact sheets and `lx2v-mux check`, PNG in, for the tests; mp4
+# out, and in to read back what was written.
 options=(
     --prefix=/ --libdir=/lib
     --disable-everything --disable-autodetect --disable-programs --disable-doc --disable-debug

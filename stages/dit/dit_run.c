@@ -38,15 +38,6 @@ typedef struct job_by_hand {
     int64_t n_context;
 } job_by_hand;
 
-static lx_status parse_count(const char *flag, const char *text, int64_t low, int64_t high,
-                             int64_t *out, lx_err *err)
-{
-    if (text && (!lx_parse_i64(text, out) || *out < low || *out > high))
-        return lx_fail(err, LX_ECONFIG, "--%s %.40s: expected %" PRId64 " to %" PRId64, flag, text,
-                       low, high);
-    return LX_OK;
-}
-
 /* A wrong flag is usage, not a failed job. */
 static lx_status as_usage(lx_status status, lx_err *err)
 {
@@ -60,7 +51,7 @@ static lx_status as_usage(lx_status status, lx_err *err)
 static lx_status parse_seed(const char *text, uint64_t *out, lx_err *err)
 {
     int64_t seed = LX_SEED_DRAW;
-    DIT_TRY(parse_count("seed", text, LX_SEED_DRAW, INT64_MAX, &seed, err));
+    DIT_TRY(lx_run_count("seed", text, LX_SEED_DRAW, INT64_MAX, &seed, err));
     if (seed == LX_SEED_DRAW) { /* 32 bits: torch-cpu would ignore the rest */
         uint32_t drawn;
         if (getrandom(&drawn, sizeof drawn, 0) != (ssize_t)sizeof drawn)
@@ -97,7 +88,7 @@ static lx_status parse_size(const run_flags *f, lx_patch_dims *out, lx_err *err)
     int64_t frames = 81;
     if (f->size)
         DIT_TRY(lx_parse_size(f->size, &job.width, &job.height, err));
-    DIT_TRY(parse_count("frames", f->frames, 1, LX_LIMIT_FRAMES, &frames, err));
+    DIT_TRY(lx_run_count("frames", f->frames, 1, LX_LIMIT_FRAMES, &frames, err));
     job.frames = (int32_t)frames;
     DIT_TRY(as_usage(lx_job_check_size(job.width, job.height, job.frames, err), err));
     out->channels = LX_LATENT_CHANNELS;
@@ -128,7 +119,7 @@ static lx_status parse_residency(const char *text, job_by_hand *j, lx_err *err)
             continue;
         j->residency = (lx_residency_choice)i;
         return text[n]
-                   ? parse_count("residency partial", text + n + 1, 1, 100000, &j->n_resident, err)
+                   ? lx_run_count("residency partial", text + n + 1, 1, 100000, &j->n_resident, err)
                    : LX_OK;
     }
     return text ? lx_fail(err, LX_ECONFIG,
@@ -162,7 +153,7 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
         return lx_wrap(err, "--ram");
     DIT_TRY(parse_attention(f.attention, &j->attention, err));
     j->text_len = DIT_TEXT_LEN;
-    DIT_TRY(parse_count("text-len", f.text_len, 1, DIT_TEXT_LEN_MAX, &j->text_len, err));
+    DIT_TRY(lx_run_count("text-len", f.text_len, 1, DIT_TEXT_LEN_MAX, &j->text_len, err));
     DIT_TRY(parse_schedule(&f, &j->schedule, err));
     if (f.sampler && !lx_sampler_parse(f.sampler, &j->sampler))
         return lx_fail(err, LX_ECONFIG, "--sampler %.40s: expected euler or lcm", f.sampler);

@@ -10,8 +10,8 @@
 
 struct mux_colour {
     struct SwsContext *sws; /* owned */
-    mux_direction direction;
-    int width, height;
+    int width, height;      /* of what comes in */
+    int to_width, to_height;
 };
 
 /* Left-sited chroma: at the left pixel of each pair, halfway between the two rows. libswscale
@@ -19,15 +19,16 @@ struct mux_colour {
 #define CHROMA_H 0
 #define CHROMA_V 128
 
-static int configure(struct SwsContext *s, mux_direction direction, int width, int height)
+static int configure(const mux_colour *c, mux_direction direction)
 {
+    struct SwsContext *s = c->sws;
     int to_i420 = direction == MUX_RGB_TO_I420;
     const char *yuv = to_i420 ? "dst" : "src";
     char key[32];
-    int rc = av_opt_set_int(s, "srcw", width, 0);
-    rc = rc < 0 ? rc : av_opt_set_int(s, "srch", height, 0);
-    rc = rc < 0 ? rc : av_opt_set_int(s, "dstw", width, 0);
-    rc = rc < 0 ? rc : av_opt_set_int(s, "dsth", height, 0);
+    int rc = av_opt_set_int(s, "srcw", c->width, 0);
+    rc = rc < 0 ? rc : av_opt_set_int(s, "srch", c->height, 0);
+    rc = rc < 0 ? rc : av_opt_set_int(s, "dstw", c->to_width, 0);
+    rc = rc < 0 ? rc : av_opt_set_int(s, "dsth", c->to_height, 0);
     /* Planar RGB in, as the tensors lie; packed RGB out, as PNG wants it. */
     rc = rc < 0 ? rc
                 : av_opt_set_pixel_fmt(s, "src_format",
@@ -52,37 +53,49 @@ static int configure(struct SwsContext *s, mux_direction direction, int width, i
     return sws_init_context(s, NULL, NULL);
 }
 
-lx_status mux_colour_open(mux_colour **out, mux_direction direction, int width, int height,
-                          lx_err *err)
+static lx_status open_converter(mux_colour **out, mux_direction direction, const mux_colour *sizes,
+                                lx_err *err)
 {
-    mux_colour *colour = calloc(1, sizeof *colour);
-    if (colour)
-        colour->sws = sws_alloc_context();
-    if (!colour || !colour->sws) {
-        free(colour);
+    mux_colour *colour = malloc(sizeof *colour);
+    if (!colour)
         return lx_fail(err, LX_EAGAIN, "no memory for a colour converter");
-    }
-    colour->direction = direction;
-    colour->width = width;
-    colour->height = height;
-    int rc = configure(colour->sws, direction, width, height);
+    *colour = *sizes;
+    colour->sws = sws_alloc_context();
+    int rc = colour->sws ? configure(colour, direction) : AVERROR(ENOMEM);
     if (rc < 0) {
         char text[128];
         mux_colour_close(&colour);
-        return lx_fail(err, LX_EJOB, "no colour converter for %dx%d: %s", width, height,
+        return lx_fail(err, rc == AVERROR(ENOMEM) ? LX_EAGAIN : LX_EJOB,
+                       "no colour converter for %dx%d: %s", sizes->width, sizes->height,
                        mux_ffmpeg_error(rc, text, sizeof text));
     }
     *out = colour;
     return LX_OK;
 }
 
+lx_status mux_colour_open(mux_colour **out, mux_direction direction, int width, int height,
+                          lx_err *err)
+{
+    const mux_colour sizes = {
+        .width = width, .height = height, .to_width = width, .to_height = height};
+    return open_converter(out, direction, &sizes, err);
+}
+
+lx_status mux_colour_open_scaled(mux_colour **out, int width, int height, int to_width,
+                                 int to_height, lx_err *err)
+{
+    const mux_colour sizes = {
+        .width = width, .height = height, .to_width = to_width, .to_height = to_height};
+    return open_converter(out, MUX_I420_TO_RGB, &sizes, err);
+}
+
 static lx_status convert(mux_colour *c, const uint8_t *const *src, const int *src_stride,
                          uint8_t *const *dst, const int *dst_stride, lx_err *err)
 {
     int rows = sws_scale(c->sws, src, src_stride, 0, c->height, dst, dst_stride);
-    if (rows == c->height)
+    if (rows == c->to_height)
         return LX_OK;
-    return lx_fail(err, LX_ESTAGE, "colour conversion gave %d rows of %d", rows, c->height);
+    return lx_fail(err, LX_ESTAGE, "colour conversion gave %d rows of %d", rows, c->to_height);
 }
 
 lx_status mux_colour_to_i420(mux_colour *colour, const uint8_t *r, const uint8_t *g,

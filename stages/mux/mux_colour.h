@@ -24,11 +24,16 @@ typedef enum mux_direction { MUX_RGB_TO_I420, MUX_I420_TO_RGB } mux_direction;
 lx_status mux_colour_open(mux_colour **out, mux_direction direction, int width, int height,
                           lx_err *err);
 
+/** I420 of width x height to RGB of to_width x to_height, for pictures that are smaller. */
+lx_status mux_colour_open_scaled(mux_colour **out, int width, int height, int to_width,
+                                 int to_height, lx_err *err);
+
 /** One frame. r, g, b: [height, width] each, borrowed during the call; i420: packed planes. */
 lx_status mux_colour_to_i420(mux_colour *colour, const uint8_t *r, const uint8_t *g,
                              const uint8_t *b, uint8_t *i420, lx_err *err);
 
-/** One frame. rgb: rows of `stride` bytes, R G B interleaved. */
+/** One frame. rgb: rows of `stride` bytes, R G B interleaved; libswscale may write into a row's
+ *  padding. */
 lx_status mux_colour_to_rgb24(mux_colour *colour, const uint8_t *i420, uint8_t *rgb, int stride,
                               lx_err *err);
 

@@ -1,5 +1,5 @@
 /*
- * mux_png.c - frames in, numbered PNG files out
+ * mux_png.c - frames in, numbered PNG files out; or one picture, one file
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "mux_png.h"
@@ -98,18 +98,32 @@ static lx_status open_encoder(mux_png *png, int width, int height, lx_err *err)
     return LX_OK;
 }
 
-lx_status mux_png_open(mux_png **out, int folder_fd, int width, int height, const mux_meta *meta,
-                       lx_err *err)
+/* What a folder and a single file have in common. */
+static lx_status open_picture(mux_png **out, int width, int height, const mux_meta *meta,
+                              lx_err *err)
 {
     mux_png *png = calloc(1, sizeof *png);
     if (!png)
         return lx_fail(err, LX_EAGAIN, "no memory for the PNG encoder");
-    png->folder_fd = folder_fd;
     lx_status status = open_encoder(png, width, height, err);
     if (status == LX_OK)
-        status = mux_colour_open(&png->colour, MUX_I420_TO_RGB, width, height, err);
-    if (status == LX_OK)
         status = build_text(png, meta, err);
+    if (status == LX_OK)
+        *out = png;
+    else
+        mux_png_close(&png);
+    return status;
+}
+
+lx_status mux_png_open(mux_png **out, int folder_fd, int width, int height, const mux_meta *meta,
+                       lx_err *err)
+{
+    mux_png *png = NULL;
+    lx_status status = open_picture(&png, width, height, meta, err);
+    if (status != LX_OK)
+        return status;
+    png->folder_fd = folder_fd;
+    status = mux_colour_open(&png->colour, MUX_I420_TO_RGB, width, height, err);
     if (status == LX_OK)
         *out = png;
     else
@@ -134,8 +148,17 @@ static bool write_all(mux_png *png, int fd, const uint8_t *bytes, size_t n)
     return true;
 }
 
-/* One encoded picture into NNNNN.png, with our text after its header. */
-static lx_status write_file(mux_png *png, const uint8_t *bytes, size_t n, lx_err *err)
+/* The encoded picture, with our text after its header. */
+static bool write_picture(mux_png *png, int fd)
+{
+    const uint8_t *bytes = png->packet->data;
+    size_t n = (size_t)png->packet->size;
+    return write_all(png, fd, bytes, PNG_HEAD) && write_all(png, fd, png->text, png->text_bytes) &&
+           write_all(png, fd, bytes + PNG_HEAD, n - PNG_HEAD);
+}
+
+/* Into NNNNN.png. */
+static lx_status write_file(mux_png *png, lx_err *err)
 {
     char name[32];
     snprintf(name, sizeof name, "%05" PRId64 ".png", png->n_frames);
@@ -145,9 +168,7 @@ static lx_status write_file(mux_png *png, const uint8_t *bytes, size_t n, lx_err
         png->error = errno;
         return lx_fail(err, LX_EJOB, "%s: %s", name, strerror(png->error));
     }
-    bool ok = write_all(png, fd, bytes, PNG_HEAD) &&
-              write_all(png, fd, png->text, png->text_bytes) &&
-              write_all(png, fd, bytes + PNG_HEAD, n - PNG_HEAD);
+    bool ok = write_picture(png, fd);
     if (ok && fsync(fd)) {
         png->error = errno;
         ok = false;
@@ -162,24 +183,50 @@ static lx_status write_file(mux_png *png, const uint8_t *bytes, size_t n, lx_err
     return LX_OK;
 }
 
+/* png->frame to png->packet. */
+static lx_status encode(mux_png *png, lx_err *err)
+{
+    char text[128];
+    png->frame->pts = png->n_frames;
+    int rc = avcodec_send_frame(png->encoder, png->frame);
+    if (rc >= 0)
+        rc = avcodec_receive_packet(png->encoder, png->packet);
+    if (rc < 0 || png->packet->size <= PNG_HEAD)
+        return lx_fail(err, LX_EJOB, "encoding a PNG: %s",
+                       mux_ffmpeg_error(rc < 0 ? rc : AVERROR_BUG, text, sizeof text));
+    return LX_OK;
+}
+
 lx_status mux_png_add(mux_png *png, const uint8_t *i420, lx_err *err)
 {
     if (av_frame_make_writable(png->frame) < 0)
         return lx_fail(err, LX_EAGAIN, "no memory for a frame");
     lx_status status =
         mux_colour_to_rgb24(png->colour, i420, png->frame->data[0], png->frame->linesize[0], err);
+    if (status == LX_OK)
+        status = encode(png, err);
+    if (status == LX_OK)
+        status = write_file(png, err);
+    av_packet_unref(png->packet);
+    return status;
+}
+
+lx_status mux_png_save(int fd, const uint8_t *rgb, int width, int height, const mux_meta *meta,
+                       int *write_error, lx_err *err)
+{
+    mux_png *png = NULL;
+    *write_error = 0;
+    lx_status status = open_picture(&png, width, height, meta, err);
     if (status != LX_OK)
         return status;
-    png->frame->pts = png->n_frames;
-    int rc = avcodec_send_frame(png->encoder, png->frame);
-    if (rc >= 0)
-        rc = avcodec_receive_packet(png->encoder, png->packet);
-    char text[128];
-    if (rc < 0 || png->packet->size <= PNG_HEAD)
-        return lx_fail(err, LX_EJOB, "encoding a PNG: %s",
-                       mux_ffmpeg_error(rc < 0 ? rc : AVERROR_BUG, text, sizeof text));
-    status = write_file(png, png->packet->data, (size_t)png->packet->size, err);
-    av_packet_unref(png->packet);
+    av_image_copy_plane(png->frame->data[0], png->frame->linesize[0], rgb, width * 3, width * 3,
+                        height);
+    status = encode(png, err);
+    if (status == LX_OK && !write_picture(png, fd)) {
+        *write_error = png->error;
+        status = lx_fail(err, LX_EJOB, "writing a PNG: %s", strerror(png->error));
+    }
+    mux_png_close(&png);
     return status;
 }
 

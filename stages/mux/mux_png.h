@@ -1,12 +1,12 @@
 /*
- * mux_png.h - frames in, a folder of numbered PNG files out
+ * mux_png.h - frames in, a folder of numbered PNG files out; or one picture, one file
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      One 8-bit RGB file per frame, 00000.png on, written below a folder's descriptor. Each
  *           carries the clip's metadata as iTXt chunks.
  * Promise   Same frames and options: same bytes. Every file is synced before the call returns.
  * Threads   One thread per mux_png.
- * Tests     tests/stages/test_mux_clip.c
+ * Tests     tests/stages/test_mux_clip.c, test_mux_sheet.c
  */
 #ifndef MUX_PNG_H
 #define MUX_PNG_H
@@ -28,5 +28,10 @@ int mux_png_write_error(const mux_png *png);
 uint64_t mux_png_bytes(const mux_png *png); /* of all files so far */
 int64_t mux_png_frames(const mux_png *png); /* files so far */
 void mux_png_close(mux_png **png);
+
+/** One picture, packed R G B, into the file fd, from where that stands. *write_error: errno of a
+ *  failed write (LX_EJOB), else 0. */
+lx_status mux_png_save(int fd, const uint8_t *rgb, int width, int height, const mux_meta *meta,
+                       int *write_error, lx_err *err);
 
 #endif

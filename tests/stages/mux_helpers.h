@@ -213,6 +213,37 @@ static inline void decoded_free(decoded *d)
     free(d->i420);
 }
 
+/* A PNG file as packed R G B; free(rgb). */
+typedef struct picture {
+    int width, height;
+    uint8_t *rgb;
+} picture;
+
+static inline picture read_png(const char *path)
+{
+    AVFormatContext *f = NULL;
+    assert_int_equal(avformat_open_input(&f, path, av_find_input_format("png_pipe"), NULL), 0);
+    AVCodecContext *c = avcodec_alloc_context3(avcodec_find_decoder(AV_CODEC_ID_PNG));
+    AVPacket *packet = av_packet_alloc();
+    AVFrame *frame = av_frame_alloc();
+    assert_int_equal(avcodec_open2(c, NULL, NULL), 0);
+    assert_int_equal(av_read_frame(f, packet), 0);
+    assert_int_equal(avcodec_send_packet(c, packet), 0);
+    assert_int_equal(avcodec_receive_frame(c, frame), 0);
+    assert_int_equal(frame->format, AV_PIX_FMT_RGB24);
+    picture out = {.width = frame->width, .height = frame->height};
+    int bytes = out.width * out.height * 3;
+    out.rgb = malloc((size_t)bytes);
+    assert_non_null(out.rgb);
+    av_image_copy_to_buffer(out.rgb, bytes, (const uint8_t *const *)frame->data, frame->linesize,
+                            AV_PIX_FMT_RGB24, out.width, out.height, 1);
+    av_frame_free(&frame);
+    av_packet_free(&packet);
+    avcodec_free_context(&c);
+    avformat_close_input(&f);
+    return out;
+}
+
 static inline const char *tag_of(const decoded *d, const char *key)
 {
     const AVDictionaryEntry *e = av_dict_get(d->container->metadata, key, NULL, AV_DICT_MATCH_CASE);

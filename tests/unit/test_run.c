@@ -94,6 +94,45 @@ static void test_flags_are_refused(void **state)
     }
 }
 
+static void test_words_are_taken_where_a_stage_takes_them(void **state)
+{
+    (void)state;
+    lx_err err = {0};
+    lx_run_words words = {.what = "run [FILE ...]"};
+    char *argv[] = {"a", "--threads", "3", "b c", "--noise-only", "d", NULL};
+    noise_only = false;
+    assert_int_equal(lx_run_parse_words(&run, 6, argv, own, 2, &words, &err), LX_OK);
+    assert_int_equal(words.n, 3);
+    assert_string_equal(words.word[0], "a");
+    assert_string_equal(words.word[1], "b c");
+    assert_string_equal(words.word[2], "d");
+    assert_true(run.threads == 3 && noise_only);
+    char *many[LX_RUN_WORDS + 1];
+    for (int i = 0; i <= LX_RUN_WORDS; i++)
+        many[i] = "w";
+    words.n = 0;
+    assert_int_equal(lx_run_parse_words(&run, LX_RUN_WORDS, many, own, 2, &words, &err), LX_OK);
+    words.n = 0;
+    assert_int_equal(lx_run_parse_words(&run, LX_RUN_WORDS + 1, many, own, 2, &words, &err),
+                     LX_ECONFIG);
+}
+
+static void test_counts_keep_their_range(void **state)
+{
+    (void)state;
+    lx_err err = {0};
+    int64_t n = 7;
+    assert_int_equal(lx_run_count("rows", NULL, 1, 9, &n, &err), LX_OK);
+    assert_int_equal(n, 7);
+    assert_int_equal(lx_run_count("rows", "9", 1, 9, &n, &err), LX_OK);
+    assert_int_equal(n, 9);
+    const char *bad[] = {"0", "10", "-1", "two", "", "3x"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(lx_run_count("rows", bad[i], 1, 9, &n, &err), LX_ECONFIG);
+        assert_non_null(strstr(err.message, "--rows"));
+    }
+}
+
 static void test_help_ends_with_success(void **state)
 {
     (void)state;
@@ -261,6 +300,8 @@ int main(void)
         cmocka_unit_test(test_an_interrupt_stops_the_work_and_leaves_nothing),
         cmocka_unit_test(test_flags_are_read),
         cmocka_unit_test(test_flags_are_refused),
+        cmocka_unit_test(test_words_are_taken_where_a_stage_takes_them),
+        cmocka_unit_test(test_counts_keep_their_range),
         cmocka_unit_test(test_help_ends_with_success),
         cmocka_unit_test(test_outputs_are_copied_and_written),
         cmocka_unit_test(test_dumps_are_checked_before_the_work),
