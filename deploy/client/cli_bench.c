@@ -222,6 +222,7 @@ static lx_status on_ended(void *self, const lx_client_job *job, lx_err *err)
     b->must_look = true;
     if (b->n_ended == 1 || b->n_ended == b->n_sent)
         cli_meter_mark(&b->result.meter);
+    cli_meter_lap(&b->result.meter);
     if (job->state == LX_CLIENT_DONE)
         remove_clip(b, job);
     else

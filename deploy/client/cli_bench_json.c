@@ -80,6 +80,14 @@ static json_t *processes_json(const bench_result *r)
     return list;
 }
 
+static json_t *laps_json(const uint64_t *bytes, int n)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < n && i < CLI_METER_LAPS; i++)
+        json_array_append_new(list, bytes_or_null(bytes[i]));
+    return list;
+}
+
 static json_t *cards_json(const bench_result *r)
 {
     json_t *list = json_array();
@@ -87,13 +95,14 @@ static json_t *cards_json(const bench_result *r)
     for (int i = 0; i < r->cards.n; i++) {
         const lx_card *card = &r->cards.card[i];
         const cli_metered_card *c = &r->meter.card[i];
-        json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:I, s:o, s:o, s:o}", "index", i,
-                                              "name", cli_json_text(card->name), "uuid",
-                                              cli_json_text(card->uuid), "vram_bytes",
-                                              (json_int_t)card->vram_bytes, "first_bytes",
-                                              bytes_or_null(c->first_bytes), "peak_bytes",
-                                              bytes_or_null(c->peak_bytes), "joules_per_clip",
-                                              positive_or_null(c->joules / (double)n)));
+        json_array_append_new(
+            list,
+            json_pack("{s:i, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "index", i, "name",
+                      cli_json_text(card->name), "uuid", cli_json_text(card->uuid), "vram_bytes",
+                      (json_int_t)card->vram_bytes, "first_bytes", bytes_or_null(c->first_bytes),
+                      "peak_bytes", bytes_or_null(c->peak_bytes), "peak_by_clip_bytes",
+                      laps_json(c->lap_bytes, r->meter.n_laps), "joules_per_clip",
+                      positive_or_null(c->joules / (double)n)));
     }
     return list;
 }
@@ -128,6 +137,8 @@ json_t *bench_json(const bench_result *r)
     json_object_set_new(all, "step_s", steps_json(r));
     json_object_set_new(all, "processes", processes_json(r));
     json_object_set_new(all, "ram_peak_bytes", bytes_or_null(r->meter.peak_pss));
+    json_object_set_new(all, "ram_peak_by_clip_bytes",
+                        laps_json(r->meter.lap_pss, r->meter.n_laps));
     json_object_set_new(all, "cards", cards_json(r));
     json_object_set_new(all, "cards_trouble",
                         *r->meter.trouble ? cli_json_text(r->meter.trouble) : json_null());

@@ -96,6 +96,11 @@ static void print_stages(const bench_result *r)
     printf("%s\n", f->n_steps > 8 ? " ..." : "");
 }
 
+static double mib_between(uint64_t from, uint64_t to)
+{
+    return ((double)to - (double)from) / (1 << 20);
+}
+
 static void print_memory(const bench_result *r)
 {
     char a[3][32];
@@ -116,6 +121,21 @@ static void print_memory(const bench_result *r)
            bytes_text(launcher.peak_pss, a[1], sizeof a[1]));
     printf("%-12s %-12s %6s %6s %10s %10s\n", "together", "-", "-", "-", "-",
            bytes_text(r->meter.peak_pss, a[0], sizeof a[0]));
+}
+
+/* Does memory grow from clip to clip? The first clip is a warm-up. */
+static void print_growth(const bench_result *r)
+{
+    const cli_meter *m = &r->meter;
+    int last = (m->n_laps < CLI_METER_LAPS ? m->n_laps : CLI_METER_LAPS) - 1;
+    if (last < 2)
+        return;
+    printf("growth     of the peak from the clip done 2nd to the one done last: host %+.0f MiB",
+           mib_between(m->lap_pss[1], m->lap_pss[last]));
+    for (int i = 0; i < r->cards.n && !*m->trouble; i++)
+        printf(", cuda:%d %+.0f MiB", i,
+               mib_between(m->card[i].lap_bytes[1], m->card[i].lap_bytes[last]));
+    printf("\n");
 }
 
 static void print_cards(const bench_result *r)
@@ -153,6 +173,7 @@ void bench_print(const bench_result *r)
     print_speed(r);
     print_stages(r);
     print_memory(r);
+    print_growth(r);
     print_cards(r);
     if (*r->note)
         printf("note       %s\n", r->note);

@@ -78,6 +78,9 @@ static void look_at_pss(cli_meter *m)
     }
     if (sum > m->peak_pss)
         m->peak_pss = sum;
+    int lap = m->n_laps < CLI_METER_LAPS ? m->n_laps : CLI_METER_LAPS - 1;
+    if (sum > m->lap_pss[lap])
+        m->lap_pss[lap] = sum;
     m->n_samples++;
 }
 
@@ -120,11 +123,22 @@ void cli_meter_open(cli_meter *m, const lx_cards *cards)
         snprintf(m->trouble, sizeof m->trouble, "%.250s", err.message);
 }
 
+static void tell_watch(cli_meter *m, const char *line)
+{
+    if (m->watch.in >= 0 && write(m->watch.in, line, strlen(line)) < 0)
+        close(m->watch.in), m->watch.in = -1; /* it has ended; the answer will show */
+}
+
 void cli_meter_mark(cli_meter *m)
 {
-    static const char word[] = "mark\n";
-    if (m->watch.in >= 0 && write(m->watch.in, word, sizeof word - 1) < 0)
-        close(m->watch.in), m->watch.in = -1; /* it has ended; the answer will show */
+    tell_watch(m, "mark\n");
+}
+
+void cli_meter_lap(cli_meter *m)
+{
+    look_at_pss(m);
+    m->n_laps++;
+    tell_watch(m, "lap\n");
 }
 
 static uint64_t bytes_of(const json_t *object, const char *key)
@@ -159,6 +173,9 @@ static void read_answer(cli_meter *m, const char *text, size_t bytes)
             cli_metered_card *card = &m->card[k];
             card->first_bytes = bytes_of(one, "first_bytes");
             card->peak_bytes = bytes_of(one, "peak_bytes");
+            const json_t *laps = json_object_get(one, "lap_bytes");
+            for (size_t i = 0; i < json_array_size(laps) && i < CLI_METER_LAPS; i++)
+                card->lap_bytes[i] = (uint64_t)json_integer_value(json_array_get(laps, i));
             card->joules = json_number_value(json_object_get(one, "joules"));
             if (card->joules > 0)
                 m->joules_s = json_number_value(json_object_get(root, "joules_s"));

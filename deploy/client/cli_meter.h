@@ -17,7 +17,8 @@
 #include "cli_process.h"
 #include "lx_device.h"
 
-#define CLI_METER_MAX 128 /* processes, restarted ones included */
+#define CLI_METER_MAX  128 /* processes, restarted ones included */
+#define CLI_METER_LAPS 64  /* whose peaks are kept; the last one takes all that follow */
 
 typedef struct cli_metered {
     int32_t stage, replica; /* -1: the launcher */
@@ -31,6 +32,7 @@ typedef struct cli_metered {
 typedef struct cli_metered_card {
     int index; /* place in the cards that were given */
     uint64_t first_bytes, peak_bytes;
+    uint64_t lap_bytes[CLI_METER_LAPS];
     double joules; /* between the marks; 0: not told */
 } cli_metered_card;
 
@@ -39,6 +41,8 @@ typedef struct cli_meter {
     cli_metered process[CLI_METER_MAX];
     uint64_t peak_pss; /* of all together, at one time */
     uint64_t n_samples;
+    int n_laps; /* that have ended */
+    uint64_t lap_pss[CLI_METER_LAPS];
     int n_cards;
     cli_metered_card card[LX_CARDS_MAX];
     double joules_s;   /* seconds between the marks; 0: no energy is told */
@@ -56,6 +60,8 @@ void cli_meter_add(cli_meter *m, int32_t stage, int32_t replica, int64_t pid);
 void cli_meter_tick(cli_meter *m);
 /** Energy is told from the first mark to the last. */
 void cli_meter_mark(cli_meter *m);
+/** A lap ends here, such as a clip: peaks are kept lap by lap, to show whether memory grows. */
+void cli_meter_lap(cli_meter *m);
 /** A last look, and what the probe saw. */
 void cli_meter_close(cli_meter *m);
 

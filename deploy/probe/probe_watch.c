@@ -5,7 +5,7 @@
  * Role      `lx2v bench` keeps it beside a run. It looks at the given cards every 50 ms through
  *           NVML alone (no CUDA context, which would itself take memory), and prints one line of
  *           JSON when its stdin ends. A line "mark" there notes the energy counters: what is told
- *           is from the first mark to the last.
+ *           is from the first mark to the last. A line "lap" ends a lap: the peak of each is told.
  * Promise   Without NVML it waits for the end of stdin all the same and says so.
  * Tests     tests/unit/test_watch.c
  */
@@ -23,6 +23,7 @@
 #define EVERY_MS  50
 #define SEEN_MAX  64   /* processes that were ever on one card */
 #define LIST_MAX  128u /* processes NVML may list at once */
+#define LAPS_MAX  64   /* the last one takes all that follow */
 #define ENTRY_FIT 2    /* some drivers wrote longer entries: see probe_nvml.c */
 
 typedef struct seen {
@@ -35,6 +36,7 @@ typedef struct watched {
     const char *pci; /* borrowed from argv */
     nvml_device device;
     uint64_t total_bytes, first_bytes, peak_bytes;
+    uint64_t lap_bytes[LAPS_MAX];  /* peak of each lap */
     unsigned long long mark_mj[2]; /* energy at the first and at the last mark */
     int n_seen;
     seen seen[SEEN_MAX];
@@ -42,7 +44,7 @@ typedef struct watched {
 
 typedef struct watch {
     nvml_api *nvml;
-    int n_cards, n_marks;
+    int n_cards, n_marks, n_laps; /* laps that have ended */
     double mark_s[2];
     uint64_t n_samples;
     nvml_process list[LIST_MAX * ENTRY_FIT];
@@ -100,6 +102,9 @@ static void sample(watch *w)
                 c->first_bytes = memory.used;
             if (memory.used > c->peak_bytes)
                 c->peak_bytes = memory.used;
+            int lap = w->n_laps < LAPS_MAX ? w->n_laps : LAPS_MAX - 1;
+            if (memory.used > c->lap_bytes[lap])
+                c->lap_bytes[lap] = memory.used;
         }
         list_processes(w, c, w->nvml->compute_processes);
         list_processes(w, c, w->nvml->graphics_processes);
@@ -139,6 +144,8 @@ static bool obey(watch *w)
         n = 0;
         if (strcmp(line, "mark") == 0)
             mark(w);
+        else if (strcmp(line, "lap") == 0)
+            w->n_laps++;
     }
     return true;
 }
@@ -150,7 +157,9 @@ static json_t *bytes_or_null(uint64_t bytes)
 
 static json_t *card_json(const watch *w, const watched *c)
 {
-    json_t *list = json_array();
+    json_t *list = json_array(), *laps = json_array();
+    for (int i = 0; i < w->n_laps && i < LAPS_MAX; i++)
+        json_array_append_new(laps, bytes_or_null(c->lap_bytes[i]));
     for (int i = 0; i < c->n_seen; i++) {
         char name[32];
         lx_utf8_copy(name, sizeof name, c->seen[i].name);
@@ -161,10 +170,10 @@ static json_t *card_json(const watch *w, const watched *c)
     bool has_energy = w->n_marks > 1 && c->mark_mj[0] > 0 && c->mark_mj[1] >= c->mark_mj[0];
     json_t *joules =
         has_energy ? json_real((double)(c->mark_mj[1] - c->mark_mj[0]) * 1e-3) : json_null();
-    return json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:o}", "pci", c->pci, "found",
+    return json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "pci", c->pci, "found",
                      c->device != NULL, "total_bytes", bytes_or_null(c->total_bytes), "first_bytes",
                      bytes_or_null(c->first_bytes), "peak_bytes", bytes_or_null(c->peak_bytes),
-                     "joules", joules, "processes", list);
+                     "lap_bytes", laps, "joules", joules, "processes", list);
 }
 
 static int tell(const watch *w, bool has_nvml, double seconds)

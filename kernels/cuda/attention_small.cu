@@ -5,13 +5,21 @@
  * Formula   that of attention_flash.cu, all in F32
  * Shapes    head_dim 1 ... 6144, any strides, any scale
  * Plan      One warp per query and head. Of 32 keys each lane takes one for the logit; then each
- *           lane takes columns for the values. Query and sums of a warp lie in shared memory.
+ *           lane takes columns for the values. Query and sums of a warp lie in shared memory, each
+ *           padded to 16 bytes: compilers load the query's tail in pairs, and the pair's other
+ *           half must not be a sum that a lane is writing.
  *           Plain, and slow: nothing at Wan's sizes comes here.
  */
 #include "cu_attention.h"
 #include "cu_dev.cuh"
 
 #define LOG2E 1.4426950408889634f
+
+/* floats in shared memory for one vector of head_dim */
+static __host__ __device__ int padded(int head_dim)
+{
+    return (head_dim + 3) & ~3;
+}
 
 /* Grid-stride free: unit = first + block * warps + warp = head * n_q + query. */
 __global__ void k_attention_small(const __grid_constant__ lx_cu_attention a, int64_t first,
@@ -23,7 +31,7 @@ __global__ void k_attention_small(const __grid_constant__ lx_cu_attention a, int
     if (unit >= end)
         return;
     int64_t head = unit / a.n_q, i = unit % a.n_q;
-    float *q = small_shared + warp * 2 * d, *o = q + d;
+    float *q = small_shared + warp * 2 * padded(d), *o = q + padded(d);
     const __nv_bfloat16 *q_row = (const __nv_bfloat16 *)a.q + i * a.q_stride + head * d;
     const __nv_bfloat16 *k = (const __nv_bfloat16 *)a.k + head * d;
     const __half *v = (const __half *)a.v + head * d;
@@ -69,7 +77,7 @@ __global__ void k_attention_small(const __grid_constant__ lx_cu_attention a, int
 extern "C" int cu_attention_small(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
     int warps = a->head_dim <= LX_CU_ATTENTION_SMALL_DIM / 4 ? 4 : 1;
-    size_t shared = (size_t)warps * 2 * (size_t)a->head_dim * sizeof(float);
+    size_t shared = (size_t)warps * 2 * (size_t)padded(a->head_dim) * sizeof(float);
     int64_t units = a->n_heads * a->n_q;
     for (int64_t first = 0; first < units; first += a->units_per_launch) {
         int64_t n = units - first < a->units_per_launch ? units - first : a->units_per_launch;

@@ -93,6 +93,8 @@ static void test_linear_over_shapes(void **state)
     check_rng r = {1};
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            if (gpu_is_small() && i % 3 != v % 3) /* each shape with a third of the variants */
+                continue;
             problem p = make(*state, &r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1],
                              shapes[i][2]);
             finish f = {

@@ -161,6 +161,12 @@ static void check_all(const json_t *root, size_t n, bool is_own)
     assert_int_equal(json_is_true(json_object_get(root, "own")), is_own);
     assert_int_equal(number(root, "clips"), n);
     assert_int_equal(number(root, "done"), n);
+    const json_t *laps = json_object_get(root, "ram_peak_by_clip_bytes");
+    assert_int_equal(json_array_size(laps), n);
+    for (size_t i = 0; i < n; i++) {
+        json_int_t peak = json_integer_value(json_array_get(laps, i));
+        assert_true(peak > 0 && peak <= number(root, "ram_peak_bytes"));
+    }
     assert_true(number_in(root, "machine", "cores") >= 1);
     check_speed(root, n);
     check_stages(root, n);

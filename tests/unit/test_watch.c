@@ -104,6 +104,19 @@ static void test_watch_with_one_mark_tells_no_energy(void **state)
     json_decref(root);
 }
 
+static void test_watch_tells_the_peak_of_each_lap(void **state)
+{
+    (void)state;
+    need_played();
+    json_t *root =
+        watch("sleep 0.4; echo lap; sleep 0.2; echo lap; sleep 0.1", played, "0000:01:00.0");
+    json_t *laps = json_object_get(json_array_get(json_object_get(root, "cards"), 0), "lap_bytes");
+    assert_int_equal(json_array_size(laps), 2);
+    assert_int_equal(json_integer_value(json_array_get(laps, 0)), 7 * GIB);
+    assert_int_equal(json_integer_value(json_array_get(laps, 1)), 5 * GIB);
+    json_decref(root);
+}
+
 static void test_watch_ends_with_its_stdin_on_any_machine(void **state)
 {
     (void)state;
@@ -127,6 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_watch_tells_peaks_and_energy),
         cmocka_unit_test(test_watch_with_one_mark_tells_no_energy),
+        cmocka_unit_test(test_watch_tells_the_peak_of_each_lap),
         cmocka_unit_test(test_watch_ends_with_its_stdin_on_any_machine),
         cmocka_unit_test(test_watch_checks_its_words),
     };
