@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "encoder.h"
+#include "lx_config_keys.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
@@ -27,6 +28,7 @@ typedef struct job_by_hand {
     const char *prompt, *tokenizer_flag; /* borrowed from argv */
     const char *root;                    /* --weights as typed, likewise */
     char weights[LX_LIMIT_PATH], tokenizer[LX_LIMIT_PATH];
+    lx_residency_choice residency;
     encoder *model;
     int32_t *input_ids; /* malloc'd; NULL with --prompt */
     const int32_t *ids; /* input_ids, or borrowed from the model */
@@ -35,12 +37,18 @@ typedef struct job_by_hand {
 
 static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
 {
+    const char *residency = NULL;
     const lx_run_flag flags[] = {
         {"prompt", &j->prompt, NULL, "text to encode; or give ids I32 [n] with --input"},
         {"tokenizer", &j->tokenizer_flag, NULL,
          "tokenizer.json, spiece.model or their folder (default: google/umt5-xxl by the weights)"},
+        {"residency", &residency, NULL,
+         "of layers on a card: resident, partial (as many as --vram allows), host, disk, auto "
+         "(host)"},
     };
     TRY(lx_run_parse(&j->run, argc, argv, flags, sizeof flags / sizeof *flags, err));
+    if (residency && lx_config_set_residency(&j->residency, residency, err) != LX_OK)
+        return lx_wrap(err, "--residency");
     if (!j->run.weights || !j->run.output)
         return lx_fail(err, LX_ECONFIG, "--weights FILE|DIR and --output FILE are needed");
     if (!j->prompt == !j->run.input)
@@ -177,6 +185,7 @@ static lx_status load(job_by_hand *j, lx_err *err)
                                .n_threads = j->run.threads,
                                .progress = &j->run.progress,
                                .run = &j->run,
+                               .residency = j->residency,
                                .max_bytes = j->run.vram_bytes};
     TRY(encoder_open(&j->model, &options, err));
     TRY(lx_run_check_dumps(&j->run, "encoder", err));

@@ -82,7 +82,9 @@ static void test_prompt_and_its_ids_give_the_same_context(void **state)
                          "--output", OUTPUT, "--threads", "2"),
                      0);
     expect_output(ids, 3, &from_prompt);
-    assert_int_equal(RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT), 0);
+    assert_int_equal(
+        RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT, "--residency", "host"),
+        0);
     expect_output(ids, 3, &from_ids);
     assert_memory_equal(from_prompt, from_ids, 3 * 128 * sizeof(float));
     free(from_prompt);
@@ -107,6 +109,14 @@ static void test_usage_is_exit_2_and_writes_nothing(void **state)
         2); /* no driver, no module or no such card */
     assert_int_equal(RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT, "--dump",
                          "blocks.9.attn.q"),
+                     2);
+    const char *const residencies[] = {"disc", "", "partial:2"};
+    for (size_t i = 0; i < sizeof residencies / sizeof *residencies; i++)
+        assert_int_equal(RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT,
+                             "--residency", residencies[i]),
+                         2);
+    assert_int_equal(RUN("--weights", T5("bf16"), "--input", INPUT, "--output", OUTPUT,
+                         "--residency", "disk"), /* on the CPU */
                      2);
     /* no tokenizer beside the weights; three checkpoints in the folder; ids beyond the table */
     assert_int_equal(RUN("--weights", T5("bf16"), "--prompt", "a", "--output", OUTPUT), 2);
