@@ -10,32 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lx_bar.h"
 #include "lx_config.h"
 #include "lx_device.h"
 #include "weights/lx_model_dir.h"
 
 /* --- progress -------------------------------------------------------------------------------- */
-
-/* State of the one bar a process can draw on its one stderr. */
-static void draw_bar(const lx_run *run, const char *unit, uint64_t done, uint64_t total)
-{
-    double s = lx_now_s() - run->start_s;
-    double share = total ? (double)done / (double)total : 0;
-    char bar[31];
-    int filled = (int)(share * 30);
-    for (int i = 0; i < 30; i++)
-        bar[i] = i < filled ? '#' : '.';
-    bar[30] = 0;
-    if (!strcmp(unit, "byte"))
-        fprintf(stderr, "\r[%s] %.2f of %.2f GB  %.0f MB/s\033[K", bar, (double)done / 1e9,
-                (double)total / 1e9, s > 0 ? (double)done / 1e6 / s : 0.0);
-    else
-        fprintf(stderr, "\r[%s] %s %" PRIu64 " of %" PRIu64 "  %.1f s\033[K", bar, unit, done,
-                total, s);
-    if (done >= total)
-        fputc('\n', stderr);
-    fflush(stderr);
-}
 
 /* self is the lx_run. */
 static lx_status step(void *self, const char *unit, uint64_t done, uint64_t total, lx_err *err)
@@ -45,7 +25,7 @@ static lx_status step(void *self, const char *unit, uint64_t done, uint64_t tota
         return lx_fail(err, LX_ECANCEL, "interrupted at %s %" PRIu64 " of %" PRIu64, unit, done,
                        total);
     if (run->has_bar)
-        draw_bar(run, unit, done, total);
+        lx_bar_draw(unit, done, total, run->start_s);
     return LX_OK;
 }
 

@@ -242,3 +242,22 @@ bool lx_widen_to_f32(float *out, const void *in, lx_dtype dtype, size_t n)
         return false;
     }
 }
+
+bool lx_narrow_from_f32(void *out, const float *in, lx_dtype dtype, size_t n)
+{
+    switch (dtype) {
+    case LX_DTYPE_F32:
+        memcpy(out, in, n * sizeof *in);
+        return true;
+    case LX_DTYPE_BF16:
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *)out)[i] = lx_bf16_from_f32(in[i]);
+        return true;
+    case LX_DTYPE_F16:
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *)out)[i] = lx_f16_from_f32(in[i]);
+        return true;
+    default:
+        return false;
+    }
+}

@@ -81,4 +81,7 @@ uint8_t lx_f8_e4m3_from_f32(float value); /* saturates at +-448; NaN stays NaN *
 /** Widen n elements of any float type (F64 is rounded) to f32; false if dtype is no float. */
 bool lx_widen_to_f32(float *out, const void *in, lx_dtype dtype, size_t n);
 
+/** Narrow n f32 to F32, F16 or BF16; false if dtype is none of them. */
+bool lx_narrow_from_f32(void *out, const float *in, lx_dtype dtype, size_t n);
+
 #endif

@@ -76,6 +76,11 @@ lx_status lx_disk_read(lx_disk *disk, uint64_t offset, void *out, uint64_t n, lx
                         : read_rest(disk, offset + done, (char *)out + done, real - done, err);
 }
 
+lx_status lx_disk_read_any(lx_disk *disk, uint64_t offset, void *out, uint64_t n, lx_err *err)
+{
+    return lx_source_read(&disk->source, offset, out, n, err);
+}
+
 lx_status lx_disk_unchanged(const lx_disk *disk, lx_err *err)
 {
     return lx_source_unchanged(&disk->source, err);

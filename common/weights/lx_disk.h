@@ -36,6 +36,9 @@ typedef struct lx_extent {
  */
 lx_status lx_disk_read(lx_disk *disk, uint64_t offset, void *out, uint64_t n, lx_err *err);
 
+/** Any n bytes at any offset, through the page cache: for who passes once. Else the same. */
+lx_status lx_disk_read_any(lx_disk *disk, uint64_t offset, void *out, uint64_t n, lx_err *err);
+
 /** LX_ECONFIG if the file is not the one that was opened any more. Ask before and after reading. */
 lx_status lx_disk_unchanged(const lx_disk *disk, lx_err *err);
 

@@ -86,7 +86,11 @@ uint64_t lx_weights_held_bytes(const lx_weights *weights);
 /** Where the data of a tensor lies that stays on disk; false if it is in memory or absent. */
 bool lx_weights_extent(const lx_weights *weights, const char *name, lx_extent *out);
 
-/* --- writing: run's outputs, test tools and converters ------------------------------------- */
+/** First element of n that is not finite, UINT64_MAX if none; integers are always finite. For who
+ *  reads tensors from disk: their values were not looked at. */
+uint64_t lx_first_not_finite(const void *data, lx_dtype dtype, uint64_t n);
+
+/* --- writing what is in memory (what is not: lx_writer.h) -------------------------------------- */
 
 typedef struct lx_named_tensor {
     const char *name; /* borrowed during the call */

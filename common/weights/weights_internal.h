@@ -140,7 +140,4 @@ bool lx_json_string(lx_json_slice slice, char *out, size_t room);
 /* Index of a weight's first value that is not finite, UINT64_MAX if all are (float types only). */
 uint64_t lx_weights_first_bad(const lx_weights *weights, size_t i);
 
-/** First element of n that is not finite, UINT64_MAX if none; integers are always finite. */
-uint64_t lx_first_not_finite(const void *data, lx_dtype dtype, uint64_t n);
-
 #endif

@@ -53,14 +53,6 @@ void mk_list_free(mk_list *list);
 /* Values (mk_values.c). */
 void mk_generate(const mk_tensor *t, uint64_t seed, uint64_t first, size_t n, float *out);
 
-/**
- * One output row of a weight, as LightX2V's converter does: s = max(absmax, 1e-5) / 127 (448 for
- * e4m3), code = round-half-even(w / s), clamped. The division by a constant is a product with its
- * reciprocal, as PyTorch does it on a GPU. With bf16_scale the scale is rounded to bf16 before use.
- */
-void mk_quantize_row(const float *w, size_t n, lx_dtype dtype, bool bf16_scale, void *codes,
-                     float *scale);
-
 /* How a file stores its tensors. */
 typedef struct mk_format {
     lx_dtype linear; /* I8, F8_E4M3 or a float type */
@@ -75,28 +67,16 @@ typedef struct mk_job {
     bool sparse; /* headers only: the values are a hole in the file, so 15 GB take no disk */
 } mk_job;
 
-/* Writers (mk_safetensors.c, mk_pth.c): false with errno and a line on stderr. `which` selects
- * tensors of the list; NULL: all. */
-typedef bool (*mk_which)(const mk_tensor *t, int64_t argument);
-bool mk_write_safetensors(const char *path, const mk_list *list, mk_which which, int64_t argument,
-                          const mk_format *format, const mk_job *job);
-bool mk_write_pth(const char *path, const mk_list *list, const mk_format *format,
-                  const mk_job *job);
+/* The tensors of one file. */
+typedef struct mk_part {
+    bool (*holds)(const mk_tensor *t, int64_t argument); /* NULL: all of the list */
+    int64_t argument;
+} mk_part;
 
-/* One tensor of a file: where its bytes go. Writers make these and hand them to mk_fill. */
-typedef struct mk_place {
-    const mk_tensor *tensor;
-    lx_dtype dtype, scale_dtype;
-    bool is_quantized;
-    uint64_t offset, bytes, scale_offset, scale_bytes;
-    uint32_t crc, scale_crc; /* written by mk_fill if want_crc */
-} mk_place;
-
-/** Make the file this long; with job->sparse without taking disk. */
-bool mk_reserve(int fd, const char *path, uint64_t bytes, const mk_job *job);
-
-/** Generate and write all places of a file with several threads. */
-bool mk_fill(int fd, const char *path, mk_place *place, size_t n, bool want_crc, const mk_job *job);
+/** Generate and write one file with several threads (mk_write.c): .pth or safetensors, by its name.
+ *  False with a line on stderr. */
+bool mk_write(const char *path, const mk_list *list, const mk_part *part, const mk_format *format,
+              const mk_job *job);
 
 /** f32 -> bf16 -> f32, to the nearest; for finite values. Inline, so that loops vectorise. */
 static inline float mk_round_bf16(float x)

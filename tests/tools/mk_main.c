@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "mk.h"
+#include "weights/lx_writer.h"
 
 static const char usage[] =
     "usage: lx2v-mkmodel DIR [flags]\n"
@@ -209,38 +210,40 @@ static bool in_shard(const mk_tensor *t, int64_t shard)
     return (t->group < 0 ? 0 : t->group % 2) == shard;
 }
 
-static void put_index_lines(FILE *out, const mk_list *list, const mk_format *format, bool sharded)
+/* The file that a tensor of a per-block or sharded checkpoint is in. */
+static void name_file(char file[64], const mk_tensor *t, bool is_sharded)
 {
-    bool coded = format->linear == LX_DTYPE_I8 || format->linear == LX_DTYPE_F8_E4M3;
-    for (size_t i = 0; i < list->n; i++) {
-        const mk_tensor *t = &list->tensor[i];
-        char file[64];
-        if (sharded)
-            snprintf(file, sizeof file, "diffusion_pytorch_model-0000%d-of-00002.safetensors",
-                     in_shard(t, 1) ? 2 : 1);
-        else if (t->group < 0)
-            snprintf(file, sizeof file, "non_block.safetensors");
-        else
-            snprintf(file, sizeof file, "block_%d.safetensors", t->group);
-        fprintf(out, "%s\n    \"%s\": \"%s\"", i ? "," : "", t->name, file);
-        if (coded && t->is_linear)
-            fprintf(out, ",\n    \"%s_scale\": \"%s\"", t->name, file);
-    }
+    if (is_sharded)
+        snprintf(file, 64, "diffusion_pytorch_model-0000%d-of-00002.safetensors",
+                 in_shard(t, 1) ? 2 : 1);
+    else if (t->group < 0)
+        snprintf(file, 64, "non_block.safetensors");
+    else
+        snprintf(file, 64, "block_%d.safetensors", t->group);
 }
 
 static bool write_index(const char *folder, const mk_list *list, const mk_format *format,
-                        bool sharded)
+                        bool is_sharded)
 {
-    char path[4200];
+    char path[4200], (*text)[64 + 112] = calloc(list->n ? list->n : 1, sizeof *text);
+    lx_index_line *line = calloc(list->n ? 2 * list->n : 1, sizeof *line);
+    lx_err err = {0};
+    size_t n = 0;
+    bool ok = text && line;
+    for (size_t i = 0; ok && i < list->n; i++) {
+        const mk_tensor *t = &list->tensor[i];
+        name_file(text[i], t, is_sharded);
+        line[n++] = (lx_index_line){t->name, text[i]};
+        if (!t->is_linear || (format->linear != LX_DTYPE_I8 && format->linear != LX_DTYPE_F8_E4M3))
+            continue;
+        snprintf(text[i] + 64, 112, "%s_scale", t->name);
+        line[n++] = (lx_index_line){text[i] + 64, text[i]};
+    }
     snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors.index.json", folder);
-    FILE *out = fopen(path, "we");
-    if (!out)
-        return mk_failed(path, "cannot be written");
-    fputs("{\n  \"metadata\": {},\n  \"weight_map\": {", out);
-    put_index_lines(out, list, format, sharded);
-    fputs("\n  }\n}\n", out);
-    bool ok = !ferror(out);
-    return (!fclose(out) && ok) || mk_failed(path, "cannot be written");
+    ok = ok && lx_index_write(path, line, n, 0, &err) == LX_OK;
+    free(text);
+    free(line);
+    return ok || mk_failed(path, *err.message ? err.message : "no memory");
 }
 
 static bool write_block(const settings *s, const char *folder, const mk_list *list,
@@ -249,7 +252,7 @@ static bool write_block(const settings *s, const char *folder, const mk_list *li
     char path[4200], first[4200];
     snprintf(path, sizeof path, "%s/block_%" PRId64 ".safetensors", folder, n);
     if (!s->repeat_blocks || !n)
-        return mk_write_safetensors(path, list, in_group, n, format, &s->job);
+        return mk_write(path, list, &(mk_part){in_group, n}, format, &s->job);
     snprintf(first, sizeof first, "%s/block_0.safetensors", folder);
     unlink(path);
     return link(first, path) == 0 || mk_failed(path, "cannot be linked");
@@ -268,12 +271,12 @@ static bool write_dit(const settings *s, const char *folder)
     bool ok = true;
     if (!strcmp(layout, "file")) {
         snprintf(path, sizeof path, "%s/distill_model.safetensors", folder);
-        ok = mk_write_safetensors(path, &list, NULL, 0, &format, &s->job);
+        ok = mk_write(path, &list, NULL, &format, &s->job);
     } else if (!strcmp(layout, "sharded")) {
         for (int shard = 0; ok && shard < 2; shard++) {
             snprintf(path, sizeof path, "%s/diffusion_pytorch_model-0000%d-of-00002.safetensors",
                      folder, shard + 1);
-            ok = mk_write_safetensors(path, &list, in_shard, shard, &format, &s->job);
+            ok = mk_write(path, &list, &(mk_part){in_shard, shard}, &format, &s->job);
         }
         ok = ok && write_index(folder, &list, &format, true);
     } else {
@@ -283,7 +286,7 @@ static bool write_dit(const settings *s, const char *folder)
                 fprintf(stderr, "block %" PRId64 " of %" PRId64 "\r", n + 1, s->dims.dit_blocks);
         }
         snprintf(path, sizeof path, "%s/non_block.safetensors", folder);
-        ok = ok && mk_write_safetensors(path, &list, in_group, -1, &format, &s->job);
+        ok = ok && mk_write(path, &list, &(mk_part){in_group, -1}, &format, &s->job);
         /* Linked blocks are named by their files; an index would contradict them. */
         ok = ok && (s->repeat_blocks || write_index(folder, &list, &format, false));
     }
@@ -292,12 +295,11 @@ static bool write_dit(const settings *s, const char *folder)
 }
 
 static bool write_one(const settings *s, const char *path, const mk_list *list,
-                      const mk_format *format, const char *kind)
+                      const mk_format *format)
 {
     if (!s->is_quiet)
         fprintf(stderr, "%s\n", path);
-    return !strcmp(kind, "pth") ? mk_write_pth(path, list, format, &s->job)
-                                : mk_write_safetensors(path, list, NULL, 0, format, &s->job);
+    return mk_write(path, list, NULL, format, &s->job);
 }
 
 static bool write_t5(const settings *s, const char *folder)
@@ -310,7 +312,7 @@ static bool write_t5(const settings *s, const char *folder)
     snprintf(path, sizeof path, "%s/models_t5_umt5-xxl-enc-%s.%s", folder, s->t5, s->t5_format);
     if (!mk_list_t5(&list, &s->dims))
         return mk_failed(folder, "no memory");
-    bool ok = write_one(s, path, &list, &format, s->t5_format);
+    bool ok = write_one(s, path, &list, &format);
     mk_list_free(&list);
     return ok;
 }
@@ -324,7 +326,7 @@ static bool write_vae(const settings *s, const char *folder)
     snprintf(path, sizeof path, "%s/Wan2.1_VAE.%s", folder, s->vae_format);
     if (!mk_list_vae(&list, &s->dims))
         return mk_failed(folder, "no memory");
-    bool ok = write_one(s, path, &list, &format, s->vae_format);
+    bool ok = write_one(s, path, &list, &format);
     mk_list_free(&list);
     return ok;
 }
