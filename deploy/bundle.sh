@@ -60,7 +60,7 @@ missing=$("$root/deploy/packages.sh" --bundle --list) ||
 
 # --- building ------------------------------------------------------------------------------------
 
-programs=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux lx2v-mkmodel)
+programs=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux lx2v-convert lx2v-mkmodel)
 
 # Test programs look for their data in the folder they are started from; no path of this machine
 # is left in any program.
@@ -143,7 +143,7 @@ take_tests() {
             take "$file" "$(dirname "${file#"$tree"/}")"
         fi
     done < <(find "$tree/tests" -type f -perm -u+x -not -path '*/CMakeFiles/*' | sort)
-    [ -e "$folder/tests/quantize_golden" ] || die 1 "$tree holds no tests: build its target all, with cmocka installed"
+    [ -e "$folder/tests/unit/test_convert" ] || die 1 "$tree holds no tests: build its target all, with cmocka installed"
     mkdir -p "$folder/tests/fuzz"
     cp -R "$root/tests/golden" "$folder/tests/"
     cp -R "$root/tests/fuzz/corpus" "$folder/tests/fuzz/"
