@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Times every part of the trainings on this card, so that batch sizes can be chosen.
+
+    python probe.py [--seconds 90]
+
+Prints a line for each measurement as it is made and stops when the seconds are over. A step is a
+whole one: drawing, forward, backward, optimiser. "compiled" says how long compiling took; a later
+run on the same machine finds it cached.
+"""
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import distill
+import tokenizer as tokens
+import train_dit
+import train_vae
+from flow import LATENT, Guided
+from loop import (Adam, Average, Plan, Sizes, autocast, compile_parts, gibibytes, lots, say, set_up,
+                  synchronize)
+from nets import VaeConfig, VaeDecoder, VaeEncoder
+from pool import BATCH, SPELLED, TEXT_LEN, Pool, pad
+from vae import ChannelNorm
+from world import caption, pack, render, sample_scenes
+
+
+class Probe:
+    def __init__(self, seconds: float, device: torch.device):
+        self.until = time.monotonic() + seconds
+        self.plan = Plan(Path("."), device=device)
+        self.device = device
+
+    def measure(self, name: str, units: float, unit: str, call: Callable[[], object],
+                seconds: float = 1.0) -> None:
+        """One line: the first call's time, then the mean of calls of about so many seconds."""
+        if time.monotonic() > self.until:
+            say(f"{name}: no time left")
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            began = time.monotonic()
+            call()
+            synchronize(self.device)
+            first = time.monotonic() - began
+            n, began = 0, time.monotonic()
+            while n < 2 or time.monotonic() - began < seconds:
+                call()
+                n += 1
+                if n % 3 == 0:
+                    synchronize(self.device)
+            synchronize(self.device)
+            each = (time.monotonic() - began) / n
+        except torch.OutOfMemoryError:
+            say(f"{name}: out of memory")
+            return
+        say(f"{name}: {1000 * each:.2f} ms, {units / each:.0f} {unit}/s, first {first:.1f} s, "
+            f"{gibibytes(self.device):.1f} GiB")
+
+
+def vae_parts(probe: Probe, compiled: bool, conv: str) -> Callable[[int, int], Callable]:
+    config = VaeConfig(conv=conv)
+    encoder, decoder = (train_vae.channels_last(m.to(probe.device))
+                        for m in (VaeEncoder(config), VaeDecoder(config)))
+    adam = Adam([encoder, decoder], 1e-3, (0.9, 0.95), 0.01)
+    averages = Average(encoder), Average(decoder)
+    for module in (encoder, decoder):
+        compile_parts(module, (ChannelNorm,), compiled)
+
+    def step_of(crops: int, clips: int) -> Callable[[], None]:
+        probe.plan.sizes.vae_crops, probe.plan.sizes.vae_clips = crops, clips
+
+        def step() -> None:
+            clip = train_vae.draw(probe.plan, 1, crops == 0)
+            picture, nats = train_vae.losses(encoder, decoder, clip, lots(probe.device, 1))
+            adam.step(picture + 1e-4 * nats, 0.5)
+            averages[0].update(encoder, 1)
+            averages[1].update(decoder, 1)
+
+        return step
+
+    return step_of
+
+
+def probe_world(probe: Probe) -> None:
+    scenes = sample_scenes(BATCH, 1, "train")
+    packed = pack(scenes, probe.device)
+    probe.measure(f"draw {BATCH} clips", BATCH, "clips", lambda: render(packed))
+    encoder = train_vae.channels_last(VaeEncoder().to(probe.device))
+
+    @torch.no_grad()
+    def encode() -> None:
+        with autocast(probe.device):
+            encoder(render(packed))
+
+    probe.measure(f"draw and encode {BATCH} clips", BATCH, "clips", encode)
+
+
+def make_pool(probe: Probe, n: int = 512) -> Pool:
+    """Noise as latents, true captions."""
+    words, rng = tokens.make(tokens.captions()), random.Random(1)
+    began = time.monotonic()
+    scenes = sample_scenes(n, 1, "train")
+    rows = [words.encode_for_training(caption(s, rng, "train"), rng, SPELLED) for s in scenes]
+    ids, lengths = pad(rows)
+    say(f"scenes, captions, tokens in one process: {n / (time.monotonic() - began):.0f}/s, "
+        f"{max(map(len, rows))} tokens at most of {TEXT_LEN}")
+    latents = torch.randn(n, *LATENT, device=probe.device).to(torch.bfloat16)
+    return Pool(latents, ids[:, None].to(probe.device), lengths[:, None].to(probe.device),
+                torch.tensor(words.encode_for_training(""), device=probe.device))
+
+
+def probe_dit(probe: Probe, pool: Pool, compiled: bool, batches: list[int]) -> None:
+    flow = train_dit.new_flow(probe.plan)
+    adam, average = Adam([flow], 1e-3, (0.9, 0.98), 0.01), Average(flow)
+    probe.plan.compile = compiled
+    train_dit.compile_flow(flow, probe.plan)
+    name = "compiled" if compiled else "eager"
+
+    def step(n: int) -> None:
+        loss, _ = train_dit.flow_loss(flow, pool, n, lots(probe.device, 1))
+        adam.step(loss, 0.5)
+        average.update(flow, 1)
+
+    for n in batches:
+        probe.measure(f"DiT step, {name}, batch {n}", n, "clips", lambda n=n: step(n))
+
+
+def probe_teacher(probe: Probe, pool: Pool, compiled: bool, n: int) -> None:
+    flow = train_dit.new_flow(probe.plan).requires_grad_(False)
+    probe.plan.compile = compiled
+    train_dit.compile_flow(flow, probe.plan)
+    _, ids, lengths = train_dit.draw_captions(pool, n, lots(probe.device, 1))
+    x = train_dit.latent_noise(n, lots(probe.device, 2))
+
+    @torch.no_grad()
+    def call() -> None:
+        guided = Guided(flow, ids, lengths, pool.empty, 2.5)
+        for _ in range(8):
+            guided(x, 0.5)
+
+    name = "compiled" if compiled else "eager"
+    probe.measure(f"8 teacher's velocities with guidance, {name}, {n} clips", 8 * n, "velocities",
+                  call)
+
+
+def probe_int8(probe: Probe, pool: Pool, n: int) -> None:
+    flow = train_dit.new_flow(probe.plan)
+    distill.set_int8(flow, True)
+    adam = Adam([flow.dit], 1e-3, (0.9, 0.98), 0.0)
+    probe.plan.compile = True
+    train_dit.compile_flow(flow, probe.plan)
+
+    def step() -> None:
+        adam.step(train_dit.flow_loss(flow, pool, n, lots(probe.device, 1))[0], 0.5)
+
+    probe.measure(f"DiT step, compiled, INT8's rounding, batch {n}", n, "clips", step)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=128, help="of the DiT; others follow from it")
+    parser.add_argument("--crops", type=int, default=32, help="of the VAE")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    set_up(device)
+    probe = Probe(arguments.seconds, device)
+    say(f"PyTorch {torch.__version__} on "
+        + (torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"))
+    n, crops = arguments.batch, arguments.crops
+    clips = max(1, crops // 4)
+    probe_world(probe)
+    pool = make_pool(probe)
+    probe_dit(probe, pool, False, [n])
+    probe_dit(probe, pool, True, [n, n // 2, 2 * n])
+    for compiled, conv in ((False, "3d"), (True, "3d"), (True, "fold")):
+        step_of = vae_parts(probe, compiled, conv)
+        name = f"VAE step, {'compiled norms' if compiled else 'eager'}, conv {conv}"
+        probe.measure(f"{name}, {crops} crops", crops, "crops", step_of(crops, 0))
+        if compiled:
+            probe.measure(f"{name}, {clips} whole clips", clips, "clips", step_of(0, clips))
+        if compiled and conv == "3d":
+            probe.measure(f"{name}, {2 * crops} crops", 2 * crops, "crops", step_of(2 * crops, 0))
+    probe_teacher(probe, pool, True, 2 * n)
+    probe_int8(probe, pool, n)
+
+
+if __name__ == "__main__":
+    main()
