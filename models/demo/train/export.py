@@ -5,8 +5,9 @@ SPDX-License-Identifier: Apache-2.0
 
     export.py --dit dit.pt --vae vae.pt [--tokenizer FOLDER] [--dtype bf16|f32] [--out models/demo]
 
---dit: torch.save of {"dit": state dict, "text": state dict}; --vae: of {"decoder": state dict};
-other keys are not looked at, and one file may hold all three. Written are, under --out,
+--dit: training's student.pt or dit.pt, {"flow": state dict of text.* and dit.*}; --vae: its vae.pt,
+{"decoder": state dict}. Keys "dit" and "text" do as well, and one file may hold everything. Written
+are, under --out,
 
     distill_models/distill_model.safetensors            the DiT
     distill_models/models_t5_umt5-xxl-enc-bf16.pth      the text encoder (-f32 with --dtype f32)
@@ -35,15 +36,20 @@ DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
 HERE = Path(__file__).resolve().parent
 
 
+def parts_of(checkpoint: dict[str, State]) -> dict[str, State]:
+    """The state dicts "dit", "text" and "decoder", as far as a checkpoint has them."""
+    parts = {key: state for key, state in checkpoint.items() if key in ("dit", "text", "decoder")}
+    for name, tensor in checkpoint.get("flow", {}).items():
+        key, _, rest = name.partition(".")
+        parts.setdefault(key, {})[rest] = tensor
+    return parts
+
+
 def read_states(paths: list[Path]) -> dict[str, State]:
-    """The state dicts "dit", "text" and "decoder" of one file or of several."""
+    """Of one file or of several."""
     found: dict[str, State] = {}
     for path in paths:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("dit", "text", "decoder"):
-            if key in checkpoint:
-                found[key] = {name.removeprefix("_orig_mod."): tensor
-                              for name, tensor in checkpoint[key].items()}
+        found |= parts_of(torch.load(path, map_location="cpu", weights_only=True))
     missing = [key for key in ("dit", "text", "decoder") if key not in found]
     if missing:
         raise SystemExit(f"no {', '.join(missing)} in {', '.join(map(str, paths))}")
