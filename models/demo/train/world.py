@@ -26,7 +26,7 @@ from scenes import COLORS, FPS, FRAMES, HEIGHT, MOTIONS, SHAPES, SPLITS, WIDTH
 from scenes import Scene, Thing, sample_scenes, truths
 
 __all__ = ["COLORS", "FPS", "FRAMES", "HEIGHT", "MOTIONS", "SHAPES", "SPLITS", "WIDTH", "Scene",
-           "Thing", "caption", "pack", "render", "sample_scenes", "to_bytes", "truths"]
+           "Thing", "caption", "choose", "pack", "render", "sample_scenes", "to_bytes", "truths"]
 
 PROMPTS_SEED = 20250
 PROMPTS, CI_PROMPTS = 128, 12
@@ -60,28 +60,32 @@ def prompts() -> list[dict]:
     return [{"prompt": caption(s, rng, "held_out"), **truths(s)} for s in scenes]
 
 
-def choose_for_ci(rows: list[dict]) -> list[dict]:
-    """Those that together show the most motions, shapes, colours and directions."""
+def choose(rows: list[dict], n: int) -> list[int]:
+    """The places of n rows that together show the most motions, shapes, colours, directions."""
 
     def shown(row: dict) -> set[str]:
-        objects = [word for o in row["objects"] for word in (o["shape"], "object " + o["color"])]
-        return {row["motion"], row["direction"], row["relation"], *objects, *row["background"]}
+        shapes = [thing["shape"] for thing in row["objects"]]
+        colors = ["object " + thing["color"] for thing in row["objects"]]
+        both = [f"{row['motion']} {shape}" for shape in shapes]
+        return {row["direction"], row["relation"], *shapes, *colors, *row["background"], *both}
 
-    chosen: list[dict] = []
+    chosen: list[int] = []
     seen: set[str] = set()
     motions: set[str] = set()
-    while len(chosen) < CI_PROMPTS:
-        left = [row for row in rows if row not in chosen]
-        best = max(left, key=lambda r: (r["motion"] not in motions, len(shown(r) - seen)))
+    while len(chosen) < n:
+        left = [i for i in range(len(rows)) if i not in chosen]
+        best = max(left, key=lambda i: (rows[i]["motion"] not in motions,
+                                        len(shown(rows[i]) - seen)))
         chosen.append(best)
-        seen |= shown(best)
-        motions.add(best["motion"])
+        seen |= shown(rows[best])
+        motions.add(rows[best]["motion"])
     return chosen
 
 
 def write_prompts(folder: str) -> None:
     rows = prompts()
-    for name, some in (("held_out", rows), ("ci", choose_for_ci(rows))):
+    few = [rows[i] for i in choose(rows, CI_PROMPTS)]
+    for name, some in (("held_out", rows), ("ci", few)):
         text = "".join(json.dumps(row) + "\n" for row in some)
         (Path(folder) / f"{name}.jsonl").write_text(text)
 
