@@ -137,6 +137,11 @@ typedef struct vae_plan {
 lx_status vae_plan_memory(const lx_weights *weights, const vae_options *options,
                           const lx_card_kind *card, vae_plan *out, lx_err *err);
 
+/** Likewise, what is needed at least; no budget is looked at. Whoever is given total_bytes, and not
+ *  less, gets a plan. */
+lx_status vae_plan_least(const lx_weights *weights, const vae_options *options,
+                         const lx_card_kind *card, vae_plan *out, lx_err *err);
+
 /** `lx2v-vae plan ...`, lx_plan.h; argv after "plan". Returns the exit code. */
 int vae_plan_main(int argc, char **argv);
 

@@ -66,18 +66,6 @@ static void add_choice(lx_plan_need *need, const lx_weights *weights, const vae_
     c->fits = !o->budget || plan.total_bytes <= o->budget;
 }
 
-/* The smallest tiles there are: what the decoder needs at least. */
-static lx_status least_of(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
-                          vae_plan *out, lx_err *err)
-{
-    vae_options small = *o;
-    small.budget = NO_LIMIT;
-    if (!small.largest.tile_h)
-        small.largest.tile_h = small.largest.tile_w = 8;
-    small.largest.piece = card ? 1 : 0;
-    return vae_plan_memory(weights, &small, card, out, err);
-}
-
 static lx_status answer_card(lx_plan_need *need, const lx_weights *weights, vae_options *o,
                              const lx_plan_question *q, lx_err *err)
 {
@@ -91,7 +79,7 @@ static lx_status answer_card(lx_plan_need *need, const lx_weights *weights, vae_
     memcpy(card.name, q->kind.name, sizeof card.name);
     if (q->vram)
         o->budget = q->vram > beside() ? q->vram - beside() : 1;
-    VAE_TRY(least_of(weights, o, &card, &least, err));
+    VAE_TRY(vae_plan_least(weights, o, &card, &least, err));
     need->fits = vae_plan_memory(weights, o, &card, &plan, err) == LX_OK;
     if (!need->fits) {
         snprintf(need->advice, sizeof need->advice, "%.250s", err->message);
@@ -113,7 +101,7 @@ static lx_status answer_cpu(lx_plan_need *need, const lx_weights *weights, vae_o
     need->fits = vae_plan_memory(weights, o, NULL, &plan, err) == LX_OK;
     if (!need->fits) {
         snprintf(need->advice, sizeof need->advice, "%.250s", err->message);
-        VAE_TRY(least_of(weights, o, NULL, &plan, err));
+        VAE_TRY(vae_plan_least(weights, o, NULL, &plan, err));
     }
     fill_need(need, &plan, NULL);
     return LX_OK;

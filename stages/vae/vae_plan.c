@@ -209,25 +209,81 @@ static bool next_grid(const vae_clip *clip, int64_t area, grid *out)
     return is_found;
 }
 
-/* The first way to decode that fits, in the order of cost; else *plan is the last tried. */
+static grid whole_frames(const vae_clip *clip)
+{
+    return (grid){.area = clip->height * clip->width + 1};
+}
+
+static lx_status measure_grid(const lx_weights *weights, const vae_options *o,
+                              const lx_card_kind *card, const grid *g, int64_t piece,
+                              vae_plan *plan, lx_err *err)
+{
+    vae_clip clip = o->largest;
+    clip.tile_h = g->tile_h;
+    clip.tile_w = g->tile_w;
+    clip.piece = card && !clip.piece ? piece : clip.piece;
+    return measure(weights, o, card, &clip, plan, err);
+}
+
+/* Not always the smallest tiles: with tiles the whole clip's frames are kept beside them. */
+lx_status vae_plan_least(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
+                         vae_plan *out, lx_err *err)
+{
+    const vae_clip *clip = &o->largest;
+    grid g = whole_frames(clip);
+    g.tile_h = clip->tile_h;
+    g.tile_w = clip->tile_w;
+    vae_plan plan;
+    VAE_TRY(measure_grid(weights, o, card, &g, 1, &plan, err));
+    *out = plan;
+    if (clip->tile_h || !next_grid(clip, g.area, &g))
+        return LX_OK;
+    while (next_grid(clip, g.area, &g))
+        ;
+    VAE_TRY(measure_grid(weights, o, card, &g, 1, &plan, err));
+    if (plan.total_bytes < out->total_bytes)
+        *out = plan;
+    return LX_OK;
+}
+
+/* The way to decode in this grid, in pieces of 2 or 1. */
+static lx_status try_grid(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
+                          const grid *g, vae_plan *plan, lx_err *err)
+{
+    VAE_TRY(measure_grid(weights, o, card, g, 2, plan, err));
+    if (needed(o, card, plan) > budget_of(o, card) && card && !o->largest.piece)
+        return measure_grid(weights, o, card, g, 1, plan, err);
+    return LX_OK;
+}
+
+/* The first way to decode that fits, in the order of cost; else *plan is what needs least. */
 static lx_status choose(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
                         vae_plan *plan, lx_err *err)
 {
-    vae_clip clip = o->largest;
-    bool may_choose = clip.tile_h == 0;
-    uint64_t budget = budget_of(o, card);
-    grid g = {.tile_h = clip.tile_h, .tile_w = clip.tile_w, .area = clip.height * clip.width + 1};
-    do {
-        clip.tile_h = g.tile_h;
-        clip.tile_w = g.tile_w;
-        clip.piece = card && !o->largest.piece ? 2 : o->largest.piece;
-        VAE_TRY(measure(weights, o, card, &clip, plan, err));
-        if (needed(o, card, plan) > budget && card && !o->largest.piece) {
-            clip.piece = 1;
-            VAE_TRY(measure(weights, o, card, &clip, plan, err));
-        }
-    } while (needed(o, card, plan) > budget && may_choose && next_grid(&clip, g.area, &g));
+    const vae_clip *clip = &o->largest;
+    const uint64_t budget = budget_of(o, card);
+    vae_plan least;
+    grid g = whole_frames(clip);
+    g.tile_h = clip->tile_h;
+    g.tile_w = clip->tile_w;
+    VAE_TRY(try_grid(weights, o, card, &g, plan, err));
+    if (needed(o, card, plan) <= budget || clip->tile_h)
+        return LX_OK;
+    VAE_TRY(vae_plan_least(weights, o, card, &least, err));
+    while (needed(o, card, &least) <= budget && needed(o, card, plan) > budget &&
+           next_grid(clip, g.area, &g))
+        VAE_TRY(try_grid(weights, o, card, &g, plan, err));
+    if (needed(o, card, plan) > budget)
+        *plan = least;
     return LX_OK;
+}
+
+static const char *at_the_least(const vae_clip *asked, const vae_plan *plan)
+{
+    if (asked->tile_h)
+        return "with tiles as asked ";
+    return plan->tile_h ? "even in the smallest tiles "
+                        : "even in whole frames, which take least, ";
 }
 
 lx_status vae_plan_memory(const lx_weights *weights, const vae_options *o, const lx_card_kind *card,
@@ -243,8 +299,7 @@ lx_status vae_plan_memory(const lx_weights *weights, const vae_options *o, const
                        "decoding %" PRId64 " frames of %" PRId64 "x%" PRId64
                        " does not fit: %s%s are needed (%s of weights in all), %s are allowed%s",
                        vae_frame_count(clip->frames), clip->width * LX_VAE_STRIDE,
-                       clip->height * LX_VAE_STRIDE,
-                       clip->tile_h ? "with tiles as asked " : "even in the smallest tiles ",
+                       clip->height * LX_VAE_STRIDE, at_the_least(clip, &plan),
                        lx_bytes_text(needed(o, card, &plan), all, sizeof all),
                        lx_bytes_text(plan.weight_bytes, fixed, sizeof fixed),
                        lx_bytes_text(budget, allowed, sizeof allowed),

@@ -24,7 +24,7 @@
 
 enum { FIXTURE_TENSORS = 160 };
 
-static uint64_t fixture_seed(const char *key)
+static inline uint64_t fixture_seed(const char *key)
 {
     uint64_t h = 0xcbf29ce484222325u;
     for (; *key; key++)
@@ -32,7 +32,7 @@ static uint64_t fixture_seed(const char *key)
     return h;
 }
 
-static double fixture_unit(uint64_t seed, uint64_t i)
+static inline double fixture_unit(uint64_t seed, uint64_t i)
 {
     uint64_t s = seed + (i + 1) * 0x9E3779B97F4A7C15u;
     s = (s ^ (s >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -47,7 +47,7 @@ typedef struct fixture_file {
     bool zero_time_weights; /* time_conv has only its bias */
 } fixture_file;
 
-static void fixture_add(fixture_file *f, const char *name, lx_shape shape)
+static inline void fixture_add(fixture_file *f, const char *name, lx_shape shape)
 {
     uint64_t n, bytes, seed = fixture_seed(name);
     assert_true(f->n < FIXTURE_TENSORS);
@@ -71,7 +71,7 @@ static void fixture_add(fixture_file *f, const char *name, lx_shape shape)
     f->n++;
 }
 
-static void fixture_conv(fixture_file *f, const char *prefix, lx_shape shape)
+static inline void fixture_conv(fixture_file *f, const char *prefix, lx_shape shape)
 {
     char name[64];
     snprintf(name, sizeof name, "%.40s.weight", prefix);
@@ -80,7 +80,7 @@ static void fixture_conv(fixture_file *f, const char *prefix, lx_shape shape)
     fixture_add(f, name, LX_SHAPE(shape.dim[0]));
 }
 
-static void fixture_block(fixture_file *f, const char *prefix, int64_t in, int64_t out)
+static inline void fixture_block(fixture_file *f, const char *prefix, int64_t in, int64_t out)
 {
     char name[64];
     snprintf(name, sizeof name, "%.40s.residual.0.gamma", prefix);
@@ -96,7 +96,7 @@ static void fixture_block(fixture_file *f, const char *prefix, int64_t in, int64
         fixture_conv(f, name, LX_SHAPE(out, in, 1, 1, 1));
 }
 
-static void fixture_layers(fixture_file *f, int64_t base)
+static inline void fixture_layers(fixture_file *f, int64_t base)
 {
     const int64_t width[5] = {4 * base, 4 * base, 4 * base, 2 * base, base};
     char name[64];
@@ -126,7 +126,7 @@ static void fixture_layers(fixture_file *f, int64_t base)
 }
 
 /* Write the synthetic checkpoint of a base width (24: light, 96: full). */
-static void fixture_write(const char *path, int64_t base, bool zero_time_weights)
+static inline void fixture_write(const char *path, int64_t base, bool zero_time_weights)
 {
     lx_err err = {0};
     fixture_file *f = calloc(1, sizeof *f);
@@ -156,7 +156,7 @@ static inline vae *fixture_open(const char *path, vae_clip largest, int threads)
     return fixture_open_on("cpu", path, largest, threads);
 }
 
-static float *fixture_latent(const vae_clip *clip, const char *key)
+static inline float *fixture_latent(const vae_clip *clip, const char *key)
 {
     size_t n = (size_t)(16 * clip->frames * clip->height * clip->width);
     float *out = malloc(n * sizeof *out);
@@ -173,12 +173,12 @@ typedef struct fixture_frames { /* [3, F, H, W], not clamped */
     lx_exec *x;
 } fixture_frames;
 
-static size_t fixture_size(const fixture_frames *f)
+static inline size_t fixture_size(const fixture_frames *f)
 {
     return (size_t)(3 * f->frames * f->height * f->width);
 }
 
-static lx_status fixture_take(void *self, const vae_frames *frames, lx_err *err)
+static inline lx_status fixture_take(void *self, const vae_frames *frames, lx_err *err)
 {
     (void)err;
     fixture_frames *f = self;
@@ -204,7 +204,7 @@ static lx_status fixture_take(void *self, const vae_frames *frames, lx_err *err)
 }
 
 /* Decode into memory of its own (free .data). It begins as NaN: what is not written shows. */
-static fixture_frames fixture_decode(vae *model, const vae_clip *clip, const float *latent)
+static inline fixture_frames fixture_decode(vae *model, const vae_clip *clip, const float *latent)
 {
     lx_err err = {0};
     fixture_frames f = {.frames = vae_frame_count(clip->frames),
