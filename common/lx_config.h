@@ -26,6 +26,8 @@ typedef enum lx_residency_choice {
 } lx_residency_choice;
 
 extern const char *const lx_residency_names[]; /* by lx_residency_choice, NULL at the end */
+/** A choice by its name. LX_ECONFIG says what is accepted, and what is near. */
+lx_status lx_config_set_residency(lx_residency_choice *out, const char *text, lx_err *err);
 
 typedef struct lx_replica_config {
     char device[LX_LIMIT_WORD];    /* as lx_device.h says: "cpu", "cuda:0", "cuda:rtx3060" */

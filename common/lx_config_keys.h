@@ -60,9 +60,8 @@ lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char 
 lx_status lx_config_set_vram(lx_vram_config *vram, const char *device, const char *text,
                              lx_err *err);
 
-/** Device, residency and threads of a replica. LX_ECONFIG as above. */
+/** Device and threads of a replica. LX_ECONFIG as above. */
 lx_status lx_config_set_device(char device[LX_LIMIT_WORD], const char *text, lx_err *err);
-lx_status lx_config_set_residency(lx_residency_choice *out, const char *text, lx_err *err);
 lx_status lx_config_set_int(int *out, const char *text, bool quoted, int min, int max, lx_err *err);
 
 /** What to say about an unknown key: "did you mean ...?" or where it belongs; "" if nothing is

@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 
 #include "encoder.h"
-#include "lx_config_keys.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
