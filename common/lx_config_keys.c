@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "lx_device.h"
+#include "lx_process.h"
 #include "lx_utf8.h"
 
 static const char *const samplers[] = {"euler", "lcm", NULL};
@@ -110,7 +111,10 @@ const lx_config_key lx_config_keys[] = {
     INT_AT("limits.clients", limits.clients, 1, LX_LIMIT_CLIENTS),
     SECTION("memory"),
     {.path = "memory.ram", .type = LX_KEY_BYTES, .offset = AT(memory.ram)},
-    {.path = "memory.pinned", .type = LX_KEY_BYTES, .offset = AT(memory.pinned)},
+    {.path = "memory.pinned",
+     .type = LX_KEY_BYTES,
+     .offset = AT(memory.pinned),
+     .min = LX_LIMIT_PINNED},
     {.path = "memory.vram", .type = LX_KEY_VRAM, .offset = AT(memory.vram)},
     ONE_OF("memory.policy", LX_KEY_CHOICE, memory.policy, policies),
     SECTION("supervision"),
@@ -318,11 +322,20 @@ static lx_status set_seed(int64_t *out, const char *text, bool quoted, lx_err *e
     return LX_OK;
 }
 
-static lx_status set_bytes(uint64_t *out, const char *text, lx_err *err)
+static lx_status set_bytes(uint64_t *out, const char *text, double least, lx_err *err)
 {
-    if (strcmp(text, "auto") != 0)
-        return lx_parse_bytes(text, out, err);
-    *out = 0;
+    uint64_t bytes = 0;
+    bool is_auto = strcmp(text, "auto") == 0;
+    lx_status status = is_auto ? LX_OK : lx_parse_bytes(text, &bytes, err);
+    if (status != LX_OK)
+        return status;
+    if (!is_auto && (double)bytes < least) {
+        char accepted[96], bound[32];
+        snprintf(accepted, sizeof accepted, "auto, or %s and more",
+                 lx_bytes_text((uint64_t)least, bound, sizeof bound));
+        return not_accepted(text, accepted, err);
+    }
+    *out = bytes;
     return LX_OK;
 }
 
@@ -330,14 +343,14 @@ lx_status lx_config_set_vram(lx_vram_config *vram, const char *device, const cha
                              lx_err *err)
 {
     if (!device)
-        return set_bytes(&vram->every, text, err);
+        return set_bytes(&vram->every, text, 0, err);
     if (lx_device_check(device, err) != LX_OK)
         return LX_ECONFIG;
     if (!lx_device_is_card(device))
         return not_accepted(device, "a card, such as cuda:0 or cuda:rtx3060", err);
     if (vram->n == LX_VRAM_CARDS)
         return not_accepted(device, "no more than 8 cards", err);
-    lx_status status = set_bytes(&vram->card[vram->n].bytes, text, err);
+    lx_status status = set_bytes(&vram->card[vram->n].bytes, text, 0, err);
     if (status == LX_OK)
         snprintf(vram->card[vram->n++].device, LX_LIMIT_WORD, "%s", device);
     return status;
@@ -367,7 +380,7 @@ lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char 
     case LX_KEY_TILE:
         return set_tile(at, text, err);
     case LX_KEY_BYTES:
-        return set_bytes(at, text, err);
+        return set_bytes(at, text, key->min, err);
     case LX_KEY_VRAM:
         return lx_config_set_vram(at, NULL, text, err);
     case LX_KEY_STEPS:

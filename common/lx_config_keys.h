@@ -26,7 +26,7 @@ typedef enum lx_key_type {
     LX_KEY_PATH,
     LX_KEY_SIZE,  /* width and height */
     LX_KEY_TILE,  /* height and width in latents, or "off" */
-    LX_KEY_BYTES, /* uint64, or "auto" = 0 */
+    LX_KEY_BYTES, /* uint64, at least min, or "auto" = 0 */
     LX_KEY_RNG,
     LX_KEY_GUIDE, /* only 1 */
 } lx_key_type;

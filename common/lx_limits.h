@@ -18,6 +18,7 @@
 #define LX_LIMIT_SIDE     16384 /* pixels; config may only lower it */
 #define LX_LIMIT_FRAMES   2001
 #define LX_LIMIT_CONFIG   (1024 * 1024) /* bytes of config.yaml */
+#define LX_LIMIT_PINNED   (2 << 20) /* least memory.pinned: two rings, an eighth for one of them */
 #define LX_LIMIT_QUEUE    100000
 #define LX_LIMIT_CLIENTS  1000
 

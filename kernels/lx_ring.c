@@ -22,7 +22,7 @@
 
 #define MEMORY_BUFFERS 4
 #define DISK_BUFFERS   (LX_RING_BUFFERS - MEMORY_BUFFERS)
-#define BUFFER_LEAST   ((uint64_t)16 << 10)
+#define BUFFER_LEAST   (LX_RING_LEAST / LX_RING_BUFFERS)
 #define MEMORY_MOST    ((uint64_t)256 << 20) /* of a ring that also reads from disk */
 #define PIECE          ((uint64_t)4 << 20)   /* of a thread's work; one read of a disk */
 #define SEGMENTS       32

@@ -45,10 +45,12 @@ typedef struct lx_ring_layers {
 } lx_ring_layers;
 
 #define LX_RING_BUFFERS 16 /* and as many events */
+/* With fewer bytes than this a ring pins more than it is given: 16 KiB for each buffer. */
+#define LX_RING_LEAST ((uint64_t)LX_RING_BUFFERS * (16 << 10))
 
 typedef struct lx_ring lx_ring;
 
-/** Pin about `bytes` (at least 16 KiB for each buffer), start the readers.
+/** Pin at most `bytes`, or LX_RING_LEAST where that is more; start the readers.
  *  LX_EAGAIN: no pinned memory, no thread. */
 lx_status lx_ring_open(lx_ring **out, const lx_card_ops *ops, void *card,
                        const lx_ring_layers *layers, uint64_t bytes, int first_event, lx_err *err);

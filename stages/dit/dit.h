@@ -73,7 +73,7 @@ typedef struct dit_setup {
     uint64_t ram;
     lx_residency_choice residency; /* on a card */
     int64_t n_resident;            /* PARTIAL: how many blocks stay; 0: as many as fit */
-    uint64_t pinned;               /* of ram; 0: a good size */
+    uint64_t pinned;               /* of ram, from LX_LIMIT_PINNED on; 0: a good size */
     dit_attention_choice attention;
     lx_patch_dims largest; /* memory is for latents up to this */
     lx_run *run;           /* dumps to count in; may be NULL */

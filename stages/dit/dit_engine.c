@@ -92,6 +92,8 @@ static bool reads_disk(const dit_memory *m)
     return m->n_on_disk > m->n_resident;
 }
 
+_Static_assert(LX_LIMIT_PINNED / 8 >= LX_RING_LEAST, "memory.pinned is enough for both rings");
+
 static uint64_t key_ring(const dit_setup *setup)
 {
     return setup->pinned && setup->pinned / 8 < KEY_RING ? setup->pinned / 8 : KEY_RING;

@@ -410,6 +410,9 @@ static void test_pinned_memory_is_bounded(void **state)
         rig_must_open(&g, m, &(lx_residency_plan){.n_slots = 2, .ring_bytes = ring}, 0);
         assert_true(g.card->pinned_most > ring / 2 && g.card->pinned_most <= ring);
         rig_close(&g);
+        rig_must_open(&g, m, &(lx_residency_plan){.n_slots = 2, .ring_bytes = LX_RING_LEAST}, 0);
+        assert_true(g.card->pinned_most <= LX_RING_LEAST);
+        rig_close(&g);
         lx_residency_plan plan = {.n_slots = 2, .ring_bytes = ring};
         g = (rig){.card = fake_open(0), .m = m};
         g.card->fail_pin = ring / 2;

@@ -253,6 +253,14 @@ static void test_config_residency_of_stages_and_replicas(void **state)
     assert_refused("model: m\nstages: {dit: {residency: host, residency: host}}\n", 2,
                    "given twice");
     assert_refused("model: m\nmemory: {pinned: many}\n", 2, "memory.pinned");
+    assert_parses("model: m\nmemory: {pinned: 2MiB}\n");
+    assert_true(config.memory.pinned == LX_LIMIT_PINNED);
+    const char *const small[] = {"2047KiB", "1B", "0B"};
+    for (size_t i = 0; i < sizeof small / sizeof *small; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "model: m\nmemory: {pinned: %s}\n", small[i]);
+        assert_refused(text, 2, "memory.pinned|auto, or 2 MiB and more");
+    }
 }
 
 static void test_config_paths(void **state)
