@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -114,7 +114,7 @@ class Writers:
 
 def fingerprint(plan: Plan) -> str:
     """Of the VAE and of what is drawn: latents of another one are not used."""
-    state = load_file(result_of(plan, "vae"))["encoder"]
+    state = load_file(result_of(plan, "vae_encoder"))["encoder"]
     total = sum(float(value.double().abs().sum()) for value in state.values())
     return f"{total!r} {plan.seed} {plan.sizes.chunk}"
 
@@ -130,7 +130,7 @@ def encode_chunk(plan: Plan, vae: Vae, packs: list[dict]) -> Tensor:
 def load_pool(plan: Plan, writers: Writers) -> Pool:
     n = sum(writers.counts)
     latents = torch.empty(n, *LATENT, dtype=torch.bfloat16, device=plan.device)
-    vae, mark = Vae(plan), fingerprint(plan)
+    vae, mark, saver = Vae(plan), fingerprint(plan), ThreadPoolExecutor(1)
     ids, lengths = [], []
     began, n_encoded, at = time.monotonic(), 0, 0
     for index, count in enumerate(writers.counts):
@@ -142,11 +142,12 @@ def load_pool(plan: Plan, writers: Writers) -> Pool:
         known = load_file(path) if path.exists() else {"mark": ""}
         if known["mark"] != mark:
             known = {"mark": mark, "latents": encode_chunk(plan, vae, texts["packs"]).cpu()}
-            save_file(path, known)
+            saver.submit(save_file, path, known)
             n_encoded += count
         latents[at:at + count] = known["latents"].to(plan.device)
         at += count
     writers.close()
+    saver.shutdown()
     seconds = time.monotonic() - began
     say(f"pool: {n} clips, {n_encoded} drawn and encoded now, in {seconds:.1f} s")
     empty = torch.tensor(open_tokenizer(plan.out).encode_for_training(""))

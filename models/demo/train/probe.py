@@ -23,7 +23,7 @@ import tokenizer as tokens
 import train_dit
 import train_vae
 from flow import LATENT, Guided
-from loop import (Adam, Average, Plan, Sizes, autocast, compile_parts, gibibytes, lots, say, set_up,
+from loop import (Adam, Average, Plan, autocast, compile_parts, gibibytes, lots, say, set_up,
                   synchronize)
 from nets import VaeConfig, VaeDecoder, VaeEncoder
 from pool import BATCH, SPELLED, TEXT_LEN, Pool, pad
@@ -66,7 +66,8 @@ class Probe:
             f"{gibibytes(self.device):.1f} GiB")
 
 
-def vae_parts(probe: Probe, compiled: bool, conv: str) -> Callable[[int, int], Callable]:
+def probe_vae(probe: Probe, compiled: bool, conv: str, batches: list[tuple[int, int]]) -> None:
+    """batches: (crops, whole clips), one of them 0."""
     config = VaeConfig(conv=conv)
     encoder, decoder = (train_vae.channels_last(m.to(probe.device))
                         for m in (VaeEncoder(config), VaeDecoder(config)))
@@ -75,19 +76,18 @@ def vae_parts(probe: Probe, compiled: bool, conv: str) -> Callable[[int, int], C
     for module in (encoder, decoder):
         compile_parts(module, (ChannelNorm,), compiled)
 
-    def step_of(crops: int, clips: int) -> Callable[[], None]:
+    def step() -> None:
+        clip = train_vae.draw(probe.plan, 1, probe.plan.sizes.vae_crops == 0)
+        picture, nats = train_vae.losses(encoder, decoder, clip, lots(probe.device, 1))
+        adam.step(picture + 1e-4 * nats, 0.5)
+        averages[0].update(encoder, 1)
+        averages[1].update(decoder, 1)
+
+    name = f"VAE step, {'compiled norms' if compiled else 'eager'}, conv {conv}"
+    for crops, clips in batches:
         probe.plan.sizes.vae_crops, probe.plan.sizes.vae_clips = crops, clips
-
-        def step() -> None:
-            clip = train_vae.draw(probe.plan, 1, crops == 0)
-            picture, nats = train_vae.losses(encoder, decoder, clip, lots(probe.device, 1))
-            adam.step(picture + 1e-4 * nats, 0.5)
-            averages[0].update(encoder, 1)
-            averages[1].update(decoder, 1)
-
-        return step
-
-    return step_of
+        unit = "crops" if crops else "whole clips"
+        probe.measure(f"{name}, {crops + clips} {unit}", crops + clips, unit, step)
 
 
 def probe_world(probe: Probe) -> None:
@@ -182,16 +182,13 @@ def main() -> None:
     probe_world(probe)
     pool = make_pool(probe)
     probe_dit(probe, pool, False, [n])
-    probe_dit(probe, pool, True, [n, n // 2, 2 * n])
-    for compiled, conv in ((False, "3d"), (True, "3d"), (True, "fold")):
-        step_of = vae_parts(probe, compiled, conv)
-        name = f"VAE step, {'compiled norms' if compiled else 'eager'}, conv {conv}"
-        probe.measure(f"{name}, {crops} crops", crops, "crops", step_of(crops, 0))
-        if compiled:
-            probe.measure(f"{name}, {clips} whole clips", clips, "clips", step_of(0, clips))
-        if compiled and conv == "3d":
-            probe.measure(f"{name}, {2 * crops} crops", 2 * crops, "crops", step_of(2 * crops, 0))
+    probe_dit(probe, pool, True, [n])
+    probe_vae(probe, False, "3d", [(crops, 0)])
+    probe_vae(probe, True, "3d", [(crops, 0), (0, clips)])
     probe_teacher(probe, pool, True, 2 * n)
+    probe_vae(probe, True, "fold", [(crops, 0)])
+    probe_dit(probe, pool, True, [n // 2, 2 * n])
+    probe_vae(probe, True, "3d", [(2 * crops, 0)])
     probe_int8(probe, pool, n)
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loop import (Adam, Average, Plan, Training, as_bf16, autocast, compile_parts, load_file, lots,
-                  normal, number, result_of, say)
+                  normal, number, result_of, save_file, say)
 from nets import VaeConfig, VaeDecoder, VaeEncoder, denormalise, fold_statistics, normalise
 from vae import ChannelNorm
 from world import FRAMES, WIDTH, Scene, pack, render, sample_scenes
@@ -139,14 +139,15 @@ def run(plan: Plan) -> None:
     mean, std = statistics(plan, encoder)
     say("vae: deviations before folding " + " ".join(f"{s:.3f}" for s in std.tolist()))
     fold_statistics(encoder, decoder, mean, std)
-    training.finish({"encoder": as_bf16(encoder), "decoder": as_bf16(decoder)})
+    save_file(result_of(plan, "vae_encoder"), {"encoder": as_bf16(encoder)})
+    training.finish({"decoder": as_bf16(decoder)})
 
 
 class Vae:
     """The trained one, in and out of normalised latents."""
 
     def __init__(self, plan: Plan):
-        state = load_file(result_of(plan, "vae"))
+        state = load_file(result_of(plan, "vae")) | load_file(result_of(plan, "vae_encoder"))
         config = VaeConfig(conv=plan.sizes.vae_conv)
         self.encoder, self.decoder = VaeEncoder(config), VaeDecoder(config)
         for module, key in ((self.encoder, "encoder"), (self.decoder, "decoder")):
