@@ -10,6 +10,8 @@
 /* More than this share of the picture is neither background nor object: the background, at least,
  * is not one colour and not a gradient. */
 #define MOST_CLUTTER 0.03f
+/* An object half in one colour of the palette and half in another has 50 and more. */
+#define MOST_SPREAD 40.0f
 
 static void name_background(judge_verdict *v, const judge_background *bg)
 {
@@ -31,8 +33,10 @@ static void describe(judge_object *o, const judge_track *track, const judge_clip
         size += sqrt(spot->area) / track->n_seen;
     }
     memcpy(o->rgb, track->rgb, sizeof o->rgb);
-    o->color = judge_color_name(track->rgb);
-    o->shape = judge_track_shape(track, clip->n_frames);
+    bool is_steady = track->n_seen * 10 >= clip->n_frames * 8;
+    bool is_one_color = track->spread < MOST_SPREAD * (float)track->n_seen;
+    o->color = is_steady && is_one_color ? judge_color_name(track->rgb) : JUDGE_UNCLEAR;
+    o->shape = is_steady ? judge_track_shape(track, clip->n_frames) : JUDGE_UNCLEAR;
     o->x = (float)x / (float)clip->width;
     o->y = (float)y / (float)clip->width;
     o->size = (float)size / (float)clip->width;

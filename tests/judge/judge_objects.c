@@ -15,7 +15,8 @@
 
 #define FAR         62.0f /* in RGB; an object lies at least 125 from its background */
 #define MOST_FRAMES 1024
-#define GROW        2 /* pixels around a patch that may be covered in part */
+#define MOST_AREA   0.3f /* of the picture: the biggest objects cover a sixth of it */
+#define GROW        2    /* pixels around a patch that may be covered in part */
 
 typedef struct patch {
     int label, area;
@@ -103,11 +104,11 @@ static patch describe(const finder *f, int t, int label, int area)
                 for (int c = 0; c < 3; c++)
                     sum[c] += rgb[c];
             }
-        if (n * 8 >= area) {
-            for (int c = 0; c < 3; c++)
-                p.rgb[c] = (float)(sum[c] / n);
-            break;
-        }
+        if (n * 8 < area)
+            continue;
+        for (int c = 0; c < 3; c++)
+            p.rgb[c] = (float)(sum[c] / n);
+        break;
     }
     return p;
 }
@@ -139,6 +140,10 @@ static void find_patches(finder *f, int t)
             all[at] = p;
     }
     f->stray += far;
+    if (largest > MOST_AREA * (float)f->n_pixels) { /* that is no object */
+        f->count[t] = JUDGE_OBJECTS + 1;
+        return;
+    }
     while (n > 0 && all[n - 1].area * 6 < largest) /* beside the largest too little to count */
         n--;
     f->count[t] = n;
@@ -161,12 +166,18 @@ static int usual_count(const finder *f)
     return best;
 }
 
+/* Whether the objects of a frame are among its patches. */
+static bool is_usable(const finder *f, int t, int n_objects)
+{
+    return f->count[t] >= n_objects && f->found[t][0].area > 0;
+}
+
 /* In frames with two objects: the same one first as in the frame before. */
 static void keep_order(finder *f)
 {
     const patch *last = NULL;
     for (int t = 0; t < f->clip->n_frames; t++) {
-        if (f->count[t] < 2)
+        if (!is_usable(f, t, 2))
             continue;
         patch *p = f->found[t];
         if (last) {
@@ -190,15 +201,17 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The median of each channel over the frames with the usual number of objects. */
+/* The median of each channel over the frames with that many objects. */
 static void color_of_track(const finder *f, int n_objects, int object, float rgb[3])
 {
     float values[MOST_FRAMES];
     for (int k = 0; k < 3; k++) {
         size_t n = 0;
-        for (int t = 0; t < f->clip->n_frames && t < MOST_FRAMES; t++)
-            if (f->count[t] >= n_objects)
-                values[n++] = f->found[t][object].rgb[k];
+        for (int t = 0; t < f->clip->n_frames && t < MOST_FRAMES; t++) {
+            const patch *p = &f->found[t][object];
+            if (is_usable(f, t, n_objects))
+                values[n++] = p->rgb[k];
+        }
         qsort(values, n, sizeof *values, by_value);
         rgb[k] = n ? values[n / 2] : 0;
     }
@@ -222,22 +235,29 @@ static void mark_near(finder *f, int label)
 }
 
 /* How much of each pixel near the patch the object covers: 0 at the background's colour, 1 at the
- * object's. */
-static void cover(finder *f, int t, const patch *p, const float rgb[3])
+ * object's. Returns how far the covered ones lie off the line between the two (root mean square). */
+static float cover(finder *f, int t, const patch *p, const float rgb[3])
 {
+    double off = 0, n = 0;
     for (int i = 0; i < f->n_pixels; i++) {
         f->alpha[i] = 0;
         if (!f->near[i] || (f->label[i] > 0 && f->label[i] != p->label))
             continue;
         const uint8_t *seen = pixel_of(f, t, i);
         const float *model = f->bg->model + (size_t)i * 3;
-        float along = 0, whole = 0;
+        float along = 0, whole = 0, length = 0;
         for (int k = 0; k < 3; k++) {
+            length += (seen[k] - model[k]) * (seen[k] - model[k]);
             along += (seen[k] - model[k]) * (rgb[k] - model[k]);
             whole += (rgb[k] - model[k]) * (rgb[k] - model[k]);
         }
         f->alpha[i] = fminf(fmaxf(along / (whole + 1), 0), 1);
+        if (f->alpha[i] > 0.5f) {
+            off += length - along * along / (whole + 1);
+            n++;
+        }
     }
+    return n > 0 ? sqrtf((float)fmax(off / n, 0)) : 0;
 }
 
 /* The patches are found anew: keeping the labels of all frames would take more than it saves. */
@@ -248,11 +268,11 @@ static void measure_frame(finder *f, judge_tracks *tracks, int t)
     find_patches(f, t);
     for (int i = 0; i < tracks->n; i++) {
         judge_track *track = &tracks->track[i];
-        if (f->count[t] < tracks->n ||
+        if (!is_usable(f, t, tracks->n) ||
             judge_color_distance(kept[i].rgb, track->rgb) > 45) /* another thing altogether */
             continue;
         mark_near(f, kept[i].label);
-        cover(f, t, &kept[i], track->rgb);
+        track->spread += cover(f, t, &kept[i], track->rgb);
         judge_outline_measure(&track->spot[t], f->alpha, f->queue, f->width, f->height);
         track->n_seen++;
     }

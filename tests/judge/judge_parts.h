@@ -53,7 +53,9 @@ void judge_outline_measure(judge_spot *spot, const float *alpha, int *scratch, i
 typedef struct judge_track {
     judge_spot *spot; /* owned: one a frame */
     float rgb[3];
-    int n_seen;
+    int n_seen;   /* frames */
+    float spread; /* summed over them: how far its pixels lie off the line of colours between the
+                     background's and its own; near 0 for one colour, however soft its edge */
 } judge_track;
 
 typedef struct judge_tracks {
