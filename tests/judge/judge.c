@@ -56,8 +56,7 @@ static void describe_motion(judge_verdict *v, const judge_tracks *tracks, const 
 {
     v->motion = JUDGE_UNCLEAR;
     for (int i = 0; i < tracks->n; i++) {
-        judge_motion m =
-            judge_motion_of(&tracks->track[i], v->object[i].shape, clip->n_frames, clip->width);
+        judge_motion m = judge_motion_of(&tracks->track[i], clip->n_frames, clip->width);
         if (i == 0) {
             v->motion = m.name;
             v->dx = m.dx;

@@ -27,7 +27,7 @@ static const char *const share_names[N_SHARES] = {"color", "background", "motion
 typedef struct session {
     char **path; /* owned */
     size_t n_paths, room;
-    const char *expect;
+    const char *expect, *shares;
     double at_least[N_SHARES];
     judge_clip raw; /* width 0: the files are coded */
     bool only_wrong;
@@ -112,7 +112,7 @@ static lx_status parse(session *s, int argc, char **argv, lx_err *err)
         } else if (i++, !strcmp(word, "--expect")) {
             s->expect = value;
         } else if (!strcmp(word, "--at-least")) {
-            status = set_at_least(s, value, err);
+            status = set_at_least(s, s->shares = value, err);
         } else if (!strcmp(word, "--raw")) {
             if (sscanf(value, "%4dx%4dx%4d", &s->raw.width, &s->raw.height, &s->raw.n_frames) != 3)
                 status = lx_fail(err, LX_ECONFIG, "--raw %s: expected WxHxF", value);
@@ -120,6 +120,8 @@ static lx_status parse(session *s, int argc, char **argv, lx_err *err)
             status = lx_fail(err, LX_ECONFIG, "%s: unknown\n%s", word, usage);
         }
     }
+    if (!status && s->shares && !s->expect)
+        status = lx_fail(err, LX_ECONFIG, "--at-least %s: needs --expect", s->shares);
     if (!status && !s->n_paths)
         status = lx_fail(err, LX_ECONFIG, "no clips\n%s", usage);
     return status;
@@ -161,7 +163,7 @@ static json_t *score_json(const bool right[N_SHARES])
 
 static void print_line(json_t *line)
 {
-    json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(5));
     putchar('\n');
     json_decref(line);
 }

@@ -6,8 +6,6 @@
  * orbit one turn, two hops) and well outside of what a resting object does. Between them: unclear.
  */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "judge_parts.h"
 
@@ -137,16 +135,27 @@ static circle fit_circle(const path *p)
 
 /* --- about itself ----------------------------------------------------------------------------- */
 
-/* Turns of a shape with k equal sides, from the phase of its k-th wave; 0 if it wavers. */
-static float spin_of(const judge_track *track, const char *shape, int n_frames)
+/* The wave that the outline shows most: 3, 4 or 5 to the turn. */
+static int strongest_wave(const judge_track *track, int n_frames)
 {
-    int k = !strcmp(shape, "triangle")                            ? 3
-            : !strcmp(shape, "star")                              ? 5
-            : !strcmp(shape, "square") || !strcmp(shape, "cross") ? 4
-                                                                  : 0;
+    float sum[6] = {0};
+    int best = 3;
+    for (int t = 0; t < n_frames; t++)
+        for (int k = 3; k <= 5; k++)
+            sum[k] += track->spot[t].is_seen ? track->spot[t].wave[k] : 0;
+    for (int k = 4; k <= 5; k++)
+        if (sum[k] > sum[best])
+            best = k;
+    return best;
+}
+
+/* Turns, from the phase of that wave; 0 if it wavers, or if the outline is too round to tell. */
+static float spin_of(const judge_track *track, int n_frames)
+{
+    int k = strongest_wave(track, n_frames);
     float sum = 0, way = 0;
     const judge_spot *before = NULL;
-    for (int t = 0; k && t < n_frames; t++) {
+    for (int t = 0; t < n_frames; t++) {
         const judge_spot *spot = &track->spot[t];
         if (!spot->is_seen || spot->wave[k] < 0.04f)
             continue;
@@ -157,9 +166,7 @@ static float spin_of(const judge_track *track, const char *shape, int n_frames)
         }
         before = spot;
     }
-    if (k == 0 || fabsf(sum) < 0.7f * way)
-        return 0;
-    return sum / (float)k / (2 * PI);
+    return fabsf(sum) < 0.7f * way ? 0 : sum / (float)k / (2 * PI);
 }
 
 /* --- all -------------------------------------------------------------------------------------- */
@@ -210,7 +217,7 @@ static const char *name_of(const path *p, judge_motion *m)
     return turns > 0.45f ? "spin" : turns < 0.2f ? "still" : JUDGE_UNCLEAR;
 }
 
-judge_motion judge_motion_of(const judge_track *track, const char *shape, int n_frames, int width)
+judge_motion judge_motion_of(const judge_track *track, int n_frames, int width)
 {
     judge_motion m = {.name = JUDGE_UNCLEAR, .growth = 1};
     path p;
@@ -219,8 +226,8 @@ judge_motion judge_motion_of(const judge_track *track, const char *shape, int n_
         return m;
     m.dx = (end_of(p.x, p.n, true) - end_of(p.x, p.n, false)) / 128;
     m.dy = (end_of(p.y, p.n, true) - end_of(p.y, p.n, false)) / 128;
-    m.growth = end_of(p.size, p.n, true) / end_of(p.size, p.n, false);
-    m.turns = spin_of(track, shape, n_frames);
+    m.growth = end_of(p.size, p.n, true) / fmaxf(end_of(p.size, p.n, false), 1);
+    m.turns = spin_of(track, n_frames);
     m.name = name_of(&p, &m);
     return m;
 }

@@ -140,7 +140,7 @@ static void find_patches(finder *f, int t)
             all[at] = p;
     }
     f->stray += far;
-    if (largest > MOST_AREA * (float)f->n_pixels) { /* that is no object */
+    if ((float)largest > MOST_AREA * (float)f->n_pixels) { /* that is no object */
         f->count[t] = JUDGE_OBJECTS + 1;
         return;
     }

@@ -78,6 +78,6 @@ typedef struct judge_motion {
     float dx, dy, turns, growth;
 } judge_motion;
 
-judge_motion judge_motion_of(const judge_track *track, const char *shape, int n_frames, int width);
+judge_motion judge_motion_of(const judge_track *track, int n_frames, int width);
 
 #endif
