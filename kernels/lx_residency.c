@@ -180,14 +180,19 @@ static lx_status list_parts(lx_residency *r, lx_err *err)
         uint64_t at = 0;
         for (int k = 0; k < l->n_weights; k++) {
             const lx_weight *w = layer_at(l, i) + k;
-            lx_ring_part data = {.data = w->data, .bytes = weight_bytes(w), .at = at};
+            lx_ring_part data = {.data = w->data,
+                                 .bytes = weight_bytes(w),
+                                 .at = at,
+                                 .dtype = w->dtype,
+                                 .name = w->name};
             if (!w->data && l->extents)
                 data.extent = l->extents[i * l->n_weights + k];
             if (data.extent.disk && data.extent.bytes != data.bytes)
                 return lx_fail(err, LX_ESTAGE, "%s: %" PRIu64 " bytes on disk, %" PRIu64 " wanted",
                                w->name, data.extent.bytes, data.bytes);
             at += align_up(data.bytes);
-            lx_ring_part scale = {.data = w->scale, .bytes = scale_bytes(w), .at = at};
+            lx_ring_part scale = {
+                .data = w->scale, .bytes = scale_bytes(w), .at = at, .dtype = LX_DTYPE_F32};
             at += align_up(scale.bytes);
             lx_status status = add_part(r, &data, &n, err);
             if (status == LX_OK)

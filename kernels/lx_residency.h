@@ -52,7 +52,8 @@ typedef struct lx_layers {
  *
  * @retval LX_EJOB    the arena was planned smaller
  * @retval LX_EAGAIN  no pinned memory
- * @retval LX_ECONFIG a layer on disk without a card; a file that was changed or cannot be read
+ * @retval LX_ECONFIG a layer on disk without a card; a file that was changed, cannot be read, or
+ *                    has a value that is not finite (enter says so, too)
  */
 lx_status lx_residency_open(lx_residency **out, lx_exec *x, const lx_layers *layers,
                             const lx_residency_plan *plan, const lx_progress *progress,

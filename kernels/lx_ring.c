@@ -73,6 +73,7 @@ struct lx_ring {
     const lx_card_ops *ops;
     void *card;
     lx_ring_layers layers;
+    bool *is_checked;   /* owned; by part: its values are finite */
     int64_t first, end; /* layers expected */
     bool repeats;
     buffer buffers[LX_RING_BUFFERS];
@@ -149,7 +150,13 @@ static bool cut_segment(const lx_ring *r, const lane *l, uint64_t used, segment 
     out->at = out->read_at + lead;
     if (out->at >= l->buffer_bytes)
         return false;
-    out->bytes = left < l->buffer_bytes - out->at ? left : l->buffer_bytes - out->at;
+    out->bytes = left;
+    if (left > l->buffer_bytes - out->at) {
+        out->bytes = l->buffer_bytes - out->at;
+        out->bytes -= out->bytes % lx_dtype_size(part->dtype); /* no number in two buffers */
+    }
+    if (!out->bytes)
+        return false;
     out->read_bytes = align_up(lead + out->bytes, LX_DISK_ALIGN); /* still inside: all are pages */
     return true;
 }
@@ -373,11 +380,45 @@ static bool is_stopped(lx_ring *r)
     return yes;
 }
 
+/* In pieces of the stack, because a file may have its numbers at any address. */
+static uint64_t first_not_finite(const unsigned char *data, lx_dtype dtype, uint64_t bytes)
+{
+    _Alignas(64) unsigned char some[16384];
+    const uint64_t size = lx_dtype_size(dtype);
+    for (uint64_t at = 0; at < bytes; at += sizeof some) {
+        uint64_t n = bytes - at < sizeof some ? bytes - at : sizeof some;
+        memcpy(some, data + at, (size_t)n);
+        uint64_t bad = lx_first_not_finite(some, dtype, n / size);
+        if (bad != UINT64_MAX)
+            return at / size + bad;
+    }
+    return UINT64_MAX;
+}
+
+/* Of a part from disk: the file is the one that was opened, and what it holds are numbers. */
+static lx_status check_segment(lx_ring *r, const buffer *b, const segment *s, lx_err *err)
+{
+    const lx_ring_part *part = s->part;
+    bool *is_checked = &r->is_checked[part - r->layers.parts];
+    lx_status status = lx_disk_unchanged(part->extent.disk, err);
+    if (status != LX_OK || *is_checked)
+        return status;
+    uint64_t bad = first_not_finite(b->data + s->at, part->dtype, s->bytes);
+    if (bad != UINT64_MAX)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s: %.200s: element %" PRIu64
+                       " is not finite (NaN or infinity): the file is damaged",
+                       lx_disk_path(part->extent.disk), part->name ? part->name : "?",
+                       s->from / lx_dtype_size(part->dtype) + bad);
+    *is_checked = s->from + s->bytes == part->bytes; /* segments come in order */
+    return LX_OK;
+}
+
 static lx_status send_segment(lx_ring *r, const buffer *b, const segment *s, unsigned char *dst,
                               lx_err *err)
 {
     if (s->part->extent.disk) {
-        lx_status status = lx_disk_unchanged(s->part->extent.disk, err);
+        lx_status status = check_segment(r, b, s, err);
         if (status != LX_OK)
             return status;
     }
@@ -508,6 +549,18 @@ static lx_status pin(lx_ring *r, uint64_t bytes, lx_err *err)
     return status;
 }
 
+/* Integers are finite; what is in memory was looked at when it was read. */
+static lx_status list_unchecked(lx_ring *r, lx_err *err)
+{
+    const int64_t n = r->layers.first[r->layers.n_layers];
+    r->is_checked = calloc((size_t)n + 1, sizeof *r->is_checked);
+    if (!r->is_checked)
+        return lx_fail(err, LX_EAGAIN, "out of memory for the record of a ring");
+    for (int64_t i = 0; i < n; i++)
+        r->is_checked[i] = r->layers.parts[i].dtype == LX_DTYPE_I8;
+    return LX_OK;
+}
+
 static lx_status start_readers(lx_ring *r, lx_err *err)
 {
     int n = r->lanes[LANE_DISK].n_buffers ? DISK_READERS : MEMORY_READERS;
@@ -533,7 +586,9 @@ lx_status lx_ring_open(lx_ring **out, const lx_card_ops *ops, void *card,
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->work, NULL);
     pthread_cond_init(&r->done, NULL);
-    lx_status status = pin(r, bytes, err);
+    lx_status status = list_unchecked(r, err);
+    if (status == LX_OK)
+        status = pin(r, bytes, err);
     if (status == LX_OK)
         status = start_readers(r, err);
     if (status != LX_OK)
@@ -574,6 +629,7 @@ void lx_ring_close(lx_ring **ring)
     pthread_cond_destroy(&r->done);
     pthread_cond_destroy(&r->work);
     pthread_mutex_destroy(&r->lock);
+    free(r->is_checked);
     free(r);
     *ring = NULL;
 }

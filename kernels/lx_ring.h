@@ -8,7 +8,8 @@
  *           buffers: memory and disk have buffers of their own, so that a slow disk has until its
  *           layer's turn, not only until the next one's.
  * Promise   Nothing is allocated after open. What was read from disk is copied to the card only if
- *           its file is still the one that was opened.
+ *           its file is still the one that was opened, and, the first time it comes by, if all of
+ *           its values are finite: nobody has looked at them before.
  * Threads   lx_ring_fill and lx_ring_ahead from one thread; lx_ring_stop and stats from any.
  * Not here  When a layer is wanted and where its place is: lx_residency.c, the only user.
  * Tests     tests/kernels/test_residency.c
@@ -17,7 +18,7 @@
 #define LX_RING_H
 
 #include "lx_cuda.h"
-#include "weights/lx_disk.h"
+#include "weights/lx_weights.h"
 
 /* What is asked of a card; lx_cuda.h's functions, or a test's. */
 typedef struct lx_card_ops {
@@ -35,6 +36,8 @@ typedef struct lx_ring_part {
     lx_extent extent; /* in a file */
     uint64_t bytes;   /* > 0 */
     uint64_t at;      /* from the beginning of the layer's place */
+    lx_dtype dtype;
+    const char *name; /* of the tensor, for messages */
 } lx_ring_part;
 
 /* Layer i has parts[first[i]] to parts[first[i + 1] - 1]. All borrowed until close. */
@@ -63,7 +66,7 @@ void lx_ring_begin(lx_ring *ring, int64_t first, int64_t end, bool repeats);
  * Queue the copies of a layer to dst on the card. Another layer than the expected one works: what
  * was read ahead is lost then.
  *
- * @retval LX_ECONFIG  a file was changed, or cannot be read
+ * @retval LX_ECONFIG  a file was changed, cannot be read, or has a value that is not finite
  * @retval LX_ECANCEL  lx_ring_stop
  */
 lx_status lx_ring_fill(lx_ring *ring, int64_t layer, void *dst, lx_err *err);

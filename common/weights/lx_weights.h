@@ -46,8 +46,8 @@ typedef struct lx_weights_options {
      * 0: memory of its own. Asks for the same `wants` from all who share. */
     int shared_fd;
     /* Tensors whose data stays in the file; NULL: none. Asked only for those of which that is
-     * possible; scales are always read. Their values stay unchecked. What shared memory has is
-     * taken from there instead. */
+     * possible; scales are always read. Their values stay unchecked: whoever reads them looks. What
+     * shared memory has is taken from there instead. */
     bool (*on_disk)(const char *name, uint64_t bytes, void *self);
 } lx_weights_options;
 

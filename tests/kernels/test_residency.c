@@ -15,7 +15,7 @@
 
 #include "fake_card.h"
 
-enum { LAYERS = 9, WEIGHTS = 4 };
+enum { LAYERS = 9, WEIGHTS = 5 };
 
 /* Sizes that are no multiples of anything, one far larger than the smallest buffer (16 KiB). */
 static const struct {
@@ -25,7 +25,8 @@ static const struct {
 } kind[WEIGHTS] = {{"q.weight", LX_DTYPE_I8, 37, 1501},
                    {"bias", LX_DTYPE_F32, 1, 77},
                    {"ffn.weight", LX_DTYPE_I8, 3, 5003},
-                   {"norm", LX_DTYPE_BF16, 1, 3}};
+                   {"norm", LX_DTYPE_BF16, 1, 3},
+                   {"wide.weight", LX_DTYPE_BF16, 3, 9001}};
 
 typedef struct model {
     char dir[64], path[128];
@@ -87,18 +88,12 @@ static bool on_disk(const char *name, uint64_t bytes, void *self)
     return (*(unsigned *)self >> layer & 1) && (bytes > 1000 || layer % 2 == 0);
 }
 
-static model *model_open_of(unsigned disk_layers, int64_t times)
+/* Open the file, with tensors of those layers on disk. */
+static void list_layers(model *m, unsigned disk_layers)
 {
-    model *m = calloc(1, sizeof *m);
     lx_err err = {0};
-    assert_non_null(m);
-    snprintf(m->dir, sizeof m->dir, "/tmp/lx2v-test-XXXXXX");
-    assert_non_null(mkdtemp(m->dir));
-    snprintf(m->path, sizeof m->path, "%s/m.safetensors", m->dir);
-    write_checkpoint(m->path, times);
     lx_weights_options options = {.on_disk = on_disk, .self = &disk_layers};
-    if (lx_weights_open(&m->in_memory, m->path, NULL, &err) != LX_OK ||
-        lx_weights_open(&m->weights, m->path, &options, &err) != LX_OK)
+    if (lx_weights_open(&m->weights, m->path, &options, &err) != LX_OK)
         fail_msg("%s", err.message);
     for (int i = 0; i < LAYERS * WEIGHTS; i++) {
         char name[64];
@@ -109,6 +104,20 @@ static model *model_open_of(unsigned disk_layers, int64_t times)
         assert_int_equal(is_there, m->listed[i].data == NULL);
     }
     m->layers = (lx_layers){m->listed, m->extents, LAYERS, WEIGHTS};
+}
+
+static model *model_open_of(unsigned disk_layers, int64_t times)
+{
+    model *m = calloc(1, sizeof *m);
+    lx_err err = {0};
+    assert_non_null(m);
+    snprintf(m->dir, sizeof m->dir, "/tmp/lx2v-test-XXXXXX");
+    assert_non_null(mkdtemp(m->dir));
+    snprintf(m->path, sizeof m->path, "%s/m.safetensors", m->dir);
+    write_checkpoint(m->path, times);
+    if (lx_weights_open(&m->in_memory, m->path, NULL, &err) != LX_OK)
+        fail_msg("%s", err.message);
+    list_layers(m, disk_layers);
     return m;
 }
 
@@ -400,6 +409,55 @@ static void test_loading_hears_cancel(void **state)
     model_close(m);
 }
 
+/* Write one element of a tensor on disk, and open the file again. Returns what was there. */
+static uint16_t spoil(model *m, const char *name, int64_t element, uint16_t bits)
+{
+    lx_extent extent;
+    uint16_t before;
+    assert_true(lx_weights_extent(m->weights, name, &extent));
+    const off_t at = (off_t)extent.offset + element * (off_t)sizeof bits;
+    int fd = open(m->path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pread(fd, &before, sizeof before, at), sizeof before);
+    assert_int_equal(pwrite(fd, &bits, sizeof bits, at), sizeof bits);
+    close(fd);
+    lx_weights_close(&m->weights);
+    list_layers(m, 0x1ff);
+    return before;
+}
+
+/* Nobody looks at values on disk before they are wanted: then one that is no number is named. */
+static void test_values_from_disk_are_looked_at(void **state)
+{
+    (void)state;
+    enum { LAYER = 4, LAST = 3 * 9001 - 1 };
+    static const char name[] = "blocks.4.wide.weight";
+    static const uint16_t bits[] = {0x7fc0, 0x7f80, 0xff80}; /* BF16: NaN, both infinities */
+    /* Around the ends of the smallest buffers, too. */
+    static const int64_t elements[] = {0, 1, 6000, 8190, 8191, 8192, 8193, 16383, 16384, LAST};
+    model *m = model_open(0x1ff);
+    for (size_t i = 0; i < sizeof elements / sizeof *elements; i++)
+        for (int resident = 0; resident <= LAYER + 1; resident += LAYER + 1) {
+            const lx_residency_plan plan = {
+                .n_resident = resident, .n_slots = 2, .ring_bytes = LX_RING_LEAST};
+            char words[96];
+            rig g;
+            uint16_t before = spoil(m, name, elements[i], bits[i % 3]);
+            lx_status status = rig_open(&g, m, &plan, 0, NULL);
+            for (int64_t k = 0; k < LAYERS && status == LX_OK; k++) {
+                status = run_layer(&g, k);
+                assert_true(k <= LAYER);
+            }
+            assert_int_equal(status, LX_ECONFIG);
+            snprintf(words, sizeof words, "%s: element %d is not finite", name, (int)elements[i]);
+            if (!strstr(g.err.message, words) || !strstr(g.err.message, m->path))
+                fail_msg("%s", g.err.message);
+            rig_close(&g);
+            (void)spoil(m, name, elements[i], before);
+        }
+    run_passes(m, &(lx_residency_plan){.n_slots = 2, .ring_bytes = 1}, 0, 2);
+    model_close(m);
+}
+
 static void test_pinned_memory_is_bounded(void **state)
 {
     (void)state;
@@ -512,6 +570,7 @@ int main(void)
         cmocka_unit_test(test_close_at_any_moment),
         cmocka_unit_test(test_close_as_the_carrier_turns_to_sleep),
         cmocka_unit_test(test_loading_hears_cancel),
+        cmocka_unit_test(test_values_from_disk_are_looked_at),
         cmocka_unit_test(test_pinned_memory_is_bounded),
         cmocka_unit_test(test_dry_run_is_the_plan),
         cmocka_unit_test(test_on_the_cpu_weights_are_used_where_they_are),
