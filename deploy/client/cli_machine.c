@@ -14,6 +14,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "lx_host.h"
+
 /* The kernel's list knows more than the compiler's built-ins, and whether the system saves the
  * registers. */
 static bool has_flag(const char *flags, const char *name)
@@ -54,48 +56,15 @@ static void look_at_cpu(cli_machine *m)
 
 static void look_at_memory(cli_machine *m)
 {
-    char line[256];
-    unsigned long long kib;
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "MemTotal: %llu kB", &kib) == 1)
-            m->ram_bytes = kib * 1024;
-        else if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-            m->free_bytes = kib * 1024;
-    }
-    if (file)
-        fclose(file);
-}
-
-/* The lowest memory.max from our control group (version 2) up to the root; in a container that is
- * less than what /proc/meminfo tells. */
-static void look_at_limits(cli_machine *m)
-{
-    char line[4096], path[4352], text[32];
+    lx_host_memory memory;
     struct rlimit limit;
+    lx_host_memory_look(&memory);
+    m->ram_bytes = memory.all;
+    m->free_bytes = memory.available;
+    m->limit_bytes = memory.limit;
     m->memlock_bytes = UINT64_MAX;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
         m->memlock_bytes = limit.rlim_cur;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    bool found = false;
-    while (file && !found && fgets(line, sizeof line, file))
-        found = strncmp(line, "0::/", 4) == 0;
-    if (file)
-        fclose(file);
-    if (!found)
-        return;
-    line[strcspn(line, "\n")] = 0;
-    for (char *at = line + 3; *at; *strrchr(at, '/') = 0) {
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", at);
-        file = fopen(path, "re");
-        if (file && fgets(text, sizeof text, file) && *text >= '0' && *text <= '9') {
-            uint64_t bytes = strtoull(text, NULL, 10);
-            if (bytes > 0 && (m->limit_bytes == 0 || bytes < m->limit_bytes))
-                m->limit_bytes = bytes;
-        }
-        if (file)
-            fclose(file);
-    }
 }
 
 void cli_machine_look(cli_machine *m)
@@ -104,7 +73,6 @@ void cli_machine_look(cli_machine *m)
     memset(m, 0, sizeof *m);
     look_at_cpu(m);
     look_at_memory(m);
-    look_at_limits(m);
     if (statvfs("/dev/shm", &shm) == 0) {
         m->shm_bytes = (uint64_t)shm.f_blocks * shm.f_frsize;
         m->shm_free_bytes = (uint64_t)shm.f_bavail * shm.f_frsize;

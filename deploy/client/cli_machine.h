@@ -14,7 +14,7 @@ typedef struct cli_machine {
     char cpu[128]; /* its name */
     int n_cores;   /* that this process may use */
     bool has_avx2, has_avx512, has_vnni, has_bf16, has_amx;
-    uint64_t ram_bytes, free_bytes; /* free: available without swapping */
+    uint64_t ram_bytes, free_bytes; /* free: without swapping, within all limits */
     uint64_t limit_bytes;           /* what our control group may take; 0: no limit */
     uint64_t memlock_bytes;         /* RLIMIT_MEMLOCK; UINT64_MAX: no limit */
     uint64_t shm_bytes, shm_free_bytes;

@@ -20,6 +20,7 @@
 #include "lx_child.h"
 #include "lx_config.h"
 #include "lx_device.h"
+#include "lx_host.h"
 #include "lx_process.h"
 
 #define WORDS_MAX   32
@@ -47,7 +48,7 @@ typedef struct command {
     char path[LX_LIMIT_PATH];
     char *word[WORDS_MAX];
     int n;
-    char threads[16], vram[32], size[32], frames[16], shift[32], steps[LX_LIMIT_STEPS * 5];
+    char threads[16], vram[32], ram[32], size[32], frames[16], shift[32], steps[LX_LIMIT_STEPS * 5];
 } command;
 
 static void say(command *c, const char *word)
@@ -80,17 +81,39 @@ static void tell(trial *t)
 /* --- running ---------------------------------------------------------------------------------- */
 
 /* What the config allows on that card, if it says so in bytes. */
-static void say_budget(const trial *t, command *c, const char *device)
+static void say_vram(const trial *t, command *c, const char *device)
 {
     const lx_vram_config *v = &t->config.memory.vram;
     uint64_t bytes = v->every;
     for (int i = 0; i < v->n && i < LX_VRAM_CARDS; i++)
         if (strcmp(v->card[i].device, device) == 0)
             bytes = v->card[i].bytes;
-    if (bytes == 0 || !lx_device_is_card(device))
+    if (bytes == 0)
         return;
     snprintf(c->vram, sizeof c->vram, "%" PRIu64 "B", bytes);
     say_two(c, "--vram", c->vram);
+}
+
+/* As the pipeline would: weights that go through host memory or stay on disk are tested there. */
+static void say_memory(const trial *t, command *c, lx_stage_kind kind)
+{
+    const lx_replica_config *replica = &t->config.stage[kind].replica[0];
+    if (kind == LX_STAGE_MUX || !lx_device_is_card(replica->device))
+        return;
+    say_vram(t, c, replica->device);
+    if (kind == LX_STAGE_ENCODER || kind == LX_STAGE_DIT)
+        say_two(c, "--residency", lx_residency_names[replica->residency]);
+    if (kind != LX_STAGE_DIT)
+        return;
+    lx_host_memory memory;
+    lx_host_memory_look(&memory);
+    uint64_t bytes = t->config.memory.ram;
+    if (!bytes && memory.available > LX_HOST_KEEP)
+        bytes = memory.available - LX_HOST_KEEP;
+    if (!bytes)
+        return;
+    snprintf(c->ram, sizeof c->ram, "%" PRIu64 "B", bytes);
+    say_two(c, "--ram", c->ram);
 }
 
 static lx_status begin(const trial *t, command *c, lx_stage_kind kind, lx_err *err)
@@ -104,8 +127,7 @@ static lx_status begin(const trial *t, command *c, lx_stage_kind kind, lx_err *e
     say(c, "run");
     if (kind != LX_STAGE_MUX)
         say_two(c, "--device", replica->device);
-    if (kind != LX_STAGE_MUX)
-        say_budget(t, c, replica->device);
+    say_memory(t, c, kind);
     if (replica->threads > 0) {
         snprintf(c->threads, sizeof c->threads, "%d", replica->threads);
         say_two(c, "--threads", c->threads);

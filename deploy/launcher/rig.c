@@ -12,12 +12,12 @@
 #include <strings.h>
 #include <sys/statvfs.h>
 
+#include "lx_host.h"
 #include "lx_process.h"
 
 #define GIB           ((uint64_t)1 << 30)
 #define KEEP_DISPLAY  GIB            /* of a card that drives a display */
 #define KEEP_CARD     (GIB * 3 / 10) /* of another */
-#define KEEP_HOST     (2 * GIB)      /* for the system and other programs */
 #define LINK_SHARE    0.85           /* of a PCIe link's raw rate that copies reach */
 #define DESCRIBED_RAM (32 * GIB)     /* where a description does not say */
 
@@ -117,55 +117,12 @@ static void fill_rates(rig_rates *rates, const lx_card *card)
 
 /* --- this machine ----------------------------------------------------------------------------- */
 
-/* Of the control group we are in, version 2, up to the root: the lowest limit less what is used. */
-static uint64_t group_free_bytes(void)
-{
-    char line[4096], path[4352], text[32];
-    uint64_t least = UINT64_MAX;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    bool found = false;
-    while (file && !found && fgets(line, sizeof line, file))
-        found = strncmp(line, "0::/", 4) == 0;
-    if (file)
-        fclose(file);
-    if (!found)
-        return least;
-    line[strcspn(line, "\n")] = 0;
-    for (char *at = line + 3; *at; *strrchr(at, '/') = 0) {
-        uint64_t figure[2] = {UINT64_MAX, 0};
-        static const char *const names[] = {"memory.max", "memory.current"};
-        for (int i = 0; i < 2; i++) {
-            snprintf(path, sizeof path, "/sys/fs/cgroup%s/%s", at, names[i]);
-            file = fopen(path, "re");
-            if (file && fgets(text, sizeof text, file) && *text >= '0' && *text <= '9')
-                figure[i] = strtoull(text, NULL, 10);
-            if (file)
-                fclose(file);
-        }
-        if (figure[0] == UINT64_MAX)
-            continue;
-        uint64_t left = figure[0] > figure[1] ? figure[0] - figure[1] : 0;
-        least = left < least ? left : least;
-    }
-    return least;
-}
-
 static void look_at_memory(rig *r)
 {
-    char line[256];
-    unsigned long long kib;
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "MemTotal: %llu kB", &kib) == 1)
-            r->ram_bytes = kib * 1024;
-        else if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-            r->ram_free_bytes = kib * 1024;
-    }
-    if (file)
-        fclose(file);
-    uint64_t group = group_free_bytes();
-    if (group < r->ram_free_bytes)
-        r->ram_free_bytes = group;
+    lx_host_memory memory;
+    lx_host_memory_look(&memory);
+    r->ram_bytes = memory.all;
+    r->ram_free_bytes = memory.available;
     struct statvfs shm;
     if (statvfs("/dev/shm", &shm) == 0)
         r->shm_free_bytes = (uint64_t)shm.f_bavail * shm.f_frsize;
@@ -360,7 +317,7 @@ lx_status rig_vram(const rig *r, const lx_config *config, int card, uint64_t *ou
 
 uint64_t rig_ram(const rig *r, const lx_config *config)
 {
-    return config->memory.ram ? config->memory.ram : less(r->ram_free_bytes, KEEP_HOST);
+    return config->memory.ram ? config->memory.ram : less(r->ram_free_bytes, LX_HOST_KEEP);
 }
 
 void rig_kind(const rig *r, int card, lx_plan_question *q)
