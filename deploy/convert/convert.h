@@ -77,7 +77,7 @@ typedef struct convert_place {
 
 /** Look before anything is read: LX_ECONFIG if output is there and not forced, or is the source. */
 lx_status convert_place_check(const convert_job *job, lx_err *err);
-/** Make folders. LX_ECONFIG: block files of another model lie there; LX_EAGAIN: the disk is full. */
+/** Make folders. LX_ECONFIG: others' block files lie there; LX_EAGAIN: the disk is full. */
 lx_status convert_place_open(convert_place *out, const convert_plan *plan, lx_err *err);
 /** Path of a file while it grows: in temp for a folder, the file itself (lx_writer has its own
  *  PATH.part) for one file. */
