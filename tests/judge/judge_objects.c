@@ -235,7 +235,7 @@ static void mark_near(finder *f, int label)
 }
 
 /* How much of each pixel near the patch the object covers: 0 at the background's colour, 1 at the
- * object's. Returns how far the covered ones lie off the line between the two (root mean square). */
+ * object's. Returns how far the covered ones lie off the line between both (root mean square). */
 static float cover(finder *f, int t, const patch *p, const float rgb[3])
 {
     double off = 0, n = 0;
