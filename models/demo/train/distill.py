@@ -27,7 +27,8 @@ from train_dit import compile_flow, latent_noise, load_flow
 PEAK = 5e-4
 N_LEVELS = len(LEVELS) - 1
 SHARES = (0.2, 0.2, 0.25, 0.35)  # of a batch for each level; the last one makes the picture sharp
-OWN_FROM, OWN_FULL, OWN_MOST = 0.15, 0.5, 0.8  # progress, and share of states that are the student's
+# Progress from and to which the share of states that are the student's grows, and to how much.
+OWN_FROM, OWN_FULL, OWN_MOST = 0.15, 0.5, 0.8
 MAKING = 0.5  # of the time after the first of them goes into new trajectories
 
 

@@ -5,10 +5,11 @@
     python evaluate.py --out DIR --into FOLDER [-n 128] [--seeds 2] [--judge lx2v_judge]
                        [--sheet sheet.png] [--kinds vae,teacher,student]
 
-For each kind FOLDER gets KIND.rgb, raw rgb24 clips of 128x128x33 one after another, and truths.jsonl
-in the same order: all prompts with the first seed, then all with the next. "vae" are the truths'
-own clips, drawn, encoded and decoded. Latents are kept as KIND_SEED.pt, small enough to carry to
-another machine; a run there with --from-latents decodes those instead of sampling.
+For each kind FOLDER gets KIND.rgb, raw rgb24 clips of 128x128x33 one after another, and
+KIND_truths.jsonl in the same order: all prompts with the first seed, then all with the next. "vae"
+are the truths' own clips, drawn, encoded and decoded. Latents are kept as KIND_SEED.pt, small
+enough to carry to another machine; a run there with --from-latents decodes them, instead of
+sampling.
 """
 from __future__ import annotations
 

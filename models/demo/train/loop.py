@@ -33,7 +33,8 @@ class Stopped(Exception):
 @dataclass
 class Sizes:
     """How much of everything at scale 1, chosen for one H100 with 80 GB."""
-    crop: int = 64  # side of the VAE's crops, which have all 33 frames
+    crop: int = 64  # side of the VAE's crops
+    crop_frames: int = 17
     vae_crops: int = 32  # crops a step; as many pixels as vae_clips whole clips
     vae_clips: int = 8
     vae_conv: str = "3d"  # or "fold": vae.py
@@ -156,7 +157,7 @@ def learning_rate(p: float, peak: float, warm_up: float = 0.02) -> float:
 
 
 class Adam:
-    """AdamW over some modules: float32 weights, decay of matrices only, gradients' norm cut at 1."""
+    """AdamW over some modules: float32 weights, decay of matrices, gradients' norm cut at 1."""
 
     def __init__(self, modules: list[nn.Module], peak: float, betas: tuple[float, float],
                  decay: float):
@@ -257,7 +258,8 @@ class Training:
         began = time.monotonic()
         call()
         synchronize(self.plan.device)
-        say(f"{self.name}: compiled and warmed up in {time.monotonic() - began:.1f} s (not counted)")
+        seconds = time.monotonic() - began
+        say(f"{self.name}: compiled and warmed up in {seconds:.1f} s (not counted)")
 
     def run(self, step: Callable[[int, float], dict[str, Tensor]]) -> None:
         """step(number, progress) returns losses, which the log gets as means."""
@@ -301,7 +303,7 @@ def result_of(plan: Plan, name: str) -> Path:
 
 
 class Log:
-    """Means of losses since the last line; reading them waits for the card, so not at every step."""
+    """Means of losses since the last line; reading them waits for the card: not at every step."""
 
     def __init__(self, name: str, step: int):
         self.name, self.sums, self.counts = name, {}, {}

@@ -56,7 +56,8 @@ def run(plan: Plan, pool: Pool) -> None:
     compile_flow(flow, plan)
 
     def loss_of(step: int) -> tuple[Tensor, Tensor]:
-        return flow_loss(flow, pool, plan.sizes.dit_batch, lots(plan.device, plan.seed, "dit", step))
+        generator = lots(plan.device, plan.seed, "dit", step)
+        return flow_loss(flow, pool, plan.sizes.dit_batch, generator)
 
     def step(number_: int, p: float) -> dict[str, Tensor]:
         loss, strong = loss_of(number_)

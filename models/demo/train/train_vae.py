@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first training: the VAE, on clips that are drawn as it goes and never seen twice.
 
-Most steps see crops around the objects, where the detail is: 32 crops of 64x64 cost what 8 clips
-do. The last part sees whole clips only, as do some steps before, because the middle attention sees
+Most steps see crops around the objects, where the detail is: 32 crops of 64x64 and 17 frames cost
+what 4 clips do. The last part sees whole clips only, as do some steps before, because the middle attention sees
 all of a frame. The decoder gets latents with noise of up to a tenth of their deviation: what the
 DiT makes is off by about so much and has to decode cleanly.
 """
@@ -28,18 +28,19 @@ WHOLE_EVERY = 5  # before: every so many steps
 STATISTICS_CLIPS = 1024
 
 
-def crop_origin(scene: Scene, side: int, rng: random.Random) -> list[float]:
+def crop_origin(scene: Scene, side: int, frames: int, rng: random.Random) -> list[float]:
     """[frame, row, column] of a window that often has an object's edge in it."""
     thing = rng.choice(scene.things)
-    t = rng.random()
+    first = rng.randint(0, FRAMES - frames)
+    t = (first + rng.uniform(0, frames - 1)) / (FRAMES - 1)
     x = thing.x0 + (thing.x1 - thing.x0) * t + rng.uniform(-1, 1) * (24 + thing.orbit)
     y = thing.y0 + (thing.y1 - thing.y0) * t + rng.uniform(-1, 1) * 24 - thing.hop * rng.random()
     away = [min(max(at - side / 2, 0.0), WIDTH - side) for at in (y, x)]
-    return [0.0, *(float(int(at)) for at in away)]
+    return [float(first), *(float(int(at)) for at in away)]
 
 
 def draw(plan: Plan, step: int, whole: bool) -> Tensor:
-    """Clips [N, 3, 33, H, W] of one step."""
+    """Clips [N, 3, F, H, W] of one step."""
     sizes = plan.sizes
     n = sizes.vae_clips if whole else sizes.vae_crops
     scenes = sample_scenes(n, number(plan.seed, "vae", step), "train")
@@ -47,8 +48,9 @@ def draw(plan: Plan, step: int, whole: bool) -> Tensor:
     if whole:
         return render(packed)
     rng = random.Random(number(plan.seed, "crop", step))
-    origin = torch.tensor([crop_origin(scene, sizes.crop, rng) for scene in scenes])
-    return render(packed, origin.to(plan.device), (FRAMES, sizes.crop, sizes.crop))
+    side, frames = sizes.crop, sizes.crop_frames
+    origin = torch.tensor([crop_origin(scene, side, frames, rng) for scene in scenes])
+    return render(packed, origin.to(plan.device), (frames, side, side))
 
 
 def differences(x: Tensor) -> list[Tensor]:
