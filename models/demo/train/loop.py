@@ -35,7 +35,7 @@ class Sizes:
     """How much of everything at scale 1, chosen for one H100 with 80 GB."""
     crop: int = 64  # side of the VAE's crops
     crop_frames: int = 17
-    vae_crops: int = 32  # crops a step; as many pixels as vae_clips whole clips
+    vae_crops: int = 32  # crops a step; as many pixels as 4 whole clips
     vae_clips: int = 8
     vae_conv: str = "3d"  # or "fold": vae.py
     clips: int = 100_000  # latents of 73,728 bytes each

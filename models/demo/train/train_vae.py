@@ -2,9 +2,10 @@
 """The first training: the VAE, on clips that are drawn as it goes and never seen twice.
 
 Most steps see crops around the objects, where the detail is: 32 crops of 64x64 and 17 frames cost
-what 4 clips do. The last part sees whole clips only, as do some steps before, because the middle attention sees
-all of a frame. The decoder gets latents with noise of up to a tenth of their deviation: what the
-DiT makes is off by about so much and has to decode cleanly.
+what 4 clips do. The last part sees whole clips only, as do some steps before, because the middle
+attention sees all of a frame and the history of a frame is longer in them. The decoder gets latents
+with noise of up to a tenth of their deviation: what the DiT makes is off by about so much and has
+to decode cleanly.
 """
 from __future__ import annotations
 
@@ -146,14 +147,17 @@ def run(plan: Plan) -> None:
 
 
 class Vae:
-    """The trained one, in and out of normalised latents."""
+    """The trained one, in and out of normalised latents; decode() needs no encoder's file."""
 
     def __init__(self, plan: Plan):
-        state = load_file(result_of(plan, "vae")) | load_file(result_of(plan, "vae_encoder"))
         config = VaeConfig(conv=plan.sizes.vae_conv)
+        state = load_file(result_of(plan, "vae"))
+        if result_of(plan, "vae_encoder").exists():
+            state |= load_file(result_of(plan, "vae_encoder"))
         self.encoder, self.decoder = VaeEncoder(config), VaeDecoder(config)
         for module, key in ((self.encoder, "encoder"), (self.decoder, "decoder")):
-            module.load_state_dict(state[key])
+            if key in state:
+                module.load_state_dict(state[key])
             channels_last(module.to(plan.device)).eval().requires_grad_(False)
 
     @torch.no_grad()
