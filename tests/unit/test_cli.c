@@ -2,125 +2,29 @@
  * test_cli.c - lx2v as its users meet it: words, exit codes, JSON
  * SPDX-License-Identifier: Apache-2.0
  *
- * Runs the built binary. Where a launcher is needed, a thread of this test answers on the real bus
- * with what the test needs, such as a full queue or no answer at all; the real launcher is met in
- * tests/pipeline.
+ * Runs the built binary. Where a launcher is needed, a thread of this test plays it.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "played_launcher.h"
 
-#include <cmocka.h>
+#include <errno.h>
+#include <signal.h>
+
 #include <jansson.h>
 
-#include "lx_bus.h"
 #include "lx_config.h"
-
-static char folder[64]; /* a fresh one; current while the tests run */
-static char endpoint[128];
-
-/* --- running lx2v ----------------------------------------------------------------------------- */
-
-typedef struct outcome {
-    int code;
-    char out[16384], err[16384];
-} outcome;
-
-static outcome result; /* of the last run */
-
-static void read_file(const char *path, char *text, size_t room)
-{
-    FILE *file = fopen(path, "r");
-    size_t n = file ? fread(text, 1, room - 1, file) : 0;
-    text[n] = 0;
-    if (file)
-        fclose(file);
-}
-
-static pid_t start(char **argv)
-{
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        int out = open("out.txt", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        int err = open("err.txt", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        int in = open("/dev/null", O_RDONLY);
-        dup2(in, 0);
-        dup2(out, 1);
-        dup2(err, 2);
-        execv(LX2V_BIN_DIR "/lx2v", argv);
-        _exit(127);
-    }
-    return pid;
-}
-
-static void finish(pid_t pid)
-{
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    read_file("out.txt", result.out, sizeof result.out);
-    read_file("err.txt", result.err, sizeof result.err);
-}
-
-/* lx2v with up to 15 words, NULL-terminated. */
-static void run(const char *first, ...)
-{
-    char *argv[18] = {(char *)"lx2v", (char *)(uintptr_t)first};
-    va_list args;
-    va_start(args, first);
-    for (int i = 2; i < 17 && first; i++)
-        if (!(argv[i] = va_arg(args, char *)))
-            break;
-    va_end(args);
-    finish(start(argv));
-}
-
-static void expect(int code, const char *words)
-{
-    if (result.code != code || !strstr(result.err, words))
-        fail_msg("expected %d and \"%s\", got %d:\n%s%s", code, words, result.code, result.out,
-                 result.err);
-}
-
-static void write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    fclose(file);
-}
 
 /* --- the other end ---------------------------------------------------------------------------- */
 
-static lx_bus *bus;
-static pthread_t thread;
-static atomic_bool stop;
 static atomic_int n_submitted;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of last_prompt */
 static char last_prompt[64];
-static lx_msg in, out;
-static bool is_draining; /* the serving thread's */
+static bool is_draining; /* the playing thread's */
 
+/* About the job that was asked for. */
 static void reply(const lx_peer *peer, lx_msg_kind kind)
 {
-    out.kind = kind;
-    out.req = in.req;
     memcpy(out.job, in.job, sizeof out.job);
-    lx_bus_send(bus, peer, &out, NULL);
-    memset(&out, 0, sizeof out);
+    answer(peer, kind);
 }
 
 static void refuse(const lx_peer *peer, lx_status status, const char *field, const char *text)
@@ -237,56 +141,33 @@ static void on_watch(const lx_peer *peer)
     memset(&out, 0, sizeof out);
 }
 
-static void *serve(void *unused)
+static void on_message(const lx_peer *peer)
 {
-    (void)unused;
-    while (!stop) {
-        lx_peer peer;
-        if (lx_bus_receive(bus, &peer, &in, 20, NULL) != LX_OK)
-            continue;
-        memset(&out, 0, sizeof out);
-        if (in.kind == LX_MSG_SUBMIT) {
-            on_submit(&peer);
-        } else if (in.kind == LX_MSG_QUERY) {
-            on_query(&peer);
-        } else if (in.kind == LX_MSG_WATCH) {
-            on_watch(&peer);
-        } else if (in.kind == LX_MSG_COMMAND && in.u.command.command == LX_COMMAND_CANCEL &&
-                   strncmp(in.job, "done", 4) == 0) {
-            refuse(&peer, LX_EJOB, "", "it has ended");
-        } else if (in.kind == LX_MSG_COMMAND && in.u.command.command == LX_COMMAND_DRAIN) {
-            is_draining = true; /* answered when the last job has ended: never */
-        } else if (in.kind == LX_MSG_COMMAND) {
-            snprintf(out.u.ok.text, sizeof out.u.ok.text, "%s/output", folder);
-            reply(&peer, LX_MSG_OK);
-        }
+    if (in.kind == LX_MSG_SUBMIT) {
+        on_submit(peer);
+    } else if (in.kind == LX_MSG_QUERY) {
+        on_query(peer);
+    } else if (in.kind == LX_MSG_WATCH) {
+        on_watch(peer);
+    } else if (in.kind == LX_MSG_COMMAND && in.u.command.command == LX_COMMAND_CANCEL &&
+               strncmp(in.job, "done", 4) == 0) {
+        refuse(peer, LX_EJOB, "", "it has ended");
+    } else if (in.kind == LX_MSG_COMMAND && in.u.command.command == LX_COMMAND_DRAIN) {
+        is_draining = true; /* answered when the last job has ended: never */
+    } else if (in.kind == LX_MSG_COMMAND) {
+        snprintf(out.u.ok.text, sizeof out.u.ok.text, "%s/output", folder);
+        reply(peer, LX_MSG_OK);
     }
-    return NULL;
 }
 
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/lx2v-cli-XXXXXX");
-    if (!mkdtemp(folder) || chdir(folder) != 0 || mkdir("output", 0755) != 0)
-        return -1;
     unsetenv("LX2V_ENDPOINT");
-    write_file("output/clip.mp4", "a clip");
-    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", folder);
-    if (lx_bus_bind(&bus, endpoint, NULL) != LX_OK)
+    if (play_launcher("cli", on_message) != 0 || mkdir("output", 0755) != 0)
         return -1;
-    return pthread_create(&thread, NULL, serve, NULL);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    stop = true;
-    pthread_join(thread, NULL);
-    lx_bus_close(&bus);
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return chdir("/") != 0 || system(command) != 0;
+    write_file("output/clip.mp4", "a clip");
+    return 0;
 }
 
 /* --- usage ------------------------------------------------------------------------------------ */
@@ -686,5 +567,5 @@ int main(void)
         cmocka_unit_test(test_cli_text_for_a_terminal_has_no_control_characters),
         cmocka_unit_test(test_cli_doctor_tells_facts),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, end_launcher);
 }

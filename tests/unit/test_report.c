@@ -6,41 +6,13 @@
  * prompts also stand in errors, in a stage's last words and in the log, whole and in parts, as a
  * bug elsewhere could put them there.
  */
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "played_launcher.h"
 
-#include <cmocka.h>
 #include <jansson.h>
-
-#include "lx_bus.h"
 
 #define PROMPT      "a heron named Quillabamba dances with seventeen zeppelins"
 #define PROMPT_PART "Quillabamba dances with"
 #define SHORT       "ruby cat"
-
-static char folder[64], endpoint[128];
-static lx_bus *bus;
-static pthread_t thread;
-static atomic_bool stop;
-static lx_msg in, out;
-
-static void reply(const lx_peer *peer, lx_msg_kind kind)
-{
-    out.kind = kind;
-    out.req = in.req;
-    lx_bus_send(bus, peer, &out, NULL);
-    memset(&out, 0, sizeof out);
-}
 
 static void reply_job(const lx_peer *peer, const char *id, int state, const char *prompt,
                       const char *error)
@@ -57,7 +29,7 @@ static void reply_job(const lx_peer *peer, const char *id, int state, const char
         out.u.job_info.start_s[i] = 100 + i;
         out.u.job_info.finish_s[i] = 101 + i;
     }
-    reply(peer, LX_MSG_JOB_INFO);
+    answer(peer, LX_MSG_JOB_INFO);
 }
 
 static void on_query(const lx_peer *peer)
@@ -69,80 +41,31 @@ static void on_query(const lx_peer *peer)
     snprintf(out.u.stage_info.device, sizeof out.u.stage_info.device, "cuda:0");
     snprintf(out.u.stage_info.text, sizeof out.u.stage_info.text,
              "signal 11 at \"..." PROMPT_PART "...\" (" SHORT ")");
-    reply(peer, LX_MSG_STAGE_INFO);
+    answer(peer, LX_MSG_STAGE_INFO);
     out.u.end.now_s = 200;
     snprintf(out.u.end.state, sizeof out.u.end.state, "degraded");
-    reply(peer, LX_MSG_END);
+    answer(peer, LX_MSG_END);
 }
 
-static void *serve(void *unused)
+static void on_message(const lx_peer *peer)
 {
-    (void)unused;
-    while (!stop) {
-        lx_peer peer;
-        if (lx_bus_receive(bus, &peer, &in, 20, NULL) != LX_OK)
-            continue;
-        memset(&out, 0, sizeof out);
-        if (in.kind == LX_MSG_QUERY)
-            on_query(&peer);
-        else if (in.kind == LX_MSG_COMMAND)
-            reply(&peer, LX_MSG_OK);
-    }
-    return NULL;
-}
-
-static void write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    fclose(file);
+    if (in.kind == LX_MSG_QUERY)
+        on_query(peer);
+    else if (in.kind == LX_MSG_COMMAND)
+        answer(peer, LX_MSG_OK);
 }
 
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/lx2v-report-XXXXXX");
-    if (!mkdtemp(folder) || chdir(folder) != 0)
+    if (play_launcher("report", on_message) != 0)
         return -1;
-    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", folder);
     setenv("HOME", folder, 1);
     setenv("LX2V_TOKEN", "Zanzibar", 1);
-    if (lx_bus_bind(&bus, endpoint, NULL) != LX_OK)
-        return -1;
-    return pthread_create(&thread, NULL, serve, NULL);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    stop = true;
-    pthread_join(thread, NULL);
-    lx_bus_close(&bus);
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return chdir("/") != 0 || system(command) != 0;
-}
-
-static int run(const char *arguments)
-{
-    char command[512];
-    snprintf(command, sizeof command, "%s/lx2v %s >out.txt 2>err.txt", LX2V_BIN_DIR, arguments);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return 0;
 }
 
 static char text[256 * 1024];
-
-static const char *read_file(const char *path)
-{
-    FILE *file = fopen(path, "r");
-    size_t n = file ? fread(text, 1, sizeof text - 1, file) : 0;
-    text[n] = 0;
-    if (file)
-        fclose(file);
-    return text;
-}
 
 static void has(const char *words)
 {
@@ -159,7 +82,6 @@ static void has_not(const char *words)
 
 static void make_report(void)
 {
-    char arguments[256];
     write_file(
         "config.yaml",
         "# my favourite: " PROMPT "\n"
@@ -174,14 +96,11 @@ static void make_report(void)
                              "Xylophone said something\n"
                              "E dit[3] stage: out of memory: needed 5 GiB, available 4 GiB\n");
     unlink("r.txt");
-    snprintf(arguments, sizeof arguments,
-             "report -o r.txt --log launch.log --config config.yaml --endpoint %s", endpoint);
-    assert_int_equal(run(arguments), 0);
-    read_file("out.txt");
-    has("r.txt");
-    read_file("err.txt");
-    has("no prompts");
-    read_file("r.txt");
+    run("report", "-o", "r.txt", "--log", "launch.log", "--config", "config.yaml", "--endpoint",
+        endpoint, NULL);
+    expect(0, "no prompts");
+    assert_non_null(strstr(result.out, "r.txt"));
+    read_file("r.txt", text, sizeof text);
 }
 
 static void test_report_never_tells_a_prompt(void **state)
@@ -229,22 +148,22 @@ static void test_report_without_launcher_and_config(void **state)
     (void)state;
     unlink("r.txt");
     assert_int_equal(mkdir("empty", 0755), 0);
-    assert_int_equal(run("report -o empty/r.txt --config empty/none.yaml --json"), 0);
-    json_t *answer = json_loads(read_file("out.txt"), 0, NULL);
-    assert_string_equal(json_string_value(json_object_get(answer, "file")), "empty/r.txt");
-    assert_true(json_integer_value(json_object_get(answer, "bytes")) > 500);
-    json_decref(answer);
+    run("report", "-o", "empty/r.txt", "--config", "empty/none.yaml", "--json", NULL);
+    assert_int_equal(result.code, 0);
+    json_t *json = json_loads(result.out, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(json, "file")), "empty/r.txt");
+    assert_true(json_integer_value(json_object_get(json, "bytes")) > 500);
+    json_decref(json);
     struct stat st;
     assert_int_equal(stat("empty/r.txt", &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    read_file("empty/r.txt");
+    read_file("empty/r.txt", text, sizeof text);
     has("none.yaml: No such file");
     has("== launcher");
     has("no log file is known");
     /* What is there is never written over. */
-    assert_int_equal(run("report -o empty/r.txt"), 2);
-    read_file("err.txt");
-    has("File exists");
+    run("report", "-o", "empty/r.txt", NULL);
+    expect(2, "File exists");
 }
 
 int main(void)
@@ -254,5 +173,5 @@ int main(void)
         cmocka_unit_test(test_report_tells_what_helps),
         cmocka_unit_test(test_report_without_launcher_and_config),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, end_launcher);
 }
