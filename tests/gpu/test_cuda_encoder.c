@@ -6,64 +6,24 @@
  *           test_cuda_encoder --bench WEIGHTS [N [CPU [resident]]]: time and memory with any
  *           checkpoint, on N ids (126); CPU 1: the distance from the CPU's context too, small for
  *           float weights; resident: all layers stay on the card
- * Goldens   tests/golden/README.md. Q is the distance of a quantized golden from the float32 one.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "../stages/encoder_helpers.h"
-#include "encoder.h"
+#include "../stages/encoder_golden.h"
 #include "gpu.h"
 
-#define N      37 /* ids of the golden */
 #define OUTPUT LX2V_BUILD_DIR "/test_cuda_encoder.safetensors"
 #define INPUT  LX2V_BUILD_DIR "/test_cuda_encoder_in.safetensors"
 
 static const char *const checkpoints[] = {T5("bf16"), T5("int8"), T5("fp8")};
 enum { N_CHECKPOINTS = sizeof checkpoints / sizeof *checkpoints };
 
-static lx_weights *golden;
-
-static const void *golden_data(const char *name)
+static int remove_files(void **state)
 {
-    lx_weight w;
-    if (!lx_weights_find(golden, name, &w))
-        fail_msg("io.safetensors lacks %s", name);
-    return w.data;
-}
-
-/* ids come as I32 or I64. */
-static void golden_ids(int32_t *ids)
-{
-    lx_weight w;
-    assert_true(lx_weights_find(golden, "t5.ids", &w));
-    assert_int_equal(w.shape.dim[0], N);
-    for (int i = 0; i < N; i++)
-        ids[i] = w.dtype == LX_DTYPE_I64 ? (int32_t)((const int64_t *)w.data)[i]
-                                         : ((const int32_t *)w.data)[i];
-}
-
-static int open_golden(void **state)
-{
-    (void)state;
-    lx_err err = {0};
-    if (lx_weights_open(&golden, GOLDEN "/io.safetensors", NULL, &err) != LX_OK)
-        fail_msg("%s", err.message);
-    return 0;
-}
-
-static int close_golden(void **state)
-{
-    (void)state;
-    lx_weights_close(&golden);
     unlink(OUTPUT);
     unlink(INPUT);
-    return 0;
+    return close_golden(state);
 }
 
 static lx_residency_choice residency; /* of the layers; --bench may ask for all on the card */
@@ -78,21 +38,6 @@ static encoder *open_on(const char *device, const char *weights, int64_t max_tok
     if (encoder_open(&e, &options, &err) != LX_OK)
         fail_msg("%s: %s", device, err.message);
     return e;
-}
-
-static size_t values_of(const encoder *e, int64_t n)
-{
-    return (size_t)(n * umt5_dims(encoder_model(e))->dim);
-}
-
-static const float *encode(encoder *e, const int32_t *ids, int64_t n)
-{
-    encoder_context context;
-    lx_err err = {0};
-    if (encoder_encode(e, ids, n, &context, &err) != LX_OK)
-        fail_msg("%s", err.message);
-    assert_int_equal(context.n, n);
-    return context.rows;
 }
 
 static void some_ids(int32_t *ids, int64_t n, int64_t vocab)
@@ -115,53 +60,21 @@ static void test_float_context_is_near_the_golden(void **state)
     encoder_close(&e);
 }
 
-static const float *output(const lx_run *run, const char *name, int64_t rows, int64_t cols)
-{
-    for (int i = 0; i < run->n_out; i++)
-        if (!strcmp(run->out[i].name, name)) {
-            const lx_shape *shape = &run->out[i].tensor.shape;
-            assert_int_equal(shape->dim[0], rows);
-            assert_int_equal(shape->dim[1], cols);
-            return run->out[i].tensor.data;
-        }
-    fail_msg("no dump of %s", name);
-    return NULL;
-}
-
 /* first: the linear's golden; NULL where this card reads other activations than the reference. */
-static void compare_quantized(const char *weights, const char *context, const char *first)
+static void check_quantized(const char *weights, const char *context, const char *first)
 {
-    int32_t ids[N];
-    golden_ids(ids);
-    lx_run *run = calloc(1, sizeof *run);
-    assert_non_null(run);
-    run->n_dumps = 1;
-    strcpy(run->dump_names[0], "blocks.0.attn.q");
+    const golden_bars bars = {.first = 4e-3, .of_quantized = 1.1, .of_float = 1.15};
+    lx_run *run = run_of_first_linear();
     encoder *e = open_on(gpu_device(), weights, 0, run);
-    const lx_t5_dims *d = umt5_dims(encoder_model(e));
-    const size_t values = values_of(e, N);
-    const float *rows = encode(e, ids, N);
-    const float *quantized = golden_data(context), *wide = golden_data("t5.context");
-    const float *made = output(run, "blocks.0.attn.q", N, d->dim_attn);
-    double q = relative_l2(quantized, wide, values);
-    double linear =
-        first ? relative_l2(made, golden_data(first), N * (size_t)d->dim_attn) : (double)NAN;
-    double from_quantized = relative_l2(rows, quantized, values) / q;
-    double from_float = relative_l2(rows, wide, values) / q;
-    print_message("%s: first linear %.3g, %.3g Q from quantized, %.4g Q from float (Q %.3g)\n",
-                  context, linear, from_quantized, from_float, q);
-    assert_true(!first || linear <= 4e-3);
-    assert_true(from_quantized <= 1.1);
-    assert_true(from_float <= 1.15);
+    compare_quantized(e, run, context, first, &bars);
     encoder_close(&e);
-    lx_run_close(run);
-    free(run);
+    end_run(run);
 }
 
 static void test_int8_context_is_within_its_noise(void **state)
 {
     (void)state;
-    compare_quantized(T5("int8"), "t5.context_int8", "t5.dump.blocks.0.attn.q_int8");
+    check_quantized(T5("int8"), "t5.context_int8", "t5.dump.blocks.0.attn.q_int8");
 }
 
 /* Before 8.9 FP8 weights meet BF16 rows, which carry none of the golden's quantization. */
@@ -171,8 +84,7 @@ static void test_fp8_context_is_within_its_noise(void **state)
     encoder *e = open_on(gpu_device(), T5("fp8"), 1, NULL);
     bool is_native = strstr(encoder_describe(e), "fp8 native") != NULL;
     encoder_close(&e);
-    compare_quantized(T5("fp8"), "t5.context_fp8",
-                      is_native ? "t5.dump.blocks.0.attn.q_fp8" : NULL);
+    check_quantized(T5("fp8"), "t5.context_fp8", is_native ? "t5.dump.blocks.0.attn.q_fp8" : NULL);
 }
 
 /* Lengths around tiles, up to what the DiT takes and beyond. */
@@ -248,8 +160,7 @@ static void test_dumps_change_nothing(void **state)
     assert_int_equal(encoder_host_peak(e), encoder_host_bytes(e));
     encoder_close(&plain);
     encoder_close(&e);
-    lx_run_close(run);
-    free(run);
+    end_run(run);
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -331,40 +242,44 @@ static void test_what_goes_wrong_leaves_no_trace(void **state)
 
 /* --- the command ------------------------------------------------------------------------------ */
 
-static int command(const char *device)
+static int command(const char *device, const char *where)
 {
     int status = 0;
     pid_t child = fork();
     if (!child) {
         execl(LX2V_BIN_DIR "/lx2v-encoder", "lx2v-encoder", "run", "--weights", T5("int8"),
-              "--input", INPUT, "--output", OUTPUT, "--device", device, "--dump", "blocks.0.attn.q",
-              "--json", (char *)NULL);
+              "--input", INPUT, "--output", OUTPUT, "--device", device, "--residency", where,
+              "--dump", "blocks.0.attn.q", "--json", (char *)NULL);
         _exit(127);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+/* Wherever the layers' weights are. */
 static void test_the_command_gives_the_same_bits(void **state)
 {
     (void)state;
     int32_t ids[N];
     golden_ids(ids);
-    lx_weights *made = NULL;
-    lx_weight context, linear;
     lx_err err = {0};
     const lx_named_tensor in = {.name = "ids", .tensor = {LX_DTYPE_I32, LX_SHAPE(N), .data = ids}};
     assert_int_equal(lx_safetensors_write(INPUT, &in, 1, &err), LX_OK);
-    assert_int_equal(command(gpu_device()), 0);
-    assert_int_equal(lx_weights_open(&made, OUTPUT, NULL, &err), LX_OK);
-    assert_true(lx_weights_find(made, "context", &context));
-    assert_true(lx_weights_find(made, "blocks.0.attn.q", &linear));
     encoder *e = open_on(gpu_device(), T5("int8"), N, NULL);
-    assert_memory_equal(context.data, encode(e, ids, N), values_of(e, N) * sizeof(float));
+    const float *rows = encode(e, ids, N);
+    for (int i = 0; lx_residency_names[i]; i++) {
+        lx_weights *made = NULL;
+        lx_weight context, linear;
+        assert_int_equal(command(gpu_device(), lx_residency_names[i]), 0);
+        assert_int_equal(lx_weights_open(&made, OUTPUT, NULL, &err), LX_OK);
+        assert_true(lx_weights_find(made, "context", &context));
+        assert_true(lx_weights_find(made, "blocks.0.attn.q", &linear));
+        assert_memory_equal(context.data, rows, values_of(e, N) * sizeof(float));
+        lx_weights_close(&made);
+    }
     encoder_close(&e);
-    lx_weights_close(&made);
-    assert_int_equal(command("cuda:63"), 2); /* no such card */
-    assert_int_equal(command("cuda:no-such-card"), 2);
+    assert_int_equal(command("cuda:63", "auto"), 2); /* no such card */
+    assert_int_equal(command("cuda:no-such-card", "auto"), 2);
 }
 
 /* --- measurements ----------------------------------------------------------------------------- */
@@ -435,5 +350,5 @@ int main(int argc, char **argv)
     gpu_skip_without_card();
     if (argc > 2 && !strcmp(argv[1], "--bench"))
         return bench(argc, argv);
-    return cmocka_run_group_tests(tests, open_golden, close_golden);
+    return cmocka_run_group_tests(tests, open_golden, remove_files);
 }

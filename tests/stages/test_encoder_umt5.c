@@ -1,56 +1,8 @@
 /*
  * test_encoder_umt5.c - the context equals the reference's, in float32, int8 and fp8
  * SPDX-License-Identifier: Apache-2.0
- *
- * Goldens: tests/golden/README.md. Q is the distance of a quantized golden from the float32 one.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#include "encoder.h"
-#include "encoder_helpers.h"
-
-#define N 37 /* ids of the golden */
-
-static lx_weights *golden;
-
-static const void *golden_data(const char *name)
-{
-    lx_weight w;
-    if (!lx_weights_find(golden, name, &w))
-        fail_msg("io.safetensors lacks %s", name);
-    return w.data;
-}
-
-/* ids come as I32 or I64. */
-static void golden_ids(int32_t *ids)
-{
-    lx_weight w;
-    assert_true(lx_weights_find(golden, "t5.ids", &w));
-    assert_int_equal(w.shape.dim[0], N);
-    for (int i = 0; i < N; i++)
-        ids[i] = w.dtype == LX_DTYPE_I64 ? (int32_t)((const int64_t *)w.data)[i]
-                                         : ((const int32_t *)w.data)[i];
-}
-
-static int open_golden(void **state)
-{
-    (void)state;
-    lx_err err = {0};
-    if (lx_weights_open(&golden, GOLDEN "/io.safetensors", NULL, &err) != LX_OK)
-        fail_msg("%s", err.message);
-    return 0;
-}
-
-static int close_golden(void **state)
-{
-    (void)state;
-    lx_weights_close(&golden);
-    return 0;
-}
+#include "encoder_golden.h"
 
 static encoder *open_with(const char *weights, int n_threads, int64_t max_tokens, lx_run *run)
 {
@@ -61,17 +13,6 @@ static encoder *open_with(const char *weights, int n_threads, int64_t max_tokens
     if (encoder_open(&e, &options, &err) != LX_OK)
         fail_msg("%s", err.message);
     return e;
-}
-
-static const float *encode(encoder *e, const int32_t *ids, int64_t n)
-{
-    encoder_context context;
-    lx_err err = {0};
-    if (encoder_encode(e, ids, n, &context, &err) != LX_OK)
-        fail_msg("%s", err.message);
-    assert_int_equal(context.n, n);
-    assert_int_equal(context.dim, umt5_dims(encoder_model(e))->dim);
-    return context.rows;
 }
 
 static void test_float_context_equals_the_golden(void **state)
@@ -87,57 +28,27 @@ static void test_float_context_equals_the_golden(void **state)
     encoder_close(&e);
 }
 
-static const float *output(const lx_run *run, const char *name, int64_t rows, int64_t cols)
+static void check_quantized(const char *weights, const char *context, const char *first,
+                            double first_limit)
 {
-    for (int i = 0; i < run->n_out; i++)
-        if (!strcmp(run->out[i].name, name)) {
-            const lx_shape *shape = &run->out[i].tensor.shape;
-            assert_int_equal(shape->dim[0], rows);
-            assert_int_equal(shape->dim[1], cols);
-            return run->out[i].tensor.data;
-        }
-    fail_msg("no dump of %s", name);
-    return NULL;
-}
-
-static void compare_quantized(const char *weights, const char *context, const char *first,
-                              double first_limit)
-{
-    int32_t ids[N];
-    golden_ids(ids);
-    lx_run *run = calloc(1, sizeof *run);
-    run->n_dumps = 1;
-    strcpy(run->dump_names[0], "blocks.0.attn.q");
+    const golden_bars bars = {.first = first_limit, .of_quantized = 1.0, .of_float = 1.15};
+    lx_run *run = run_of_first_linear();
     encoder *e = open_with(weights, 2, 0, run);
-    const lx_t5_dims *d = umt5_dims(encoder_model(e));
-    const size_t values = N * (size_t)d->dim;
-    const float *rows = encode(e, ids, N);
-    const float *quantized = golden_data(context), *wide = golden_data("t5.context");
-    double q = relative_l2(quantized, wide, values);
-    double linear = relative_l2(output(run, "blocks.0.attn.q", N, d->dim_attn), golden_data(first),
-                                N * (size_t)d->dim_attn);
-    double from_quantized = relative_l2(rows, quantized, values) / q;
-    double from_float = relative_l2(rows, wide, values) / q;
-    print_message("%s: first linear %.2g, %.2g Q from quantized, %.4g Q from float (Q %.3g)\n",
-                  context, linear, from_quantized, from_float, q);
-    assert_true(linear <= first_limit);
-    assert_true(from_quantized <= 1.0);
-    assert_true(from_float <= 1.15);
+    compare_quantized(e, run, context, first, &bars);
     encoder_close(&e);
-    lx_run_close(run);
-    free(run);
+    end_run(run);
 }
 
 static void test_int8_context_is_within_its_noise(void **state)
 {
     (void)state;
-    compare_quantized(T5("int8"), "t5.context_int8", "t5.dump.blocks.0.attn.q_int8", 2e-4);
+    check_quantized(T5("int8"), "t5.context_int8", "t5.dump.blocks.0.attn.q_int8", 2e-4);
 }
 
 static void test_fp8_context_is_within_its_noise(void **state)
 {
     (void)state;
-    compare_quantized(T5("fp8"), "t5.context_fp8", "t5.dump.blocks.0.attn.q_fp8", 1e-3);
+    check_quantized(T5("fp8"), "t5.context_fp8", "t5.dump.blocks.0.attn.q_fp8", 1e-3);
 }
 
 static void test_threads_and_repetition(void **state)
@@ -221,8 +132,7 @@ static void test_dumps_have_the_layers_names_and_change_nothing(void **state)
     assert_memory_equal(output(run, "norm", N, d->dim), rows, N * (size_t)d->dim * sizeof *rows);
     encoder_close(&plain);
     encoder_close(&e);
-    lx_run_close(run);
-    free(run);
+    end_run(run);
 }
 
 static void test_buckets_follow_the_table(void **state)
