@@ -6,7 +6,7 @@
  *           reads headers, runs its model dry and prints one line of JSON for the launcher.
  * Promise   The numbers come from the code that will run, so a plan cannot drift from the program.
  *           No weights are read, no card is touched: a rig that is not here is planned alike.
- * Link      lx_devices
+ * Link      lx_devices; lx_plan_main: lx_control
  * Tests     tests/unit/test_plan_words.c, tests/launcher/test_plan.c
  */
 #ifndef LX_PLAN_H
@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "lx_status.h"
+#include "lx_job.h"
 
 #define LX_PLAN_CHOICES 8
 
@@ -81,7 +81,14 @@ void lx_plan_kind_text(const lx_plan_question *question, char *text, size_t byte
 
 /** One line of JSON on `out`. */
 lx_status lx_plan_say(const lx_plan_need *need, FILE *out, lx_err *err);
-/** Read it back; hostile until checked. LX_EJOB: what is wrong. */
+
+/** A stage's own part: what this replica (of config, question applied) needs. need->stage is set. */
+typedef lx_status lx_plan_answer(lx_plan_need *need, const lx_plan_question *question,
+                                 const struct lx_config *config, lx_err *err);
+/** All of `lx2v-STAGE plan`; argv after "plan". Returns the exit code: 3 where it does not fit. */
+int lx_plan_main(lx_stage_kind stage, lx_plan_answer *answer, int argc, char **argv);
+
+/** Read a need back; hostile until checked. LX_EJOB: what is wrong. */
 lx_status lx_plan_hear(lx_plan_need *out, const char *text, size_t bytes, lx_err *err);
 
 #endif

@@ -27,6 +27,10 @@ typedef struct lx_card_kind {
     uint64_t total_bytes; /* of device memory */
 } lx_card_kind;
 
+struct lx_plan_question;
+/** The card of a plan's question. */
+lx_card_kind lx_card_of_plan(const struct lx_plan_question *question);
+
 /** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
 bool lx_card_has_fp8(const lx_card_kind *card);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lx_cuda_priv.h"
+#include "lx_plan.h"
 #include "lx_process.h"
 
 static_assert((int)LX_DTYPE_F32 == LX_CU_F32 && (int)LX_DTYPE_F16 == LX_CU_F16 &&
@@ -28,6 +29,18 @@ lx_status lx_cuda_status(const lx_cuda *cuda, int code, const char *what, lx_err
         return lx_fail(err, LX_EAGAIN, "%s: %s: no device memory at this moment (%s, error %d)",
                        cuda->card.name, what, text, code);
     return lx_fail(err, LX_ESTAGE, "%s: %s: %s (error %d)", cuda->card.name, what, text, code);
+}
+
+lx_card_kind lx_card_of_plan(const lx_plan_question *q)
+{
+    lx_card_kind card = {.index = -1,
+                         .major = q->kind.major,
+                         .minor = q->kind.minor,
+                         .n_sm = q->kind.n_sm,
+                         .shared_bytes = q->kind.shared_bytes,
+                         .total_bytes = q->kind.total_bytes};
+    snprintf(card.name, sizeof card.name, "%s", q->kind.name);
+    return card;
 }
 
 bool lx_card_has_fp8(const lx_card_kind *card)

@@ -3,10 +3,10 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <inttypes.h>
-#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "dit_model.h"
-#include "lx_log.h"
 #include "lx_plan.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
@@ -132,14 +132,8 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
 static lx_status answer_card(lx_plan_need *need, const dit *model, const char *path,
                              const lx_plan_question *q, dit_setup *setup, lx_err *err)
 {
-    lx_card_kind card = {.index = -1,
-                         .major = q->kind.major,
-                         .minor = q->kind.minor,
-                         .n_sm = q->kind.n_sm,
-                         .shared_bytes = q->kind.shared_bytes,
-                         .total_bytes = q->kind.total_bytes};
+    const lx_card_kind card = lx_card_of_plan(q);
     dit_memory chosen;
-    memcpy(card.name, q->kind.name, sizeof card.name);
     setup->vram = q->vram ? q->vram : NO_LIMIT;
     setup->ram = q->ram > need->shared ? q->ram - need->shared : q->ram;
     DIT_TRY(least_of(path, &card, setup, &need->least, err));
@@ -177,20 +171,15 @@ static lx_status answer_host(lx_plan_need *need, const dit *model, const lx_plan
     return LX_OK;
 }
 
-static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config *config,
-                        lx_model_paths *paths, lx_err *err)
+static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_config *config,
+                        lx_err *err)
 {
+    static lx_model_paths paths; /* 16 KiB */
     dit *model = NULL;
     dit_options options = {.is_header_only = true};
-    DIT_TRY(lx_config_load(config, q->config, err));
-    const lx_stage_config *stage = &config->stage[LX_STAGE_DIT];
-    if (q->replica < 0 || q->replica >= stage->n_replicas)
-        return lx_fail(err, LX_ECONFIG, "replica %d of dit, %s has %d", q->replica, q->config,
-                       stage->n_replicas);
-    const lx_replica_config *replica = &stage->replica[q->replica];
-    lx_plan_apply(q, config);
-    DIT_TRY(lx_model_of_config(paths, config, err));
-    DIT_TRY(dit_load(&model, paths->dit, &options, NULL, err));
+    DIT_TRY(lx_model_of_config(&paths, config, err));
+    DIT_TRY(dit_load(&model, paths.dit, &options, NULL, err));
+    const lx_replica_config *replica = &config->stage[LX_STAGE_DIT].replica[q->replica];
     dit_setup setup = {.largest = dit_largest(config, model),
                        .beside = dit_lent_bytes(config, model),
                        .residency = replica->residency,
@@ -199,7 +188,7 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
     need->host_weights = lx_weights_bytes(dit_weights(model));
     need->shared = (uint64_t)config->links.depth * sizeof(float) *
                    (uint64_t)(l->channels * l->t * l->h * l->w);
-    lx_status status = q->is_card ? answer_card(need, model, paths->dit, q, &setup, err)
+    lx_status status = q->is_card ? answer_card(need, model, paths.dit, q, &setup, err)
                                   : answer_host(need, model, q, &setup, err);
     dit_destroy(&model);
     return status;
@@ -207,18 +196,5 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
 
 int dit_plan_main(int argc, char **argv)
 {
-    static lx_config config;     /* 60 KiB */
-    static lx_model_paths paths; /* 16 KiB */
-    lx_err err = {0};
-    lx_plan_question q;
-    lx_plan_need need = {.stage = "dit"};
-    lx_log_open("dit", LX_LOG_WARN);
-    lx_status status = lx_plan_ask(&q, argc, argv, &err);
-    if (status == LX_OK)
-        status = answer(&need, &q, &config, &paths, &err);
-    if (status == LX_OK)
-        status = lx_plan_say(&need, stdout, &err);
-    if (status != LX_OK)
-        LX_E("%s: %s", lx_status_name(status), err.message);
-    return status == LX_OK && !need.fits ? 3 : lx_exit_code(status);
+    return lx_plan_main(LX_STAGE_DIT, answer, argc, argv);
 }

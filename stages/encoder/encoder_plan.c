@@ -4,13 +4,10 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "cache.h"
 #include "encoder.h"
 #include "lx_cuda_share.h"
-#include "lx_log.h"
 #include "lx_plan.h"
 #include "lx_process.h"
 #include "weights/lx_model_dir.h"
@@ -152,16 +149,10 @@ static lx_status least_of(const umt5 *model, const lx_card_kind *card, const enc
 static lx_status answer_card(lx_plan_need *need, const umt5 *model, const lx_plan_question *q,
                              const encoder_options *o, lx_err *err)
 {
-    lx_card_kind card = {.index = -1,
-                         .major = q->kind.major,
-                         .minor = q->kind.minor,
-                         .n_sm = q->kind.n_sm,
-                         .shared_bytes = q->kind.shared_bytes,
-                         .total_bytes = q->kind.total_bytes};
+    const lx_card_kind card = lx_card_of_plan(q);
     encoder_memory memory, on_host;
     encoder_options least = *o, host = *o;
     char needs[32], has[32];
-    memcpy(card.name, q->kind.name, sizeof card.name);
     lx_status status = encoder_measure(model, &card, o, &memory, err);
     if (o->residency == LX_RESIDENCY_PARTIAL) /* otherwise what was asked for is the least */
         least.residency = LX_RESIDENCY_HOST;
@@ -204,22 +195,15 @@ static lx_status answer_host(lx_plan_need *need, const umt5 *model, const encode
     return LX_OK;
 }
 
-static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config *config,
-                        lx_model_paths *paths, lx_err *err)
+static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_config *config,
+                        lx_err *err)
 {
+    static lx_model_paths paths; /* 16 KiB */
     umt5 *model = NULL;
     encoder_options options = {.max_tokens = ENCODER_TEXT_LEN};
-    lx_status status = lx_config_load(config, q->config, err);
-    if (status == LX_OK &&
-        (q->replica < 0 || q->replica >= config->stage[LX_STAGE_ENCODER].n_replicas))
-        status = lx_fail(err, LX_ECONFIG, "replica %d of encoder, %s has %d", q->replica, q->config,
-                         config->stage[LX_STAGE_ENCODER].n_replicas);
-    if (status != LX_OK)
-        return status;
-    lx_plan_apply(q, config);
-    status = lx_model_of_config(paths, config, err);
+    lx_status status = lx_model_of_config(&paths, config, err);
     if (status == LX_OK)
-        status = umt5_open_headers(&model, paths->text, err);
+        status = umt5_open_headers(&model, paths.text, err);
     if (status != LX_OK)
         return status;
     const lx_replica_config *replica = &config->stage[LX_STAGE_ENCODER].replica[q->replica];
@@ -253,18 +237,5 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
 
 int encoder_plan_main(int argc, char **argv)
 {
-    static lx_config config;     /* 60 KiB */
-    static lx_model_paths paths; /* 16 KiB */
-    lx_err err = {0};
-    lx_plan_question q;
-    lx_plan_need need = {.stage = "encoder"};
-    lx_log_open("encoder", LX_LOG_WARN);
-    lx_status status = lx_plan_ask(&q, argc, argv, &err);
-    if (status == LX_OK)
-        status = answer(&need, &q, &config, &paths, &err);
-    if (status == LX_OK)
-        status = lx_plan_say(&need, stdout, &err);
-    if (status != LX_OK)
-        LX_E("%s: %s", lx_status_name(status), err.message);
-    return status == LX_OK && !need.fits ? 3 : lx_exit_code(status);
+    return lx_plan_main(LX_STAGE_ENCODER, answer, argc, argv);
 }

@@ -4,11 +4,8 @@
  */
 #include <sched.h>
 #include <stdio.h>
-#include <string.h>
 
-#include "lx_log.h"
 #include "lx_plan.h"
-#include "lx_process.h"
 #include "mux.h"
 
 /* What libx264 keeps, in frames of I420, for preset medium: look-ahead and references, and some for
@@ -27,16 +24,10 @@ static uint64_t threads_of(const lx_config *config, int replica)
     return (uint64_t)n;
 }
 
-static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config *config,
+static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_config *config,
                         lx_err *err)
 {
-    lx_status status = lx_config_load(config, q->config, err);
-    if (status != LX_OK)
-        return status;
-    if (q->replica >= config->stage[LX_STAGE_MUX].n_replicas)
-        return lx_fail(err, LX_ECONFIG, "replica %d of mux, %s has %d", q->replica, q->config,
-                       config->stage[LX_STAGE_MUX].n_replicas);
-    lx_plan_apply(q, config);
+    (void)err;
     uint64_t frame = (uint64_t)config->limits.width * (uint64_t)config->limits.height * 3 / 2;
     uint64_t kept = config->mux.format == LX_FORMAT_PNG
                         ? 4 /* RGB twice, and what deflate needs */
@@ -50,17 +41,5 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, lx_config
 
 int mux_plan_main(int argc, char **argv)
 {
-    static lx_config config; /* 60 KiB */
-    lx_err err = {0};
-    lx_plan_question q;
-    lx_plan_need need = {.stage = "mux"};
-    lx_log_open("mux", LX_LOG_WARN);
-    lx_status status = lx_plan_ask(&q, argc, argv, &err);
-    if (status == LX_OK)
-        status = answer(&need, &q, &config, &err);
-    if (status == LX_OK)
-        status = lx_plan_say(&need, stdout, &err);
-    if (status != LX_OK)
-        LX_E("%s: %s", lx_status_name(status), err.message);
-    return status == LX_OK && !need.fits ? 3 : lx_exit_code(status);
+    return lx_plan_main(LX_STAGE_MUX, answer, argc, argv);
 }

@@ -3,11 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdio.h>
 
 #include "lx_cuda_share.h"
-#include "lx_log.h"
 #include "lx_plan.h"
 #include "lx_process.h"
 #include "vae.h"
@@ -69,14 +67,8 @@ static void add_choice(lx_plan_need *need, const lx_weights *weights, const vae_
 static lx_status answer_card(lx_plan_need *need, const lx_weights *weights, vae_options *o,
                              const lx_plan_question *q, lx_err *err)
 {
-    lx_card_kind card = {.index = -1,
-                         .major = q->kind.major,
-                         .minor = q->kind.minor,
-                         .n_sm = q->kind.n_sm,
-                         .shared_bytes = q->kind.shared_bytes,
-                         .total_bytes = q->kind.total_bytes};
+    const lx_card_kind card = lx_card_of_plan(q);
     vae_plan plan, least;
-    memcpy(card.name, q->kind.name, sizeof card.name);
     if (q->vram)
         o->budget = q->vram > beside() ? q->vram - beside() : 1;
     VAE_TRY(vae_plan_least(weights, o, &card, &least, err));
@@ -107,10 +99,10 @@ static lx_status answer_cpu(lx_plan_need *need, const lx_weights *weights, vae_o
     return LX_OK;
 }
 
-static lx_status answer(lx_plan_need *need, const lx_config *config, const lx_plan_question *q,
+static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_config *config,
                         lx_err *err)
 {
-    lx_model_paths paths;
+    static lx_model_paths paths; /* 16 KiB */
     lx_weights *weights = NULL;
     lx_weights_options reading = {.wants = lx_catalog_vae_wants, .headers_only = true};
     VAE_TRY(lx_model_of_config(&paths, config, err));
@@ -126,22 +118,5 @@ static lx_status answer(lx_plan_need *need, const lx_config *config, const lx_pl
 
 int vae_plan_main(int argc, char **argv)
 {
-    lx_err err = {0};
-    lx_plan_question q;
-    lx_plan_need need = {.stage = "vae"};
-    lx_config *config = calloc(1, sizeof *config);
-    lx_status status = config ? lx_plan_ask(&q, argc, argv, &err)
-                              : lx_fail(&err, LX_EAGAIN, "out of memory for a config");
-    if (status == LX_OK)
-        status = lx_config_load(config, q.config, &err);
-    if (status == LX_OK)
-        lx_plan_apply(&q, config);
-    if (status == LX_OK)
-        status = answer(&need, config, &q, &err);
-    if (status == LX_OK)
-        status = lx_plan_say(&need, stdout, &err);
-    if (status != LX_OK)
-        LX_E("%s: %s", lx_status_name(status), err.message);
-    free(config);
-    return status == LX_OK && !need.fits ? 3 : lx_exit_code(status);
+    return lx_plan_main(LX_STAGE_VAE, answer, argc, argv);
 }
