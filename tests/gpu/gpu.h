@@ -132,6 +132,21 @@ static inline void gpu_close(gpu *g)
     lx_cuda_close(&g->cuda);
 }
 
+/* For a group of tests that get a gpu as their state. */
+static inline int gpu_begin_tests(void **state, size_t store_bytes, size_t scratch_bytes)
+{
+    static gpu g;
+    gpu_open(&g, store_bytes, scratch_bytes);
+    *state = &g;
+    return 0;
+}
+
+static inline int gpu_end_tests(void **state)
+{
+    gpu_close(*state);
+    return 0;
+}
+
 /* --- memory ---------------------------------------------------------------------------------- */
 
 static inline void *gpu_take(gpu *g, size_t bytes)

@@ -583,24 +583,25 @@ static int bench_all(void)
     return 0;
 }
 
+static int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+}
+
 int main(int argc, char **argv)
 {
-    gpu g;
     if (gpu_wants_bench(argc, argv))
         return bench_all();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(test_plain_over_shapes, &g),
-        cmocka_unit_test_prestate(test_int8_over_shapes, &g),
-        cmocka_unit_test_prestate(test_relative_positions, &g),
-        cmocka_unit_test_prestate(test_encoder_logits_are_large, &g),
-        cmocka_unit_test_prestate(test_int8_with_planted_offsets, &g),
-        cmocka_unit_test_prestate(test_zeros_and_silent_keys, &g),
-        cmocka_unit_test_prestate(test_int8_with_f16_sums, &g),
-        cmocka_unit_test_prestate(test_chunks_of_queries_give_the_same_bits, &g),
-        cmocka_unit_test_prestate(test_dry_run_takes_the_same, &g),
+        cmocka_unit_test(test_plain_over_shapes),
+        cmocka_unit_test(test_int8_over_shapes),
+        cmocka_unit_test(test_relative_positions),
+        cmocka_unit_test(test_encoder_logits_are_large),
+        cmocka_unit_test(test_int8_with_planted_offsets),
+        cmocka_unit_test(test_zeros_and_silent_keys),
+        cmocka_unit_test(test_int8_with_f16_sums),
+        cmocka_unit_test(test_chunks_of_queries_give_the_same_bits),
+        cmocka_unit_test(test_dry_run_takes_the_same),
     };
-    gpu_open(&g, STORE_BYTES, SCRATCH_BYTES);
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    gpu_close(&g);
-    return failed;
+    return cmocka_run_group_tests(tests, open_card, gpu_end_tests);
 }

@@ -580,23 +580,24 @@ static int bench_all(void)
     return 0;
 }
 
+static int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+}
+
 int main(int argc, char **argv)
 {
-    gpu g;
     if (gpu_wants_bench(argc, argv))
         return bench_all();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(test_quantize_rows, &g),
-        cmocka_unit_test_prestate(test_quantize_keeps_nonfinite_rows_visible, &g),
-        cmocka_unit_test_prestate(test_linear_over_shapes, &g),
-        cmocka_unit_test_prestate(test_linear_over_epilogues, &g),
-        cmocka_unit_test_prestate(test_linear_over_inputs, &g),
-        cmocka_unit_test_prestate(test_linear_to_act, &g),
-        cmocka_unit_test_prestate(test_linear_over_model_shapes, &g),
-        cmocka_unit_test_prestate(test_scratch_is_what_was_planned, &g),
+        cmocka_unit_test(test_quantize_rows),
+        cmocka_unit_test(test_quantize_keeps_nonfinite_rows_visible),
+        cmocka_unit_test(test_linear_over_shapes),
+        cmocka_unit_test(test_linear_over_epilogues),
+        cmocka_unit_test(test_linear_over_inputs),
+        cmocka_unit_test(test_linear_to_act),
+        cmocka_unit_test(test_linear_over_model_shapes),
+        cmocka_unit_test(test_scratch_is_what_was_planned),
     };
-    gpu_open(&g, STORE_BYTES, SCRATCH_BYTES);
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    gpu_close(&g);
-    return failed;
+    return cmocka_run_group_tests(tests, open_card, gpu_end_tests);
 }

@@ -547,25 +547,26 @@ static int bench_all(void)
     return 0;
 }
 
+static int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+}
+
 int main(int argc, char **argv)
 {
-    gpu g;
     if (gpu_wants_bench(argc, argv))
         return bench_all();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(test_silu_and_axpby, &g),
-        cmocka_unit_test_prestate(test_widen_is_exact, &g),
-        cmocka_unit_test_prestate(test_mat_download_is_exact, &g),
-        cmocka_unit_test_prestate(test_gather_rows, &g),
-        cmocka_unit_test_prestate(test_patches, &g),
-        cmocka_unit_test_prestate(test_find_nonfinite, &g),
-        cmocka_unit_test_prestate(test_norm_over_shapes_and_parts, &g),
-        cmocka_unit_test_prestate(test_norm_over_inputs, &g),
-        cmocka_unit_test_prestate(test_rope_over_shapes, &g),
-        cmocka_unit_test_prestate(test_rope_table_is_planned, &g),
+        cmocka_unit_test(test_silu_and_axpby),
+        cmocka_unit_test(test_widen_is_exact),
+        cmocka_unit_test(test_mat_download_is_exact),
+        cmocka_unit_test(test_gather_rows),
+        cmocka_unit_test(test_patches),
+        cmocka_unit_test(test_find_nonfinite),
+        cmocka_unit_test(test_norm_over_shapes_and_parts),
+        cmocka_unit_test(test_norm_over_inputs),
+        cmocka_unit_test(test_rope_over_shapes),
+        cmocka_unit_test(test_rope_table_is_planned),
     };
-    gpu_open(&g, STORE_BYTES, SCRATCH_BYTES);
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    gpu_close(&g);
-    return failed;
+    return cmocka_run_group_tests(tests, open_card, gpu_end_tests);
 }
