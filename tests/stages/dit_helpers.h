@@ -145,6 +145,22 @@ static inline void store_free(store *s)
     s->n = 0;
 }
 
+/* A small model as the state of a group of tests. */
+static inline int store_begin(void **state, int64_t ffn, int64_t text)
+{
+    store *s = need(calloc(1, sizeof *s));
+    store_make(s, 2, ffn, text, 2);
+    *state = s;
+    return 0;
+}
+
+static inline int store_end(void **state)
+{
+    store_free(*state);
+    free(*state);
+    return 0;
+}
+
 /* Write in F32 and BF16 by turns. */
 static inline void store_write(const store *s, const char *path)
 {

@@ -117,17 +117,7 @@ static void test_jobs_leave_no_trace(void **state)
 
 static int setup(void **state)
 {
-    store *s = need(calloc(1, sizeof *s));
-    store_make(s, 2, 328, 96, 2);
-    *state = s;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    store_free(*state);
-    free(*state);
-    return 0;
+    return store_begin(state, 328, 96);
 }
 
 int main(void)
@@ -139,5 +129,5 @@ int main(void)
         cmocka_unit_test(test_threads_change_nothing_and_runs_repeat),
         cmocka_unit_test(test_jobs_leave_no_trace),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, store_end);
 }

@@ -250,17 +250,7 @@ static void test_impossible_requests_are_refused(void **state)
 
 static int setup(void **state)
 {
-    store *s = need(calloc(1, sizeof *s));
-    store_make(s, 2, 256, 48, 2);
-    *state = s;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    store_free(*state);
-    free(*state);
-    return 0;
+    return store_begin(state, 256, 48);
 }
 
 int main(void)
@@ -274,5 +264,5 @@ int main(void)
         cmocka_unit_test(test_progress_counts_blocks_and_cancels),
         cmocka_unit_test(test_impossible_requests_are_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, store_end);
 }

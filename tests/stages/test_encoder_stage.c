@@ -2,27 +2,15 @@
  * test_encoder_stage.c - the encoder as a stage, against a hand-driven launcher
  * SPDX-License-Identifier: Apache-2.0
  *
- * The test is the launcher; the stage is this same program started again as a real process, doing
- * what encoder_main.c does.
+ * The stage is a real process that does what encoder_main.c does.
  */
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
+#include "tools/hand_launcher.h"
 
 #include "encoder.h"
 #include "encoder_helpers.h"
-#include "lx_bus.h"
 
-#define TOKEN "0123456789abcdef0123456789abcdef"
-#define DIM   128
-#define ROOM  (ENCODER_TEXT_LEN * DIM)
+#define DIM  128
+#define ROOM (ENCODER_TEXT_LEN * DIM)
 
 /* A sanitizer keeps freed memory for a while: resident memory says nothing then. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -32,8 +20,6 @@
 #else
 #define IS_SANITIZED false
 #endif
-
-static const char *self_path;
 
 static int serve(int argc, char **argv)
 {
@@ -55,110 +41,40 @@ static int serve(int argc, char **argv)
 
 /* --- the launcher ----------------------------------------------------------------------------- */
 
-typedef struct launch {
-    char folder[64], endpoint[128], config[128], tokenizer[128], instance[33];
-    lx_bus *bus;
-    lx_peer peer;
-    pid_t pid;
-    lx_msg msg; /* the last one expected */
-    int n_jobs;
-} launch;
-
-static const lx_msg *expect(launch *l, lx_msg_kind kind)
-{
-    double until = lx_now_s() + 20;
-    do {
-        assert_true(lx_now_s() < until);
-        if (lx_bus_receive(l->bus, &l->peer, &l->msg, 20000, NULL) != LX_OK)
-            fail_msg("no message, expected %s", lx_msg_kind_name(kind));
-    } while (l->msg.kind == LX_MSG_BEAT);
-    assert_string_equal(lx_msg_kind_name(l->msg.kind), lx_msg_kind_name(kind));
-    return &l->msg;
-}
-
-static void write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void start(launch *l)
-{
-    int fds[2];
-    char number[16];
-    assert_int_equal(pipe(fds), 0);
-    snprintf(number, sizeof number, "%d", fds[0]);
-    l->pid = fork();
-    if (!l->pid) {
-        close(fds[1]);
-        execl(self_path, self_path, "--config", l->config, "--replica", "0", "--handover", number,
-              (char *)NULL);
-        _exit(127);
-    }
-    close(fds[0]);
-    dprintf(fds[1], "endpoint=%s token=" TOKEN " instance=%s epoch=3\n", l->endpoint, l->instance);
-    close(fds[1]);
-}
-
-static int exit_of(launch *l)
-{
-    int status = 0;
-    assert_int_equal(waitpid(l->pid, &status, 0), l->pid);
-    l->pid = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
+static char tokenizer[128];
 
 static int prepare(void **state)
 {
-    launch *l = calloc(1, sizeof *l);
-    strcpy(l->folder, "/tmp/lx2v-encoder-XXXXXX");
-    if (!mkdtemp(l->folder))
-        return -1;
-    snprintf(l->endpoint, sizeof l->endpoint, "ipc://%s/s.sock", l->folder);
-    snprintf(l->config, sizeof l->config, "%s/config.yaml", l->folder);
-    snprintf(l->tokenizer, sizeof l->tokenizer, "%s/tokenizer.json", l->folder);
-    snprintf(l->instance, sizeof l->instance, "%032x", (unsigned)getpid());
-    write_file(l->tokenizer, json_small());
-    write_file(l->config, "model:\n"
-                          "  dit: " GOLDEN "/distill_model.safetensors\n"
-                          "  vae: " GOLDEN "/Wan2.1_VAE.pth\n"
-                          "  text: " T5("int8") "\n"
-                                                "  tokenizer: tokenizer.json\n"
-                                                "encoder:\n"
-                                                "  cache_entries: 2\n"
-                                                "links:\n"
-                                                "  depth: 1\n");
+    launch *l = launch_open("model:\n"
+                            "  dit: " GOLDEN "/distill_model.safetensors\n"
+                            "  vae: " GOLDEN "/Wan2.1_VAE.pth\n"
+                            "  text: " T5("int8") "\n"
+                                                  "  tokenizer: tokenizer.json\n"
+                                                  "encoder:\n"
+                                                  "  cache_entries: 2\n"
+                                                  "links:\n"
+                                                  "  depth: 1\n");
+    snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", l->folder);
+    write_file(tokenizer, json_small());
     *state = l;
-    return lx_bus_bind(&l->bus, l->endpoint, NULL) == LX_OK ? 0 : -1;
+    return 0;
 }
 
 static int end(void **state)
 {
     launch *l = *state;
-    if (l->pid) {
-        kill(l->pid, SIGKILL);
-        waitpid(l->pid, NULL, 0);
-    }
-    lx_share_sweep(l->instance, 0);
-    lx_bus_close(&l->bus);
-    unlink(l->endpoint + 6);
-    unlink(l->config);
-    unlink(l->tokenizer);
-    rmdir(l->folder);
-    free(l);
+    unlink(tokenizer);
+    launch_close(l);
     return 0;
 }
 
 /* One job from order to done; returns its number of tokens. */
 static int64_t encode(launch *l, const char *prompt, float *context)
 {
-    lx_msg msg = {.kind = LX_MSG_JOB, .attempt = 1};
-    snprintf(msg.job, sizeof msg.job, "job-%d", ++l->n_jobs);
-    strcpy(msg.u.work.job.id, msg.job);
-    strcpy(msg.u.work.job.prompt, prompt);
-    assert_int_equal(lx_bus_send(l->bus, &l->peer, &msg, NULL), LX_OK);
+    static int n_jobs;
+    char id[32];
+    snprintf(id, sizeof id, "job-%d", ++n_jobs);
+    order(l, id, 1, prompt);
     expect(l, LX_MSG_STARTED);
     lx_ticket ticket = expect(l, LX_MSG_ARTIFACT)->u.artifact.ticket;
     assert_true(l->msg.u.artifact.is_last);
@@ -167,8 +83,7 @@ static int64_t encode(launch *l, const char *prompt, float *context)
     assert_int_equal(ticket.dims[1], DIM);
     assert_int_equal(lx_share_borrow(&ticket, l->instance, context, ROOM * sizeof *context, NULL),
                      LX_OK);
-    lx_msg retire = {.kind = LX_MSG_RETIRE, .u.lease.serial = ticket.serial};
-    assert_int_equal(lx_bus_send(l->bus, &l->peer, &retire, NULL), LX_OK);
+    retire(l, ticket.serial);
     expect(l, LX_MSG_DONE);
     assert_int_equal(l->msg.u.done.n_tokens, ticket.dims[0]);
     return ticket.dims[0];
@@ -205,7 +120,7 @@ static void test_jobs_from_prompt_to_context(void **state)
     launch *l = *state;
     static float first[ROOM], again[ROOM];
     static char prompt[2 * 700 + 1];
-    start(l);
+    launch_start(l, false);
     expect(l, LX_MSG_HELLO);
     assert_true(expect(l, LX_MSG_READY)->u.ready.arena_bytes > 0);
     assert_int_equal(encode(l, "ab", first), 3);
@@ -228,7 +143,7 @@ static void test_memory_is_flat(void **state)
     launch *l = *state;
     static float context[ROOM];
     char prompt[256];
-    start(l);
+    launch_start(l, false);
     expect(l, LX_MSG_HELLO);
     expect(l, LX_MSG_READY);
     long before = 0;
@@ -254,13 +169,12 @@ static void test_what_cannot_work_is_exit_2(void **state)
              GOLDEN "/distill_model.safetensors", GOLDEN "/Wan2.1_VAE.pth", T5("int8"),
              GOLDEN "/tokenizer"); /* ids beyond this model's table */
     write_file(l->config, text);
-    start(l);
+    launch_start(l, false);
     assert_int_equal(exit_of(l), 2);
 }
 
 int main(int argc, char **argv)
 {
-    self_path = argv[0];
     if (argc > 1)
         return serve(argc, argv);
     const struct CMUnitTest tests[] = {

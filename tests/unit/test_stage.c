@@ -2,26 +2,13 @@
  * test_stage.c - the shared stage loop against a hand-driven launcher
  * SPDX-License-Identifier: Apache-2.0
  *
- * The test is the launcher: it binds the socket, hands over, and speaks the protocol. The stage is
- * this same program started again as a real process, with a handler of a few lines.
+ * The stage is a real process with a handler of a few lines.
  */
+#include "tools/hand_launcher.h"
+
 #include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "lx_bus.h"
 #include "lx_stage.h"
-
-#define TOKEN "0123456789abcdef0123456789abcdef"
-static const char *self_path;
 
 /* --- the stage ------------------------------------------------------------------------------- */
 
@@ -226,41 +213,6 @@ out:
 
 /* --- the launcher ---------------------------------------------------------------------------- */
 
-typedef struct launch {
-    char folder[64], endpoint[128], config[128], instance[33];
-    lx_bus *bus;
-    lx_peer peer;
-    pid_t pid;
-    lx_msg msg; /* the last one expected */
-} launch;
-
-/* The next message that is not a beat. */
-static const lx_msg *expect(launch *l, lx_msg_kind kind)
-{
-    double until = lx_now_s() + 10;
-    do {
-        assert_true(lx_now_s() < until);
-        if (lx_bus_receive(l->bus, &l->peer, &l->msg, 10000, NULL) != LX_OK)
-            fail_msg("no message, expected %s", lx_msg_kind_name(kind));
-    } while (l->msg.kind == LX_MSG_BEAT && kind != LX_MSG_BEAT);
-    assert_string_equal(lx_msg_kind_name(l->msg.kind), lx_msg_kind_name(kind));
-    return &l->msg;
-}
-
-static void tell(launch *l, const lx_msg *msg)
-{
-    assert_int_equal(lx_bus_send(l->bus, &l->peer, msg, NULL), LX_OK);
-}
-
-static void order(launch *l, const char *id, int attempt, const char *prompt)
-{
-    lx_msg msg = {.kind = LX_MSG_JOB, .attempt = attempt};
-    strcpy(msg.job, id);
-    strcpy(msg.u.work.job.id, id);
-    strcpy(msg.u.work.job.prompt, prompt);
-    tell(l, &msg);
-}
-
 static void say(launch *l, lx_msg_kind kind, const char *id, int attempt)
 {
     lx_msg msg = {.kind = kind, .attempt = attempt};
@@ -268,52 +220,17 @@ static void say(launch *l, lx_msg_kind kind, const char *id, int attempt)
     tell(l, &msg);
 }
 
-static void retire(launch *l, uint64_t serial)
-{
-    lx_msg msg = {.kind = LX_MSG_RETIRE, .u.lease.serial = serial};
-    tell(l, &msg);
-}
-
-static void write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 static int start_one(void **state, bool has_card)
 {
-    launch *l = calloc(1, sizeof *l);
-    strcpy(l->folder, "/tmp/lx2v-stage-XXXXXX");
-    if (!l || !mkdtemp(l->folder))
-        return -1;
-    snprintf(l->endpoint, sizeof l->endpoint, "ipc://%s/s.sock", l->folder);
-    snprintf(l->config, sizeof l->config, "%s/config.yaml", l->folder);
-    snprintf(l->instance, sizeof l->instance, "%032x", (unsigned)getpid());
-    write_file(l->config, "model: .\n");
+    launch *l = launch_open("model: .\n");
     if (has_card)
         fclose(card_file(l->folder, "has_card", "w"));
-    assert_int_equal(lx_bus_bind(&l->bus, l->endpoint, NULL), LX_OK);
-    int fds[2];
-    assert_int_equal(pipe(fds), 0);
-    char number[16];
-    snprintf(number, sizeof number, "%d", fds[0]);
-    l->pid = fork();
-    if (!l->pid) {
-        close(fds[1]);
-        execl(self_path, self_path, "--config", l->config, "--replica", "0", "--handover", number,
-              (char *)NULL);
-        _exit(127);
-    }
-    close(fds[0]);
-    dprintf(fds[1], "endpoint=%s token=" TOKEN " instance=%s epoch=9\n", l->endpoint, l->instance);
-    close(fds[1]);
+    launch_start(l, false);
     *state = l;
     expect(l, LX_MSG_HELLO);
     assert_string_equal(l->msg.u.hello.token, TOKEN);
     assert_int_equal(l->msg.u.hello.stage, LX_STAGE_VAE);
-    assert_int_equal(l->msg.u.hello.epoch, 9);
+    assert_int_equal(l->msg.u.hello.epoch, EPOCH);
     expect(l, LX_MSG_READY);
     return 0;
 }
@@ -328,34 +245,16 @@ static int start_on_card(void **state)
     return start_one(state, true);
 }
 
-static int exit_of(launch *l)
-{
-    int status = 0;
-    assert_int_equal(waitpid(l->pid, &status, 0), l->pid);
-    l->pid = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
 static int end(void **state)
 {
-    launch *l = *state;
-    if (l->pid) {
-        kill(l->pid, SIGKILL);
-        waitpid(l->pid, NULL, 0);
-    }
-    int left = lx_share_sweep(l->instance, 0);
-    (void)left;
-    lx_bus_close(&l->bus);
     static const char *const files[] = {"card", "pulls", "refuse", "has_card"};
+    launch *l = *state;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[128];
         snprintf(path, sizeof path, "%s/%s", l->folder, files[i]);
         unlink(path);
     }
-    unlink(l->endpoint + 6);
-    unlink(l->config);
-    rmdir(l->folder);
-    free(l);
+    launch_close(l);
     return 0;
 }
 
@@ -650,7 +549,6 @@ int main(int argc, char **argv)
 {
     if (argc > 1)
         return run_stage(argc, argv);
-    self_path = "/proc/self/exe";
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lending_waits_for_a_free_slot, start, end),
         cmocka_unit_test_setup_teardown(test_abort_ends_the_job_and_takes_tensors_back, start, end),

@@ -2,24 +2,13 @@
  * test_stage_lease.c - a stage that takes turns with others on its card
  * SPDX-License-Identifier: Apache-2.0
  *
- * The test is the launcher; the stage is this same program started again, whose "device memory"
- * is a file beside the config: "held" is there while it has it, "busy" lets the next attempt fail.
+ * The stage's "device memory" is a file beside the config: "held" is there while it has it, "busy"
+ * lets the next attempt fail.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tools/hand_launcher.h"
 
-#include <cmocka.h>
-
-#include "lx_bus.h"
-#include "lx_process.h"
 #include "lx_stage.h"
 
-#define TOKEN "0123456789abcdef0123456789abcdef"
 #define BYTES 12345678
 
 /* --- the stage ------------------------------------------------------------------------------- */
@@ -87,28 +76,9 @@ out:
 
 /* --- the launcher ---------------------------------------------------------------------------- */
 
-typedef struct launch {
-    char folder[64], endpoint[128], config[128];
-    lx_bus *bus;
-    lx_peer peer;
-    pid_t pid;
-    lx_msg msg; /* the last one expected */
-} launch;
-
 static bool is_there(const launch *l, const char *name)
 {
     return access(beside(l->folder, name), F_OK) == 0;
-}
-
-static const lx_msg *expect(launch *l, lx_msg_kind kind)
-{
-    double until = lx_now_s() + 10;
-    do {
-        if (lx_now_s() > until || lx_bus_receive(l->bus, &l->peer, &l->msg, 10000, NULL) != LX_OK)
-            fail_msg("no message, expected %s", lx_msg_kind_name(kind));
-    } while (l->msg.kind == LX_MSG_BEAT);
-    assert_string_equal(lx_msg_kind_name(l->msg.kind), lx_msg_kind_name(kind));
-    return &l->msg;
 }
 
 /* Nothing but beats for a while. */
@@ -119,19 +89,12 @@ static void expect_silence(launch *l, double seconds)
             assert_int_equal(l->msg.kind, LX_MSG_BEAT);
 }
 
-static void tell(launch *l, lx_msg_kind kind)
+/* About memory: LEASE, RELEASE, STOP. */
+static void say(launch *l, lx_msg_kind kind)
 {
     lx_msg msg = {.kind = kind};
     msg.u.arena.bytes = kind == LX_MSG_LEASE ? BYTES : 0;
-    assert_int_equal(lx_bus_send(l->bus, &l->peer, &msg, NULL), LX_OK);
-}
-
-static void order(launch *l, const char *id)
-{
-    lx_msg msg = {.kind = LX_MSG_JOB, .attempt = 1};
-    strcpy(msg.job, id);
-    strcpy(msg.u.work.job.id, id);
-    assert_int_equal(lx_bus_send(l->bus, &l->peer, &msg, NULL), LX_OK);
+    tell(l, &msg);
 }
 
 /* A job from its start to its end; returns the serial of what is lent. */
@@ -143,39 +106,10 @@ static uint64_t one_job(launch *l)
     return serial;
 }
 
-static void retire(launch *l, uint64_t serial)
-{
-    lx_msg msg = {.kind = LX_MSG_RETIRE, .u.lease.serial = serial};
-    assert_int_equal(lx_bus_send(l->bus, &l->peer, &msg, NULL), LX_OK);
-}
-
 static int start_one(void **state, bool takes_turns)
 {
-    launch *l = calloc(1, sizeof *l);
-    strcpy(l->folder, "/tmp/lx2v-lease-XXXXXX");
-    if (!mkdtemp(l->folder))
-        return -1;
-    snprintf(l->endpoint, sizeof l->endpoint, "ipc://%s/s.sock", l->folder);
-    snprintf(l->config, sizeof l->config, "%s/config.yaml", l->folder);
-    FILE *file = fopen(l->config, "w");
-    fputs("model: .\n", file);
-    fclose(file);
-    assert_int_equal(lx_bus_bind(&l->bus, l->endpoint, NULL), LX_OK);
-    int fds[2];
-    char number[16];
-    assert_int_equal(pipe(fds), 0);
-    snprintf(number, sizeof number, "%d", fds[0]);
-    l->pid = fork();
-    if (!l->pid) {
-        close(fds[1]);
-        execl("/proc/self/exe", "stage", "--config", l->config, "--replica", "0", "--handover",
-              number, takes_turns ? "--lease" : NULL, "1", (char *)NULL);
-        _exit(127);
-    }
-    close(fds[0]);
-    dprintf(fds[1], "endpoint=%s token=" TOKEN " instance=%032x epoch=9\n", l->endpoint,
-            (unsigned)getpid());
-    close(fds[1]);
+    launch *l = launch_open("model: .\n");
+    launch_start(l, takes_turns);
     *state = l;
     expect(l, LX_MSG_HELLO);
     return 0;
@@ -195,18 +129,16 @@ static int end(void **state)
 {
     launch *l = *state;
     int status = -1;
-    tell(l, LX_MSG_STOP);
+    say(l, LX_MSG_STOP);
     for (double until = lx_now_s() + 10; waitpid(l->pid, &status, WNOHANG) == 0;) {
         lx_bus_receive(l->bus, &l->peer, &l->msg, 50, NULL);
         assert_true(lx_now_s() < until);
     }
     assert_true(WIFEXITED(status));
-    lx_bus_close(&l->bus);
-    static const char *const names[] = {"held", "busy", "config.yaml", "s.sock"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unlink(beside(l->folder, names[i]));
-    rmdir(l->folder);
-    free(l);
+    l->pid = 0;
+    unlink(beside(l->folder, "held"));
+    unlink(beside(l->folder, "busy"));
+    launch_close(l);
     return 0;
 }
 
@@ -217,20 +149,20 @@ static void test_lease_is_asked_granted_given_back(void **state)
     assert_true(expect(l, LX_MSG_LEASE)->u.arena.bytes == BYTES);
     expect_silence(l, 0.3);
     assert_false(is_there(l, "held"));
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     expect(l, LX_MSG_READY);
     assert_true(is_there(l, "held"));
-    order(l, "a");
+    order(l, "a", 1, "");
     retire(l, one_job(l));
     expect_silence(l, 0.2);
     assert_true(is_there(l, "held")); /* nobody waits: it stays */
-    tell(l, LX_MSG_RELEASE);
+    say(l, LX_MSG_RELEASE);
     assert_true(expect(l, LX_MSG_RELEASE)->u.arena.bytes == BYTES);
     assert_false(is_there(l, "held"));
-    order(l, "b");
+    order(l, "b", 1, "");
     expect(l, LX_MSG_LEASE);
     expect_silence(l, 0.2); /* no start before the grant */
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     retire(l, one_job(l));
 }
 
@@ -239,11 +171,11 @@ static void test_lease_asked_back_in_a_job(void **state)
 {
     launch *l = *state;
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     expect(l, LX_MSG_READY);
-    order(l, "a");
+    order(l, "a", 1, "");
     expect(l, LX_MSG_STARTED);
-    tell(l, LX_MSG_RELEASE);
+    say(l, LX_MSG_RELEASE);
     expect(l, LX_MSG_ARTIFACT);
     expect(l, LX_MSG_DONE);
     expect(l, LX_MSG_RELEASE);
@@ -255,19 +187,19 @@ static void test_lease_is_not_held_while_waiting_for_a_slot(void **state)
 {
     launch *l = *state;
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     expect(l, LX_MSG_READY);
-    order(l, "a");
+    order(l, "a", 1, "");
     uint64_t serial = one_job(l);
-    order(l, "b");
+    order(l, "b", 1, "");
     expect_silence(l, 0.2);
-    tell(l, LX_MSG_RELEASE);
+    say(l, LX_MSG_RELEASE);
     expect(l, LX_MSG_RELEASE);
     assert_false(is_there(l, "held"));
     expect_silence(l, 0.2); /* not asked for before there is a slot */
     retire(l, serial);
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     retire(l, one_job(l));
 }
 
@@ -276,22 +208,22 @@ static void test_lease_wait_can_be_aborted(void **state)
 {
     launch *l = *state;
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     expect(l, LX_MSG_READY);
-    tell(l, LX_MSG_RELEASE);
+    say(l, LX_MSG_RELEASE);
     expect(l, LX_MSG_RELEASE);
-    order(l, "a");
+    order(l, "a", 1, "");
     expect(l, LX_MSG_LEASE);
     lx_msg abort_msg = {.kind = LX_MSG_ABORT, .attempt = 1, .job = "a"};
     assert_int_equal(lx_bus_send(l->bus, &l->peer, &abort_msg, NULL), LX_OK);
     assert_int_equal(expect(l, LX_MSG_FAILED)->u.failed.status, LX_ECANCEL);
-    tell(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_RELEASE);
+    say(l, LX_MSG_LEASE);
+    say(l, LX_MSG_RELEASE);
     expect(l, LX_MSG_RELEASE); /* granted, never taken, given back */
     assert_false(is_there(l, "held"));
-    order(l, "b");
+    order(l, "b", 1, "");
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     retire(l, one_job(l));
 }
 
@@ -317,7 +249,7 @@ static void test_memory_that_others_have_is_retried(void **state)
 {
     launch *l = *state;
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     expect_silence(l, 0.5);
     assert_false(is_there(l, "held"));
     unlink(beside(l->folder, "busy"));
@@ -329,7 +261,7 @@ static void test_memory_wait_hears_stop(void **state)
 {
     launch *l = *state;
     expect(l, LX_MSG_LEASE);
-    tell(l, LX_MSG_LEASE);
+    say(l, LX_MSG_LEASE);
     expect_silence(l, 0.3); /* end() tells it to stop, and it leaves */
 }
 
