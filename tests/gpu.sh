@@ -74,6 +74,18 @@ run() {
     fi
 }
 
+# racecheck of a test: it passes, and no hazard is in a kernel of ours (k_...). cuBLASLt's kernels copy
+# in ways (TMA) that racecheck takes for races, and leaving them out by name crashes it.
+without_races() {
+    LX2V_TEST_SMALL=1 compute-sanitizer --tool racecheck "$1" >"$logs/races" 2>&1
+    local code=$?
+    if [ "$code" -eq 0 ] && ! grep -E 'access at k_' "$logs/races"; then
+        return 0
+    fi
+    cat "$logs/races"
+    return 1
+}
+
 printf '== tests on the card\n'
 for test in "$build"/tests/gpu/test_*; do
     if [ ! -x "$test" ] || [ -d "$test" ]; then
@@ -102,14 +114,10 @@ run "selftest" "$build/bin/lx2v" selftest --config "$logs/config.yaml"
 if [ "$sanitize" -eq 1 ]; then
     if command -v compute-sanitizer >/dev/null; then
         for family in rows colour conv attention linear; do
-            for tool in memcheck racecheck; do
-                printf '== compute-sanitizer %s: %s\n' "$tool" "$family"
-                # Of races only our kernels are asked: cuBLASLt's use copies that racecheck takes for races.
-                only=()
-                [ "$tool" = memcheck ] || only=(--kernel-name kns=k_)
-                run "$tool of $family" env LX2V_TEST_SMALL=1 compute-sanitizer --tool "$tool" "${only[@]}" \
-                    --error-exitcode 1 "$build/tests/gpu/test_cuda_$family"
-            done
+            printf '== compute-sanitizer: %s\n' "$family"
+            run "memcheck of $family" env LX2V_TEST_SMALL=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
+                "$build/tests/gpu/test_cuda_$family"
+            run "racecheck of $family" without_races "$build/tests/gpu/test_cuda_$family"
         done
     else
         skip "compute-sanitizer: not installed (it comes with the CUDA toolkit)"

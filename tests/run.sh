@@ -264,7 +264,7 @@ export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
 # Without -Werror: what gcc warns of under a sanitizer is often the sanitizer's own doing.
 if build asan; then
-    run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz)$'
+    run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz|judge)$'
 fi
 # Under the thread sanitizer all numeric work is on one thread: what does nothing else shows nothing
 # there, and takes minutes.

@@ -50,7 +50,7 @@ static void check_problem(gpu *g, problem *p, const finish *f)
 {
     char what[96];
     int64_t stride = p->n + f->gap;
-    if (gpu_is_small() && p->m * p->n * p->k > 4000000)
+    if (gpu_is_small() && p->m * p->n * p->k > 1000000)
         return;
     snprintf(what, sizeof what, "%s %dx%dx%d%s%s%s%s%s -> %s%s", p->v.name, (int)p->m, (int)p->n,
              (int)p->k, f->bias ? " bias" : "",
