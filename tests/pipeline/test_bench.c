@@ -165,7 +165,7 @@ static void check_all(const json_t *root, size_t n, bool is_own)
     assert_int_equal(json_array_size(laps), n);
     for (size_t i = 0; i < n; i++) {
         json_int_t peak = json_integer_value(json_array_get(laps, i));
-        assert_true(peak > 0 && peak <= number(root, "ram_peak_bytes"));
+        assert_true(peak > 0 && (double)peak <= number(root, "ram_peak_bytes"));
     }
     assert_true(number_in(root, "machine", "cores") >= 1);
     check_speed(root, n);
