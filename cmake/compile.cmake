@@ -7,6 +7,9 @@ target_compile_options(lx_flags INTERFACE
 target_compile_definitions(lx_flags INTERFACE _GNU_SOURCE LX2V_VERSION="${PROJECT_VERSION}"
   LX2V_BACKEND="$<IF:$<BOOL:${LX2V_WITH_CUDA}>,cuda,cpu>")
 target_link_options(lx_flags INTERFACE -Wl,-z,relro,-z,now)
+if(LX2V_FAULTS)
+  target_compile_definitions(lx_flags INTERFACE LX2V_FAULTS)
+endif()
 if(LX2V_WERROR)
   target_compile_options(lx_flags INTERFACE -Werror)
 endif()

@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
+
 #define ARENA_ALIGN 256
 /* A dry arena counts from here, so that its addresses are neither NULL nor mapped. */
 #define DRY_BASE ((uintptr_t)4096)
@@ -34,8 +36,9 @@ lx_status lx_arena_create(lx_arena **out, size_t bytes, lx_err *err)
     if (!arena)
         return lx_fail(err, LX_EAGAIN, "out of memory for an arena's record");
     arena->bytes = bytes ? bytes : ARENA_ALIGN;
-    void *base =
-        mmap(NULL, arena->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *base = LX_FAULT("arena.create") ? MAP_FAILED
+                                          : mmap(NULL, arena->bytes, PROT_READ | PROT_WRITE,
+                                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) {
         free(arena);
         return lx_fail(err, LX_EAGAIN, "no memory for tensors: needs %.2f GiB, %.2f GiB are free",
@@ -88,7 +91,7 @@ lx_status lx_arena_take(lx_arena *arena, size_t bytes, void **out, lx_err *err)
     if (!lx_add_u64(arena->mark, bytes, &end) || !lx_add_u64(end, ARENA_ALIGN - 1, &end))
         return lx_fail(err, LX_EJOB, "tensor of %zu bytes: size overflows", bytes);
     end &= ~(uint64_t)(ARENA_ALIGN - 1);
-    if (arena->base && end > arena->bytes)
+    if (arena->base && (end > arena->bytes || LX_FAULT("arena.alloc")))
         return lx_fail(
             err, LX_EJOB,
             "planned memory is too small: needs %.1f MiB, %.1f MiB were planned at start "

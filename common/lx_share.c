@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
 #include "lx_log.h"
 #include "lx_share_slot.h"
 
@@ -55,7 +56,9 @@ static lx_status slot_make(share_slot *slot, uint64_t bytes, lx_err *err)
     if (fd < 0)
         return lx_fail(err, LX_ESTAGE, "shared memory %s: %s", slot->name, strerror(errno));
     /* Real pages now: a small /dev/shm is this error, not a SIGBUS in the middle of a clip. */
-    int failed = posix_fallocate(fd, 0, (off_t)total);
+    int failed = LX_FAULT("share.open");
+    if (!failed)
+        failed = posix_fallocate(fd, 0, (off_t)total);
     void *at = failed ? MAP_FAILED
                       : mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     close(fd);
@@ -239,7 +242,9 @@ static lx_status publish(lx_share *desk, const void *src_device, lx_ticket *tick
     if (!ticket)
         return LX_OK;
     lx_shape_bytes(&desk->tensor.shape, desk->tensor.dtype, NULL, &bytes, NULL);
-    if (desk->is_exported)
+    if (LX_FAULT("share.publish"))
+        status = lx_fail(err, LX_ESTAGE, "publish: the device refused (fault point)");
+    else if (desk->is_exported)
         status = device->push(device->self, i, src_device, slot_data(&desk->slot[i]), bytes, err);
     else if (src_device)
         status = device->download(device->self, slot_data(&desk->slot[i]), src_device, bytes, err);

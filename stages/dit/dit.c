@@ -5,8 +5,10 @@
 #include "dit.h"
 
 #include <inttypes.h>
+#include <math.h>
 
 #include "dit_model.h"
+#include "lx_fault.h"
 
 static uint64_t latent_values(const lx_patch_dims *d)
 {
@@ -58,6 +60,8 @@ static lx_status step(dit_pass *p, const clip *c, lx_err *err)
     const int32_t i = p->step;
     lx_exec *x = p->x;
     DIT_TRY(dit_forward(p, c->latent, c->velocity, err));
+    if (!x->is_dry && LX_FAULT("dit.step") == LX_FAULT_NAN)
+        DIT_TRY(lx_upload(x, c->velocity, &(float){NAN}, sizeof(float), err));
     DIT_TRY(check_finite(x, r, i, c->velocity, err));
     if (r->velocity)
         DIT_TRY(lx_download(x, r->velocity + (uint64_t)i * c->n, c->velocity, bytes, err));

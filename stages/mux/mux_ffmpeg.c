@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
 #include "lx_log.h"
 
 #define IO_BUFFER (256 * 1024) /* bytes between libavformat and one system call */
@@ -63,7 +64,10 @@ static int on_write(void *opaque, mux_avio_byte *buffer, int n)
 {
     mux_io *io = opaque;
     for (int done = 0; done < n;) {
-        ssize_t put = pwrite(io->fd, buffer + done, (size_t)(n - done), io->at);
+        int failed = LX_FAULT("mux.write");
+        ssize_t put = failed ? -1 : pwrite(io->fd, buffer + done, (size_t)(n - done), io->at);
+        if (failed)
+            errno = failed;
         if (put < 0 && errno == EINTR)
             continue;
         if (put <= 0) {

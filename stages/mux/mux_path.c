@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
 #include "lx_job.h"
 #include "lx_log.h"
 
@@ -337,10 +338,13 @@ static int rename_over(const mux_out *out)
 lx_status mux_out_commit(mux_out *out, lx_err *err)
 {
     lx_status status = check_target(out, err); /* it may have been made since begin */
-    if (status == LX_OK && fsync(out->fd))
-        status = mux_out_write_failed(out, errno, 0, 0, err);
+    int failed = status == LX_OK ? LX_FAULT("mux.sync") : 0;
+    if (status == LX_OK && (failed || fsync(out->fd)))
+        status = mux_out_write_failed(out, failed ? failed : errno, 0, 0, err);
     if (status == LX_OK) {
-        int error = out->overwrite ? rename_over(out) : rename_new(out);
+        int error = LX_FAULT("mux.rename");
+        if (!error)
+            error = out->overwrite ? rename_over(out) : rename_new(out);
         if (error == EEXIST)
             status = check_target(out, err);
         if (error && status == LX_OK)
@@ -348,6 +352,7 @@ lx_status mux_out_commit(mux_out *out, lx_err *err)
     }
     if (status == LX_OK) {
         out->part[0] = 0; /* it has its name now: nothing to remove */
+        (void)LX_FAULT("mux.renamed");
         if (fsync(out->dir_fd))
             LX_W("output=%s sync of the directory failed: %s", out->name, strerror(errno));
     }
