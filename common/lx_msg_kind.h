@@ -71,6 +71,7 @@ typedef enum lx_command {
     LX_COMMAND_RESUME,
     LX_COMMAND_DRAIN,    /* accept no more jobs; answer OK when the queue is empty */
     LX_COMMAND_SHUTDOWN, /* orderly stop; answer OK at once */
+    LX_COMMAND_RELEASE,  /* pause, and give the memory of devices back until resume */
     LX_COMMAND_COUNT
 } lx_command;
 

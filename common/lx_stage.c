@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "lx_stage_control.h"
@@ -101,7 +102,8 @@ static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
     return LX_OK;
 }
 
-/* One line from the launcher: where to connect and how to prove who we are. */
+/* One line from the launcher: where to connect and how to prove who we are. If it says so, its end
+ * stays open for as long as the launcher lives. */
 static lx_status read_handover(lx_stage *stage, int fd, lx_err *err)
 {
     char line[HANDOVER_BYTES] = "";
@@ -114,12 +116,16 @@ static lx_status read_handover(lx_stage *stage, int fd, lx_err *err)
             break;
         n += (size_t)got;
     }
-    close(fd);
     _Static_assert(sizeof stage->endpoint > 200, "scanned width");
-    if (sscanf(line, "endpoint=%200s token=%32[0-9a-f] instance=%32[0-9a-f] epoch=%" SCNu64,
-               stage->endpoint, stage->token, stage->instance, &stage->epoch) != 4)
-        return lx_fail(err, LX_ECONFIG, "the launcher's hand-over is incomplete");
-    return LX_OK;
+    char stays[8] = "";
+    int found = sscanf(
+        line, "endpoint=%200s token=%32[0-9a-f] instance=%32[0-9a-f] epoch=%" SCNu64 " stays=%7s",
+        stage->endpoint, stage->token, stage->instance, &stage->epoch, stays);
+    if (found == 5 && !strcmp(stays, "open") && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0)
+        stage->lifeline = fd;
+    else
+        close(fd);
+    return found >= 4 ? LX_OK : lx_fail(err, LX_ECONFIG, "the launcher's hand-over is incomplete");
 }
 
 static lx_status start_control(lx_stage *stage, lx_err *err)
@@ -175,7 +181,8 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     lx_status status = parse_args(argc, argv, &args, err);
     if (status != LX_OK)
         return status;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    bool is_orphan = LX_FAULT("stage.orphan") != 0; /* nothing tells it of its launcher's end */
+    prctl(PR_SET_PDEATHSIG, is_orphan || LX_FAULT("stage.deathsig") ? 0 : SIGKILL);
     lx_stage *stage = calloc(1, sizeof *stage);
     if (!stage)
         return lx_fail(err, LX_EAGAIN, "out of memory for the stage's record");
@@ -186,10 +193,11 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     stage->vram = (uint64_t)args.vram;
     stage->ram = (uint64_t)args.ram;
     stage->is_leased = args.lease != 0;
-    stage->wake_fd = stage->term_fd = -1;
+    stage->wake_fd = stage->term_fd = stage->lifeline = -1;
     stage->opened_s = lx_now_s();
     stage->progress = (lx_progress){.step = progress_step, .self = stage};
     status = read_handover(stage, args.handover, err);
+    stage->is_deaf = is_orphan;
     if (status == LX_OK)
         status = lx_config_load(&stage->config, args.config, err);
     if (status == LX_OK)
@@ -246,6 +254,7 @@ void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_byt
                     uint64_t arena_bytes)
 {
     lx_msg msg = {.kind = LX_MSG_READY};
+    (void)LX_FAULT("stage.load");
     stage->is_ready = true;
     msg.u.ready.load_s = lx_now_s() - stage->opened_s;
     msg.u.ready.weight_bytes = weight_bytes;
@@ -272,6 +281,8 @@ static lx_status progress_step(void *self, const char *unit, uint64_t done, uint
                                lx_err *err)
 {
     lx_stage *stage = self;
+    if (stage->is_ready)
+        (void)LX_FAULT("stage.compute");
     pthread_mutex_lock(&stage->lock);
     snprintf(stage->unit, sizeof stage->unit, "%s", unit);
     stage->done = done;
@@ -341,6 +352,7 @@ static lx_status borrow_and_release(lx_stage_job *job, const lx_ticket *ticket, 
     lx_status status = stage_borrow(job->stage, ticket, is_on_card, dst, dst_bytes, err);
     if (status != LX_OK)
         return status;
+    (void)LX_FAULT("stage.borrowed");
     lx_msg msg = job_msg(job, LX_MSG_RELEASED);
     msg.u.lease.serial = ticket->serial;
     stage_post(job->stage, &msg);
@@ -493,6 +505,8 @@ static lx_status next_job(lx_stage *stage, lx_stage_job *job, bool *go, lx_err *
         job->attempt = stage->job.attempt;
     }
     pthread_mutex_unlock(&stage->lock);
+    if (*go)
+        (void)LX_FAULT("stage.given");
     return status;
 }
 
@@ -583,6 +597,7 @@ void lx_stage_close(lx_stage **stage, const lx_err *err)
     if (!stage || !*stage)
         return;
     lx_stage *s = *stage;
+    (void)LX_FAULT("stage.stop");
     if (s->has_control && !s->is_ready && err && err->status != LX_OK)
         post_last_words(s, err);
     if (s->has_control)
@@ -591,6 +606,8 @@ void lx_stage_close(lx_stage **stage, const lx_err *err)
     lx_share_close(&s->desk);
     if (s->term_fd >= 0)
         close(s->term_fd);
+    if (s->lifeline >= 0)
+        close(s->lifeline);
     if (s->wake_fd >= 0) {
         close(s->wake_fd);
         pthread_cond_destroy(&s->news);

@@ -12,11 +12,13 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
 #include "lx_log.h"
 #include "lx_process.h"
 
 #define TICK_MS 100 /* progress is told at most this often */
 #define FLUSH_S 1.0
+#define LEAVE_S 1.0 /* after the launcher's death a stage has this long to clean up */
 
 /* Blocked in every thread and read here: a handler would run on a computing thread (lx_process.c
  * says what that did). */
@@ -179,6 +181,10 @@ static void send_outbox(lx_stage *stage)
             return;
         if (status != LX_OK)
             LX_E("cannot send %s: %s", lx_msg_kind_name(msg.kind), why.message);
+        if (msg.kind == LX_MSG_ARTIFACT)
+            (void)LX_FAULT("stage.lent");
+        else if (msg.kind == LX_MSG_RELEASED)
+            (void)LX_FAULT("stage.released");
         pthread_mutex_lock(&stage->lock);
         stage->first_out = (stage->first_out + 1) % STAGE_OUTBOX;
         stage->n_out--;
@@ -220,13 +226,29 @@ static void beat_if_due(lx_stage *stage, double *last_s, uint64_t *last_moved)
     }
 }
 
+/* The launcher is gone. PR_SET_PDEATHSIG says so too, and sooner; this holds where that is lost. */
+static void note_orphaned(lx_stage *stage)
+{
+    LX_W("the launcher is gone");
+    stage->is_deaf = true;
+    stage->orphaned_s = lx_now_s();
+    pthread_mutex_lock(&stage->lock);
+    stage->stop = true;
+    stage->n_out = 0; /* nobody reads it */
+    pthread_cond_broadcast(&stage->news);
+    pthread_mutex_unlock(&stage->lock);
+}
+
 static void sleep_until_woken(lx_stage *stage)
 {
     struct pollfd fds[] = {{.fd = lx_bus_fd(stage->bus), .events = POLLIN},
                            {.fd = stage->wake_fd, .events = POLLIN},
-                           {.fd = stage->term_fd, .events = POLLIN}};
+                           {.fd = stage->term_fd, .events = POLLIN},
+                           {.fd = stage->is_deaf ? -1 : stage->lifeline, .events = 0}};
     uint64_t count;
-    poll(fds, 3, TICK_MS);
+    poll(fds, 4, TICK_MS);
+    if (fds[3].revents)
+        note_orphaned(stage);
     if (read(stage->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
         LX_D("wake-up descriptor: %s", strerror(errno));
 }
@@ -262,6 +284,8 @@ void *stage_control_thread(void *self)
             obey(stage, &msg);
         if (is_over(stage, &closing_s))
             break;
+        if (stage->orphaned_s > 0 && lx_now_s() - stage->orphaned_s > LEAVE_S)
+            _exit(1); /* it computes, and would for minutes */
         beat_if_due(stage, &last_beat_s, &last_moved);
         sleep_until_woken(stage);
     }

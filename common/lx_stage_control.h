@@ -51,8 +51,11 @@ struct lx_stage {
     bool is_lease_asked;
     pthread_t control;
     bool has_control;
-    int wake_fd; /* wakes the control thread */
-    int term_fd; /* SIGTERM as a file */
+    int wake_fd;       /* wakes the control thread */
+    int term_fd;       /* SIGTERM as a file */
+    int lifeline;      /* ends when the launcher does; -1: there is none */
+    bool is_deaf;      /* it has been heard, or (fault point) never will be */
+    double orphaned_s; /* when; 0: has not happened */
 
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t news;  /* wakes the working thread */

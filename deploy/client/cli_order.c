@@ -35,7 +35,8 @@ static lx_status drain_goes_on(lx_client *client, double timeout_s, lx_err *err)
                    left.state, timeout_s, left.n_queued, left.n_running);
 }
 
-static lx_status give(const cli_command *self, const cli_args *args, lx_err *err)
+static lx_status give(const cli_command *self, lx_client_order order, const cli_args *args,
+                      lx_err *err)
 {
     lx_client *client = NULL;
     /* Drain is answered when the queue is empty: as long as that takes. */
@@ -44,7 +45,7 @@ static lx_status give(const cli_command *self, const cli_args *args, lx_err *err
                                                         : 0;
     lx_status status = cli_connect(&client, &args->common, err);
     if (status == LX_OK && !takes_ids(self->order))
-        status = lx_client_command(client, self->order, NULL, timeout_s, err);
+        status = lx_client_command(client, order, NULL, timeout_s, err);
     if (client && status == LX_ETIMEOUT && self->order == LX_CLIENT_DRAIN)
         status = drain_goes_on(client, timeout_s, err);
     for (int i = 0; status == LX_OK && takes_ids(self->order) && i < args->n_words; i++)
@@ -62,12 +63,16 @@ static lx_status give(const cli_command *self, const cli_args *args, lx_err *err
 lx_status cli_order(const cli_command *self, int argc, char **argv, lx_err *err)
 {
     cli_args args = {0};
-    bool done = false;
-    lx_status status = cli_begin(self, &args, argc, argv, NULL, 0, &done, err);
+    bool done = false, release = false;
+    const cli_flag flags[] = {{"release-vram", 0, NULL,
+                               "running jobs end, then the cards are left free until resume", NULL,
+                               &release}};
+    bool is_pause = self->order == LX_CLIENT_PAUSE;
+    lx_status status = cli_begin(self, &args, argc, argv, flags, is_pause, &done, err);
     if (status == LX_OK && !done)
         status = check_words(self, &args, err);
     if (status == LX_OK && !done)
-        status = give(self, &args, err);
+        status = give(self, release ? LX_CLIENT_RELEASE : self->order, &args, err);
     free(args.words);
     return status;
 }

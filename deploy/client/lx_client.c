@@ -322,9 +322,10 @@ lx_status lx_client_command(lx_client *c, lx_client_order order, const char *id,
                             lx_err *err)
 {
     static const lx_command commands[] = {
-        [LX_CLIENT_CANCEL] = LX_COMMAND_CANCEL, [LX_CLIENT_RETRY] = LX_COMMAND_RETRY,
-        [LX_CLIENT_PAUSE] = LX_COMMAND_PAUSE,   [LX_CLIENT_RESUME] = LX_COMMAND_RESUME,
-        [LX_CLIENT_DRAIN] = LX_COMMAND_DRAIN,   [LX_CLIENT_SHUTDOWN] = LX_COMMAND_SHUTDOWN,
+        [LX_CLIENT_CANCEL] = LX_COMMAND_CANCEL,   [LX_CLIENT_RETRY] = LX_COMMAND_RETRY,
+        [LX_CLIENT_PAUSE] = LX_COMMAND_PAUSE,     [LX_CLIENT_RESUME] = LX_COMMAND_RESUME,
+        [LX_CLIENT_DRAIN] = LX_COMMAND_DRAIN,     [LX_CLIENT_SHUTDOWN] = LX_COMMAND_SHUTDOWN,
+        [LX_CLIENT_RELEASE] = LX_COMMAND_RELEASE,
     };
     if (check_id(id, err) != LX_OK)
         return LX_ECONFIG;

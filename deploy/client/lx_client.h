@@ -138,7 +138,8 @@ typedef enum lx_client_order {
     LX_CLIENT_PAUSE,  /* start no more jobs */
     LX_CLIENT_RESUME,
     LX_CLIENT_DRAIN,   /* accept no more jobs; answered when the queue is empty */
-    LX_CLIENT_SHUTDOWN /* orderly stop; answered at once */
+    LX_CLIENT_SHUTDOWN, /* orderly stop; answered at once */
+    LX_CLIENT_RELEASE   /* pause; running jobs end, then device memory is free until resume */
 } lx_client_order;
 
 /**

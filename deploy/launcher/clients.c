@@ -540,10 +540,12 @@ static void on_command(clients *c, client *x, const lx_msg *msg, double now_s)
         on_job_command(c, x, msg, now_s);
         return;
     case LX_COMMAND_PAUSE:
+    case LX_COMMAND_RELEASE:
         mode->is_paused = true;
+        mode->is_released = msg->u.command.command == LX_COMMAND_RELEASE;
         break;
     case LX_COMMAND_RESUME:
-        mode->is_paused = mode->is_draining = false;
+        mode->is_paused = mode->is_draining = mode->is_released = false;
         break;
     case LX_COMMAND_DRAIN: /* answered when the last job has ended */
         mode->is_draining = true;

@@ -22,6 +22,7 @@ typedef struct clients clients;
 /* What people decided about the whole service; launcher.c acts on it. */
 typedef struct service_mode {
     bool is_paused, is_draining, is_stopping;
+    bool is_released; /* paused, and stages give device memory back */
 } service_mode;
 
 typedef struct clients_options {

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "clients.h"
+#include "inhibit.h"
 #include "links.h"
 #include "lx_bus.h"
 #include "lx_jobs.h"
@@ -47,6 +48,7 @@ struct launcher {
     replicas *replicas;
     links *links;
     clients *clients;
+    inhibit inhibit;
     service_mode mode;
     int signal_fd;
     int n_interrupts;
@@ -270,6 +272,7 @@ void launcher_close(launcher **launcher_)
     if (!launcher_ || !*launcher_)
         return;
     launcher *l = *launcher_;
+    inhibit_end(&l->inhibit);
     clients_destroy(&l->clients);
     replicas_destroy(&l->replicas); /* first: the names they lent are swept by the state dir */
     links_destroy(&l->links);
@@ -368,6 +371,12 @@ static bool turn(launcher *l)
         links_pump(l->links); /* first: what it sends is there before a job is */
         route_pump(l->route, l->now_s);
     }
+    /* Not under a job: what a stage has lent goes with its process. */
+    replicas_release(l->replicas,
+                     l->mode.is_released && !lx_jobs_count(l->jobs, LX_LIST_RUNNING));
+    bool has_work = lx_jobs_count(l->jobs, LX_LIST_RUNNING) > 0 ||
+                    (lx_jobs_live(l->jobs) > 0 && !l->mode.is_paused);
+    inhibit_tick(&l->inhibit, has_work, l->now_s);
     double stages_due_s = n < BATCH ? replicas_tick(l->replicas, l->now_s) : l->now_s;
     double clients_due_s = clients_tick(l->clients, l->now_s);
     if (!l->is_ready && replicas_all_ready(l->replicas) && links_settled(l->links, l->now_s) &&

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 
 #define FEWEST_UNITS 24   /* layers of UMT5-XXL; the DiTs have 30 and 40 blocks */
-#define SLOW_FLOPS   20e9 /* two cores of ten years ago; a card is a hundred times faster */
+#define SLOW_FLOPS   20e9 /* two cores of ten years ago */
+#define CARD_FACTOR  100  /* 2 TFLOP/s: a tenth of what the slowest card served here reaches */
 
 void pace_note(pace *p, double unit_s, double work)
 {
@@ -53,7 +54,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-double pace_limit_s(const pace *p, double hang_s, double predicted_s, double work)
+double pace_limit_s(const pace *p, double hang_s, pace_guess guess, double work)
 {
     double sorted[PACE_UNITS];
     for (int i = 0; i < p->n; i++) {
@@ -62,11 +63,13 @@ double pace_limit_s(const pace *p, double hang_s, double predicted_s, double wor
         sorted[i] = p->unit_s[i] * ratio * ratio;
     }
     qsort(sorted, (size_t)p->n, sizeof *sorted, by_value);
-    double expected = predicted_s;
+    double expected = guess.slowest_s / (guess.is_card ? CARD_FACTOR : 1);
     if (p->n > 0 && sorted[p->n / 2] > expected)
         expected = sorted[p->n / 2];
     /* Once enough was measured here, the pessimistic guess has served its turn. */
     if (p->n == PACE_UNITS)
         expected = sorted[p->n / 2];
+    if (guess.planned_s > expected)
+        expected = guess.planned_s;
     return expected * PACE_FACTOR > hang_s ? expected * PACE_FACTOR : hang_s;
 }

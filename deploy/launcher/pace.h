@@ -3,8 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      A unit is a DiT block, an encoder layer, a VAE chunk, a frame muxed. Its limit is the
- *           longest of: the configured floor (supervision.hang_s), 8 x what such a unit should take
- *           on a slow machine, 8 x what recent ones took here.
+ *           longest of: the configured floor (supervision.hang_s), 8 x what the plan predicts for
+ *           this device, 8 x what recent ones took here (the median). Until that is known, 8 x what
+ *           a slow machine would need stands for it.
  * Promise   A slow machine is never taken for a hung one; a hung one is found in bounded time.
  * Tests     tests/launcher/test_pace.c
  */
@@ -38,7 +39,13 @@ double pace_work(lx_stage_kind kind, const lx_job *job);
 double pace_predicted_s(lx_stage_kind kind, const lx_job *job, uint64_t weight_bytes,
                         uint64_t n_units, int chunk);
 
+typedef struct pace_guess {
+    double planned_s; /* by the plan, for this device; 0: it predicts nothing */
+    double slowest_s; /* pace_predicted_s */
+    bool is_card;     /* the slowest card has a hundred times that machine's rate */
+} pace_guess;
+
 /** The limit for a unit of a job with this work. */
-double pace_limit_s(const pace *p, double hang_s, double predicted_s, double work);
+double pace_limit_s(const pace *p, double hang_s, pace_guess guess, double work);
 
 #endif

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "leases.h"
+#include "lx_device.h"
 #include "lx_log.h"
 #include "lx_process.h"
 #include "lx_share.h"
@@ -43,14 +44,16 @@ typedef enum replica_state {
     REPLICA_READY,
     REPLICA_RESTING,
     REPLICA_PARKED,
-    REPLICA_GONE
+    REPLICA_GONE,
+    REPLICA_RELEASED
 } replica_state;
 
 typedef struct replica {
     lx_stage_kind kind;
     int index;
     replica_state state;
-    pid_t pid; /* 0: no process */
+    pid_t pid;    /* 0: no process */
+    int lifeline; /* valid while there is a process: closed by our death, it ends */
     uint64_t epoch;
     char token[33];
     lx_peer peer; /* valid from LOADING on */
@@ -62,6 +65,7 @@ typedef struct replica {
     bool was_ready;      /* this process */
     bool was_ever_ready; /* any of its predecessors */
     bool is_killed, is_told_to_stop;
+    double kill_s;        /* told to stop: when patience ends */
     bool is_config_fault; /* parked by exit code 2, or 127 of the loader */
     char kill_why[160];
     int n_rests; /* restarts in a row without having been ready */
@@ -79,6 +83,7 @@ struct replicas {
     uint64_t last_epoch;
     double tick_s, stop_by_s;
     bool is_stopping;
+    bool is_released;             /* memory of devices goes back: no process has any */
     int n, first[LX_STAGE_COUNT]; /* where each kind begins in `all` */
     /* Memory files that all replicas of a kind share for their weights; owned, 0: none. They are
      * empty until a stage fills them, and outlive it: a restart finds its weights there. */
@@ -99,6 +104,11 @@ static const replica *look_at(const replicas *r, lx_stage_kind kind, int i)
 static int count(const replicas *r, int kind)
 {
     return r->o.config->stage[kind].n_replicas;
+}
+
+static bool is_on_card(const replicas *r, const replica *p)
+{
+    return lx_device_is_card(r->o.config->stage[p->kind].replica[p->index].device);
 }
 
 /* One copy per checkpoint; the VAE's is small and mux has none. Without it all works as well. */
@@ -239,7 +249,7 @@ static void start(replicas *r, replica *p, double now_s)
                        .epoch = p->epoch,
                        .shared_fd = r->shared_fd[p->kind]};
     if (status == LX_OK)
-        status = spawn_stage(&p->pid, &q, &err);
+        status = spawn_stage(&p->pid, &p->lifeline, &q, &err);
     if (status == LX_OK) {
         record(r);
         LX_I("stage=%s replica=%d pid=%d epoch=%" PRIu64 " device=%s started",
@@ -344,8 +354,11 @@ void replicas_reap(replicas *r, double now_s)
         int wait_status = 0;
         if (p->pid <= 0 || waitpid(p->pid, &wait_status, WNOHANG) != p->pid)
             continue;
-        write_obituary(r, p, wait_status);
+        bool is_leaving = r->is_released && p->is_told_to_stop;
+        if (!is_leaving)
+            write_obituary(r, p, wait_status);
         p->pid = 0;
+        close(p->lifeline);
         record(r);
         route_down(r->route, p->kind, p->index, p->obituary, now_s);
         if (r->leases)
@@ -355,7 +368,10 @@ void replicas_reap(replicas *r, double now_s)
         /* A stage that was never up may have made shared memory all the same. */
         if (!p->was_ready)
             lx_share_sweep(state_dir_instance(r->o.dir), p->epoch);
-        bury(r, p, WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1, now_s);
+        if (is_leaving)
+            p->state = REPLICA_RELEASED;
+        else
+            bury(r, p, WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1, now_s);
     }
 }
 
@@ -504,8 +520,14 @@ static double unit_limit_s(const replicas *r, const replica *p, const lx_entry *
     uint64_t pass = p->kind == LX_STAGE_DIT && e->job->n_steps > 0
                         ? p->total / (uint64_t)e->job->n_steps
                         : p->total;
-    double predicted = pace_predicted_s(p->kind, e->job, p->weight_bytes, pass, c->vae.chunk);
-    return pace_limit_s(&p->pace, c->supervision.hang_s, predicted, pace_work(p->kind, e->job));
+    const plan_process *planned = r->o.plan ? plan_of(r->o.plan, p->kind, p->index) : NULL;
+    double step_s =
+        planned ? fmax(planned->compute_s, fmax(planned->stream_s, planned->disk_s)) : 0;
+    pace_guess guess = {.planned_s = pass > 0 ? step_s / (double)pass : 0,
+                        .slowest_s =
+                            pace_predicted_s(p->kind, e->job, p->weight_bytes, pass, c->vae.chunk),
+                        .is_card = is_on_card(r, p)};
+    return pace_limit_s(&p->pace, c->supervision.hang_s, guess, pace_work(p->kind, e->job));
 }
 
 /* NULL if all is well, else why not. Lowers *due_s to when it must be looked at again. */
@@ -554,11 +576,12 @@ static void forgive(replicas *r, double now_s)
     }
 }
 
-static void tell_to_stop(replicas *r, replica *p)
+static void tell_to_stop(replicas *r, replica *p, double now_s)
 {
     if (p->is_told_to_stop)
         return;
     p->is_told_to_stop = true;
+    p->kill_s = now_s + r->o.config->supervision.stop_s;
     if (p->state == REPLICA_READY) {
         lx_msg msg = {.kind = LX_MSG_STOP};
         lx_bus_send(r->o.bus, &p->peer, &msg, NULL);
@@ -579,12 +602,44 @@ static double tick_stopping(replicas *r, double now_s)
         for (int i = 0; i < count(r, kind); i++)
             if (at(r, (lx_stage_kind)kind, i)->pid > 0) {
                 is_left = true;
-                tell_to_stop(r, at(r, (lx_stage_kind)kind, i));
+                tell_to_stop(r, at(r, (lx_stage_kind)kind, i), now_s);
             }
         if (is_left)
             break;
     }
     return r->stop_by_s;
+}
+
+/* --- giving memory back ----------------------------------------------------------------------- */
+
+/* Does it hold memory of a device that people want back? Where no stage has a card, that is the
+ * host's, and mux has next to none. */
+static bool has_memory(const replicas *r, const replica *p)
+{
+    bool is_any = false;
+    for (int k = 0; k < r->n; k++)
+        is_any = is_any || is_on_card(r, &r->all[k]);
+    return is_any ? is_on_card(r, p) : p->kind != LX_STAGE_MUX;
+}
+
+/* Its whole process goes: what a driver keeps for a process (0.3 to 0.5 GB) goes only with it. */
+static void tick_released(replicas *r, replica *p, double now_s)
+{
+    if (p->state == REPLICA_RESTING) {
+        p->state = REPLICA_RELEASED;
+    } else if (p->pid > 0 && p->is_told_to_stop && now_s >= p->kill_s) {
+        replicas_kill(r, p->kind, p->index, "it did not give its memory back");
+    } else if (p->pid > 0 && !route_holds(r->route, p->kind, p->index)) {
+        tell_to_stop(r, p, now_s);
+    }
+}
+
+void replicas_release(replicas *r, bool is_released)
+{
+    if (r->is_released == is_released)
+        return;
+    r->is_released = is_released;
+    LX_I("memory of devices is %s", is_released ? "given back" : "taken again");
 }
 
 double replicas_tick(replicas *r, double now_s)
@@ -596,7 +651,11 @@ double replicas_tick(replicas *r, double now_s)
     for (int k = 0; k < r->n; k++) {
         replica *p = &r->all[k];
         char why[160];
-        if (p->state == REPLICA_RESTING) {
+        if (r->is_released && has_memory(r, p)) {
+            tick_released(r, p, now_s);
+        } else if (p->state == REPLICA_RELEASED) {
+            start(r, p, now_s);
+        } else if (p->state == REPLICA_RESTING) {
             if (now_s >= p->restart_s)
                 start(r, p, now_s);
             else if (p->restart_s < due_s)
@@ -683,7 +742,7 @@ const char *replicas_hopeless(const replicas *r)
 void replicas_info(const replicas *r, lx_stage_kind kind, int replica_index, lx_msg *out)
 {
     static const char *const words[] = {"dead", "starting", "loading", "ready",
-                                        "dead", "parked",   "dead"};
+                                        "dead", "parked",   "dead",    "released"};
     const replica *p = look_at(r, kind, replica_index);
     const char *word = words[p->state];
     if (p->state == REPLICA_READY && route_holds(r->route, kind, replica_index))

@@ -16,6 +16,7 @@
  *             | +------------------+-----------------+----> RESTING (back-off) -> STARTING
  *             |                                             PARKED  (given up)
  *             +---- due ---- RESTING                        GONE    (we are stopping)
+ *                                                           RELEASED (its memory is wanted back)
  */
 #ifndef REPLICA_H
 #define REPLICA_H
@@ -52,6 +53,10 @@ void replicas_message(replicas *r, const lx_peer *peer, const lx_msg *msg, doubl
 void replicas_reap(replicas *r, double now_s);
 /** Beats, hangs, restarts, stopping. Returns when to call again, monotonic seconds. */
 double replicas_tick(replicas *r, double now_s);
+
+/** Stages that have memory of a card (where there is none: of the host) end as soon as they hold no
+ *  job, and stay away until this is taken back. Call when no job is under way. */
+void replicas_release(replicas *r, bool is_released);
 
 /** Stop in the order of the data's way; after stop_s whoever is left is killed. */
 void replicas_stop(replicas *r, double now_s);

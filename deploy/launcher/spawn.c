@@ -18,6 +18,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
+
 extern char **environ;
 
 #define HANDOVER_FD 3
@@ -56,23 +58,23 @@ static void make_environment(char *out[ENV_MAX])
     out[n] = NULL;
 }
 
-/* A pipe with the hand-over line already in it (it is far smaller than a pipe's buffer). */
-static lx_status make_handover(int *read_end, const spawn_request *q, lx_err *err)
+/* A pipe with the hand-over line already in it (it is far smaller than a pipe's buffer). Its other
+ * end is kept: that it closes tells the stage of our death. */
+static lx_status make_handover(int ends[2], const spawn_request *q, lx_err *err)
 {
     char line[LX_LIMIT_PATH + 256];
-    int n = snprintf(line, sizeof line, "endpoint=%s token=%s instance=%s epoch=%" PRIu64 "\n",
-                     q->endpoint, q->token, q->instance, q->epoch);
-    int ends[2];
+    int n = snprintf(line, sizeof line,
+                     "endpoint=%s token=%s instance=%s epoch=%" PRIu64 " stays=open\n", q->endpoint,
+                     q->token, q->instance, q->epoch);
     if (pipe2(ends, O_CLOEXEC))
         return lx_fail(err, LX_EAGAIN, "no pipe for the hand-over: %s", strerror(errno));
     ssize_t written = write(ends[1], line, (size_t)n);
-    close(ends[1]);
     explicit_bzero(line, sizeof line);
     if (written != n) {
         close(ends[0]);
+        close(ends[1]);
         return lx_fail(err, LX_EAGAIN, "hand-over: %s", strerror(errno));
     }
-    *read_end = ends[0];
     return LX_OK;
 }
 
@@ -174,7 +176,7 @@ static void make_command(command *c, const spawn_request *q)
         add_number(c, "--lease", 1);
 }
 
-lx_status spawn_stage(pid_t *pid, const spawn_request *q, lx_err *err)
+lx_status spawn_stage(pid_t *pid, int *lifeline, const spawn_request *q, lx_err *err)
 {
     command c; /* 9 KiB */
     make_command(&c, q);
@@ -184,22 +186,26 @@ lx_status spawn_stage(pid_t *pid, const spawn_request *q, lx_err *err)
     char *env[ENV_MAX];
     make_environment(env);
 
-    int handover = -1;
-    lx_status status = make_handover(&handover, q, err);
+    int handover[2];
+    lx_status status = make_handover(handover, q, err);
     if (status != LX_OK)
         return status;
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     pid_t parent = getpid();
-    pid_t child = null < 0 ? -1 : fork();
+    int failed = LX_FAULT("spawn.fork");
+    pid_t child = null < 0 || failed ? -1 : fork();
     if (child == 0)
-        become_stage(parent, handover, q->shared_fd, null, c.argv, env);
-    int error = errno;
-    close(handover);
+        become_stage(parent, handover[0], q->shared_fd, null, c.argv, env);
+    int error = failed ? failed : errno;
+    close(handover[0]);
     if (null >= 0)
         close(null);
-    if (child < 0)
+    if (child < 0) {
+        close(handover[1]);
         return lx_fail(err, LX_EAGAIN, "cannot start %s: %s", c.binary, strerror(error));
+    }
     *pid = child;
+    *lifeline = handover[1];
     return LX_OK;
 }
 

@@ -29,8 +29,9 @@ typedef struct spawn_request {
     int shared_fd; /* memory file for the stage's weights; borrowed; 0: none */
 } spawn_request;
 
-/** LX_EAGAIN: no process or descriptor now; LX_ECONFIG: the binary is not there. */
-lx_status spawn_stage(pid_t *pid, const spawn_request *request, lx_err *err);
+/** lifeline: close it when the process is gone; should it close before (because we are), the stage
+ *  leaves. LX_EAGAIN: no process or descriptor now; LX_ECONFIG: the binary is not there. */
+lx_status spawn_stage(pid_t *pid, int *lifeline, const spawn_request *request, lx_err *err);
 
 /** The folder this program was started from, into out[LX_LIMIT_PATH]. */
 lx_status spawn_binary_dir(char *out, lx_err *err);
