@@ -556,6 +556,19 @@ static void default_state_dir(char out[LX_LIMIT_PATH], const char *config_path)
         snprintf(out, LX_LIMIT_PATH, "/tmp/lx2v-%u-%016" PRIx64, (unsigned)geteuid(), hash);
 }
 
+/* Not below XDG_RUNTIME_DIR or /tmp: a reboot empties those, and the journal must survive it. */
+static void default_journal_dir(char out[LX_LIMIT_PATH], const lx_config *c)
+{
+    uint64_t hash = path_hash(c->path);
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (state && *state == '/' && strlen(state) < LX_LIMIT_PATH - 64)
+        snprintf(out, LX_LIMIT_PATH, "%s/lx2v/%016" PRIx64, state, hash);
+    else if (home && *home == '/' && strlen(home) < LX_LIMIT_PATH - 64)
+        snprintf(out, LX_LIMIT_PATH, "%s/.local/state/lx2v/%016" PRIx64, home, hash);
+    else
+        snprintf(out, LX_LIMIT_PATH, "%s", c->state.dir);
+}
+
 static lx_status resolve_paths(loader *l)
 {
     lx_config *c = l->config;
@@ -564,13 +577,19 @@ static lx_status resolve_paths(loader *l)
     *strrchr(folder, '/') = 0; /* "" for the root: resolve() then writes "/name" */
     if (!c->output.dir[0])
         snprintf(c->output.dir, sizeof c->output.dir, "output");
-    char *paths[] = {c->model.dir,       c->model.dit,  c->model.text, c->model.vae,
-                     c->model.tokenizer, c->output.dir, c->state.dir};
+    char *paths[] = {c->model.dir, c->model.dit,       c->model.text,
+                     c->model.vae, c->model.tokenizer, c->output.dir,
+                     c->state.dir, c->state.journal,   c->listen.keys};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         if (resolve(paths[i], folder, l->err) != LX_OK)
             return lx_wrap(l->err, "%s", l->path);
-    if (!c->state.dir[0])
+    bool is_given = c->state.dir[0] != 0;
+    if (!is_given)
         default_state_dir(c->state.dir, c->path);
+    if (!c->state.journal[0] && is_given)
+        memcpy(c->state.journal, c->state.dir, sizeof c->state.journal);
+    else if (!c->state.journal[0])
+        default_journal_dir(c->state.journal, c);
     return LX_OK;
 }
 
@@ -606,6 +625,8 @@ static lx_status settle_limits(loader *l)
     }
     if (!line_or(l, "limits.frames", 0))
         c->limits.frames = c->defaults.frames;
+    if (!line_or(l, "limits.per_client", 0))
+        c->limits.per_client = c->limits.queue;
     if (check_frames(l, "defaults.frames", c->defaults.frames) != LX_OK ||
         check_frames(l, "limits.frames", c->limits.frames) != LX_OK)
         return LX_ECONFIG;
@@ -620,6 +641,26 @@ static lx_status settle_limits(loader *l)
     return LX_OK;
 }
 
+/* Nobody comes to listen on a network by a slip of one key. */
+static lx_status check_listen(loader *l)
+{
+    const lx_config *c = l->config;
+    static const char *const every[] = {"0.0.0.0:", "[::]:", "[0:0:0:0:0:0:0:0]:"};
+    bool is_any = false;
+    for (size_t i = 0; i < sizeof every / sizeof *every; i++)
+        is_any = is_any || strncmp(c->listen.tcp, every[i], strlen(every[i])) == 0;
+    if (c->listen.tcp[0] && !c->listen.keys[0])
+        return FAIL(l, line_or(l, "listen.tcp", 1), "%s",
+                    "listen.tcp: needs listen.keys, a folder that `lx2v keys DIR` makes: nobody "
+                    "comes in by tcp without a key");
+    if (is_any && !c->listen.allow_any)
+        return FAIL(l, line_or(l, "listen.tcp", 1),
+                    "listen.tcp: %s means every network of this machine; give the address of one, "
+                    "or set listen.allow_any: true",
+                    c->listen.tcp);
+    return LX_OK;
+}
+
 static lx_status settle(loader *l)
 {
     lx_config *c = l->config;
@@ -628,7 +669,7 @@ static lx_status settle(loader *l)
         return FAIL(l, line_or(l, "model", 1), "%s",
                     "model: missing; give `model: DIR`, the folder with the checkpoint, or all of "
                     "model.dit, model.text, model.vae and model.tokenizer");
-    if (settle_limits(l) != LX_OK || resolve_paths(l) != LX_OK)
+    if (settle_limits(l) != LX_OK || resolve_paths(l) != LX_OK || check_listen(l) != LX_OK)
         return LX_ECONFIG;
     size_t socket_bytes = strlen(c->state.dir) + sizeof LONGEST_SOCKET - 1;
     if (socket_bytes > SUN_PATH_MAX)
@@ -663,6 +704,8 @@ static lx_status apply_environment(lx_config *c, lx_err *err)
 {
     size_t most = SUN_PATH_MAX + 1 - sizeof LONGEST_SOCKET;
     lx_status status = replace(c->state.dir, "LX2V_STATE_DIR", most, err);
+    if (status == LX_OK) /* a second pipeline has a journal of its own */
+        status = replace(c->state.journal, "LX2V_STATE_DIR", most, err);
     return status == LX_OK ? replace(c->output.dir, "LX2V_OUTPUT_DIR", LX_LIMIT_PATH - 1, err)
                            : status;
 }

@@ -78,7 +78,17 @@ typedef struct lx_config {
     struct {
         char dir[LX_LIMIT_PATH]; /* sockets and lock, made 0700; default $XDG_RUNTIME_DIR/lx2v-HASH
                                     or /tmp/lx2v-UID-HASH, HASH of the config's path */
+        char journal[LX_LIMIT_PATH]; /* what must survive a reboot; default: state.dir if that is
+                                        given, else $XDG_STATE_HOME/lx2v/HASH */
     } state;
+    struct {
+        char tcp[LX_LIMIT_WORD];  /* IP:PORT; "": clients come by the unix socket only */
+        char keys[LX_LIMIT_PATH]; /* folder that `lx2v keys` made */
+        bool allow_any;           /* addresses that mean every network of the machine */
+    } listen;
+    struct {
+        bool require_manifest; /* a file that no manifest.sha256 lists is refused */
+    } weights;
     struct {
         int32_t width, height, frames; /* 832 480 81 */
         double fps;                    /* 16 */
@@ -114,7 +124,11 @@ typedef struct lx_config {
     struct {
         int32_t width, height, frames; /* the largest clip: memory is planned for it */
         int32_t prompt_bytes, queue, clients;
+        int32_t per_client; /* jobs of one client that have not ended */
     } limits;
+    struct {
+        bool latents; /* kept on disk until the clip is there, beside the journal */
+    } spool;
     struct {
         uint64_t ram;    /* host memory; a stage on the CPU: for its activations. 0 = auto */
         uint64_t pinned; /* of the ring of one replica that streams weights; 0 = auto */
@@ -129,7 +143,7 @@ typedef struct lx_config {
 } lx_config;
 
 /** Read and validate. out is only valid on LX_OK. $LX2V_STATE_DIR and $LX2V_OUTPUT_DIR (absolute)
- *  replace state.dir and output.dir: a second pipeline on one config, beside the first. */
+ *  replace state.dir with state.journal, and output.dir: a second pipeline on one config, beside the first. */
 lx_status lx_config_load(lx_config *out, const char *path, lx_err *err);
 /** The same from memory; path is used in messages and for relative paths. For tests and fuzzing. */
 lx_status lx_config_parse(lx_config *out, const char *text, size_t bytes, const char *path,

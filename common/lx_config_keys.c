@@ -4,6 +4,7 @@
  */
 #include "lx_config_keys.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -70,6 +71,13 @@ const lx_config_key lx_config_keys[] = {
     BOOL_AT("output.overwrite", output.overwrite),
     SECTION("state"),
     PATH_AT("state.dir", state.dir),
+    PATH_AT("state.journal", state.journal),
+    SECTION("listen"),
+    {.path = "listen.tcp", .type = LX_KEY_TCP, .offset = AT(listen.tcp)},
+    PATH_AT("listen.keys", listen.keys),
+    BOOL_AT("listen.allow_any", listen.allow_any),
+    SECTION("weights"),
+    BOOL_AT("weights.require_manifest", weights.require_manifest),
     SECTION("defaults"),
     {.path = "defaults.size", .type = LX_KEY_SIZE, .offset = AT(defaults.width)},
     INT_AT("defaults.frames", defaults.frames, 1, LX_LIMIT_FRAMES),
@@ -109,6 +117,9 @@ const lx_config_key lx_config_keys[] = {
     INT_AT("limits.prompt_bytes", limits.prompt_bytes, 1, LX_LIMIT_PROMPT),
     INT_AT("limits.queue", limits.queue, 1, LX_LIMIT_QUEUE),
     INT_AT("limits.clients", limits.clients, 1, LX_LIMIT_CLIENTS),
+    INT_AT("limits.per_client", limits.per_client, 1, LX_LIMIT_QUEUE),
+    SECTION("spool"),
+    BOOL_AT("spool.latents", spool.latents),
     SECTION("memory"),
     {.path = "memory.ram", .type = LX_KEY_BYTES, .offset = AT(memory.ram)},
     {.path = "memory.pinned",
@@ -156,6 +167,7 @@ void lx_config_defaults(lx_config *c)
         .mux = {.crf = 18, .preset = "medium"},
         .links = {.depth = 2, .context = LX_WISH_SAME, .latent = LX_WISH_SAME},
         .limits = {.prompt_bytes = LX_LIMIT_PROMPT, .queue = 1000, .clients = 64},
+        .spool = {.latents = true},
         .supervision = {.beat_s = 1, .hang_s = 60, .stop_s = 10},
         .log_level = LX_LOG_INFO,
     };
@@ -280,6 +292,28 @@ static lx_status set_guide(double *out, const char *text, bool quoted, lx_err *e
     return LX_OK;
 }
 
+/* An address of this machine, so that nobody listens elsewhere than where he thinks: no names. */
+static lx_status set_tcp(char *out, const char *text, lx_err *err)
+{
+    char ip[LX_LIMIT_WORD];
+    unsigned char bytes[16];
+    int64_t port;
+    const char *colon = strrchr(text, ':');
+    size_t n = colon ? (size_t)(colon - text) : 0;
+    if (strcasecmp(text, "off") == 0) {
+        out[0] = 0;
+        return LX_OK;
+    }
+    bool is_v6 = n > 2 && text[0] == '[' && text[n - 1] == ']';
+    snprintf(ip, sizeof ip, "%.*s", (int)(is_v6 ? n - 2 : n), text + is_v6);
+    if (!n || strlen(text) >= LX_LIMIT_WORD || !lx_parse_i64(colon + 1, &port) || port < 0 ||
+        port > 65535 || inet_pton(is_v6 ? AF_INET6 : AF_INET, ip, bytes) != 1)
+        return not_accepted(text, "off, or IP:PORT, such as 192.168.1.5:7421 or [fd00::5]:7421",
+                            err);
+    snprintf(out, LX_LIMIT_WORD, "%s", text);
+    return LX_OK;
+}
+
 static lx_status set_path(char *out, const char *text, lx_err *err)
 {
     for (const char *p = text; *p; p++)
@@ -389,6 +423,8 @@ lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char 
         return set_rng(at, text, err);
     case LX_KEY_GUIDE:
         return set_guide(at, text, quoted, err);
+    case LX_KEY_TCP:
+        return set_tcp(at, text, err);
     case LX_KEY_SECTION:
     case LX_KEY_STAGE:
         break;

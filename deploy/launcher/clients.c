@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal.h"
 #include "lx_log.h"
 #include "submit.h"
 #include "text.h"
@@ -47,8 +48,21 @@ typedef struct client {
     uint64_t drain_req;
 } client;
 
+/* An ACCEPTED that waits until the job is safe. */
+typedef struct promise {
+    lx_peer peer;
+    uint64_t req;
+    char job[LX_LIMIT_ID + 1];
+    int64_t ahead;
+    bool is_new;
+} promise;
+
+#define PROMISES 256 /* as many messages as the loop takes in one turn */
+
 struct clients {
     clients_options o;
+    promise promise[PROMISES];
+    int n_promises;
     int n;
     client *client; /* [limits.clients] */
     int n_watching;
@@ -56,6 +70,7 @@ struct clients {
     double full_s; /* when it last found none */
     lx_msg out;    /* scratch */
     lx_job job;    /* scratch: a request being completed */
+    lx_msg abroad; /* scratch: the same for a client on another machine */
 };
 
 lx_status clients_create(clients **out, const clients_options *options, lx_err *err)
@@ -97,11 +112,58 @@ static void leave(clients *c, client *x)
     x->is_used = false;
 }
 
+/* "/home/anna/models/x.pth: is damaged" -> "x.pth: is damaged". In place; it only gets shorter. */
+static void hide_paths(char *text)
+{
+    char *out = text;
+    for (const char *p = text; *p;) {
+        bool is_path = *p == '/' && (p == text || strchr(" \"'(=:", p[-1]));
+        size_t n = is_path ? strcspn(p, " \"',;:)\n") : 1;
+        const char *from = is_path ? (const char *)memrchr(p, '/', n) + 1 : p;
+        size_t kept = (size_t)(p + n - from);
+        memmove(out, from, kept);
+        out += kept;
+        p += n;
+    }
+    *out = 0;
+}
+
+/* Who is not on this machine learns nothing about where its files lie. */
+static const lx_msg *as_told_abroad(clients *c, const lx_msg *msg)
+{
+    lx_msg *m = &c->abroad;
+    *m = *msg;
+    switch (m->kind) {
+    case LX_MSG_REFUSED:
+        hide_paths(m->u.failed.text);
+        break;
+    case LX_MSG_ACCEPTED:
+        hide_paths(m->u.accepted.notice);
+        break;
+    case LX_MSG_JOB_INFO:
+        hide_paths(m->u.job_info.error);
+        break;
+    case LX_MSG_STAGE_INFO:
+        hide_paths(m->u.stage_info.text);
+        break;
+    case LX_MSG_LINK_INFO:
+        hide_paths(m->u.link_info.text);
+        break;
+    case LX_MSG_EVENT:
+        hide_paths(m->u.event.text);
+        break;
+    default:
+        break;
+    }
+    return m;
+}
+
 /* False if the peer is gone: its place is free then. */
 static bool tell(clients *c, client *x, lx_msg *msg, bool *is_full)
 {
     bool full = false;
-    bool sent = c->o.send(c->o.self, &x->peer, msg, &full);
+    const lx_msg *said = x->peer.is_remote ? as_told_abroad(c, msg) : msg;
+    bool sent = c->o.send(c->o.self, &x->peer, said, &full);
     if (!sent && !full)
         leave(c, x);
     if (is_full)
@@ -233,21 +295,62 @@ static lx_status accept_new(clients *c, lx_job *job, lx_entry **out, double now_
     if (is_drawn)
         status = submit_draw_seed(job, err);
     if (status == LX_OK)
-        status = lx_jobs_add(c->o.jobs, job, now_s, out, err);
+        status = lx_jobs_has_room(c->o.jobs, err);
+    if (status == LX_OK && c->o.keep)
+        status = c->o.keep(c->o.self, job, is_drawn, false, err);
     if (status == LX_OK)
+        status = lx_jobs_add(c->o.jobs, job, now_s, out, err);
+    if (status == LX_OK) {
         (*out)->has_drawn_seed = is_drawn;
+        (*out)->submit_wall_us = journal_wall_us();
+    }
     return status;
 }
 
-static void accepted(clients *c, client *x, const lx_msg *to, const lx_entry *e, bool is_new)
+static void tell_promise(clients *c, const promise *p)
 {
-    lx_msg *msg = answer(c, to, LX_MSG_ACCEPTED);
+    const lx_entry *e = lx_jobs_find(c->o.jobs, p->job);
+    bool is_full;
+    if (!e)
+        return; /* so many jobs have ended meanwhile that it is forgotten; asking again tells so */
+    lx_msg *msg = &c->out;
+    *msg = (lx_msg){.kind = LX_MSG_ACCEPTED, .req = p->req};
     memcpy(msg->job, e->job->id, sizeof msg->job);
     msg->u.accepted.seed = e->job->seed;
-    msg->u.accepted.ahead = is_new ? lx_jobs_live(c->o.jobs) - 1 : 0;
-    msg->u.accepted.is_new = is_new;
+    msg->u.accepted.ahead = p->ahead;
+    msg->u.accepted.is_new = p->is_new;
     memcpy(msg->u.accepted.output, e->job->output, sizeof msg->u.accepted.output);
-    tell(c, x, msg, NULL);
+    c->o.send(c->o.self, &p->peer, msg, &is_full);
+}
+
+/* Also what is accepted already may not be safe yet: its first answer waits as well. */
+static void accepted(clients *c, const client *x, const lx_msg *to, const lx_entry *e, bool is_new)
+{
+    promise p = {.peer = x->peer,
+                 .req = to->req,
+                 .ahead = is_new ? lx_jobs_live(c->o.jobs) - 1 : 0,
+                 .is_new = is_new};
+    memcpy(p.job, e->job->id, sizeof p.job);
+    if (c->o.keep && c->n_promises < PROMISES)
+        c->promise[c->n_promises++] = p;
+    else if (!c->o.keep)
+        tell_promise(c, &p);
+    /* else: more than the loop can have brought; the client asks again */
+}
+
+void clients_kept(clients *c)
+{
+    for (int i = 0; i < c->n_promises; i++)
+        tell_promise(c, &c->promise[i]);
+    c->n_promises = 0;
+}
+
+/* Names of memory go between stages only. */
+static lx_status has_no_ticket(const lx_ticket *ticket, lx_err *err)
+{
+    if (!ticket->serial && !ticket->epoch && !ticket->name[0] && !ticket->bytes)
+        return LX_OK;
+    return lx_fail(err, LX_ECONFIG, "ticket: a client lends nothing");
 }
 
 static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
@@ -255,13 +358,15 @@ static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
     lx_err why = {0};
     lx_entry *e = NULL;
     c->job = msg->u.work.job;
-    lx_status status = submit_fill(&c->job, c->o.config, &why);
+    lx_status status = has_no_ticket(&msg->u.work.ticket, &why);
+    if (status == LX_OK)
+        status = submit_fill(&c->job, c->o.config, &why);
     if (status == LX_OK)
         status = submit_check(&c->job, c->o.config, &why);
     if (status == LX_OK)
         e = lx_jobs_find(c->o.jobs, c->job.id);
     bool is_new = !e;
-    if (e && !submit_is_same(e, &c->job))
+    if (status == LX_OK && e && !submit_is_same(e, &c->job))
         status = lx_fail(&why, LX_ECONFIG, "id: job %s exists with other content; choose another",
                          c->job.id);
     else if (status == LX_OK && is_new)
@@ -519,6 +624,10 @@ static void on_job_command(clients *c, client *x, const lx_msg *msg, double now_
         if (status == LX_OK && e->list == LX_LIST_ENDED && other)
             status = lx_fail(&why, LX_ECONFIG, "output: %s is being written by job %s",
                              e->job->output, other->job->id);
+        if (status == LX_OK && e->list == LX_LIST_ENDED && e->state != LX_JOB_DONE)
+            status = lx_jobs_has_room(c->o.jobs, &why);
+        if (status == LX_OK && e->list == LX_LIST_ENDED && e->state != LX_JOB_DONE && c->o.keep)
+            status = c->o.keep(c->o.self, e->job, e->has_drawn_seed, true, &why);
         if (status == LX_OK)
             status = route_retry(c->o.route, e, now_s, &why);
     }
@@ -533,7 +642,7 @@ static void on_command(clients *c, client *x, const lx_msg *msg, double now_s)
     service_mode *mode = c->o.mode;
     switch ((lx_command)msg->u.command.command) {
     case LX_COMMAND_HELLO:
-        ok(c, x, msg, c->o.config->output.dir);
+        ok(c, x, msg, x->peer.is_remote ? "" : c->o.config->output.dir);
         return;
     case LX_COMMAND_CANCEL:
     case LX_COMMAND_RETRY:

@@ -34,6 +34,10 @@ typedef struct clients_options {
     service_mode *mode;
     /* Sends one message; false: the peer is gone, or (is_full) does not read. */
     bool (*send)(void *self, const lx_peer *peer, const lx_msg *msg, bool *is_full);
+    /* Makes sure that an accepted job survives: at the latest when clients_kept is called, with
+     * is_again (a retry) at once. LX_EAGAIN: cannot be, so it is refused. NULL: nobody does. */
+    lx_status (*keep)(void *self, const lx_job *job, bool has_drawn_seed, bool is_again,
+                      lx_err *err);
     void *self;
 } clients_options;
 
@@ -41,6 +45,9 @@ lx_status clients_create(clients **out, const clients_options *options, lx_err *
 void clients_destroy(clients **c);
 
 void clients_message(clients *c, const lx_peer *peer, const lx_msg *msg, double now_s);
+
+/** Everything that `keep` was told is safe now: answers that waited for it go out. */
+void clients_kept(clients *c);
 
 /** Something about a job changed: tell its watchers now (new_state) or soon. */
 void clients_news(clients *c, lx_entry *entry, bool new_state, double now_s);

@@ -37,8 +37,8 @@ int64_t journal_wall_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* FNV-1a of the kernel's boot id; 0 if there is none. */
-static uint64_t boot_of_machine(void)
+/* FNV-1a of the kernel's boot id. */
+uint64_t journal_boot(void)
 {
     char text[64];
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -121,7 +121,7 @@ lx_status journal_open(journal **out, const char *dir, journal_fact_fn on_fact, 
     if (!j)
         return lx_fail(err, LX_EAGAIN, "journal: out of memory");
     j->dir = j->lock = j->file.fd = -1;
-    j->boot = boot_of_machine();
+    j->boot = journal_boot();
     j->is_broken = true; /* until it is read: a close must not mark it */
     int n = snprintf(j->path, sizeof j->path, "%s/journal", dir);
     lx_status status =
@@ -260,11 +260,6 @@ journal_fact *journal_scratch(journal *j)
 {
     memset(&j->fact, 0, sizeof j->fact);
     return &j->fact;
-}
-
-uint64_t journal_boot(const journal *j)
-{
-    return j->boot;
 }
 
 uint64_t journal_bytes(const journal *j)

@@ -19,21 +19,27 @@
 
 #include "clients.h"
 #include "inhibit.h"
+#include "integrity.h"
+#include "journal_jobs.h"
 #include "links.h"
+#include "listen.h"
 #include "lx_bus.h"
 #include "lx_jobs.h"
 #include "lx_log.h"
 #include "lx_share.h"
+#include "notify.h"
 #include "replica.h"
 #include "route.h"
 #include "spawn.h"
 #include "state_dir.h"
+#include "submit.h"
 #include "weights/lx_catalog.h"
 #include "weights/lx_model_dir.h"
 
 #define HISTORY    250  /* ended jobs that can still be asked for */
 #define BATCH      256  /* messages of one bus before the other has its turn */
 #define SLEEP_MAX  0.25 /* s; bounds the harm of a lost edge on a ZeroMQ descriptor */
+#define UNTOLD     64   /* ends that wait for the journal; more are written at once */
 #define FAREWELL_S 0.05 /* for last events to leave: sockets are closed without lingering */
 
 struct launcher {
@@ -42,13 +48,19 @@ struct launcher {
     char binary_dir[LX_LIMIT_PATH];
     char client_endpoint[LX_LIMIT_PATH + 8], stage_endpoint[LX_LIMIT_PATH + 8];
     state_dir *dir;
+    lx_gate *gate;
     lx_bus *client_bus, *stage_bus;
     lx_jobs *jobs;
+    journal *journal;
+    lx_entry *untold[UNTOLD]; /* have ended, and nobody has heard of it: not on disk yet */
+    int n_untold;
+    lx_err broken; /* the journal failed: nothing more may be promised */
     route *route;
     replicas *replicas;
     links *links;
     clients *clients;
     inhibit inhibit;
+    notify notify;
     service_mode mode;
     int signal_fd;
     int n_interrupts;
@@ -87,10 +99,53 @@ static void hand_sweep(void *self, uint64_t epoch)
     lx_share_sweep(state_dir_instance(((launcher *)self)->dir), epoch);
 }
 
+/* Put on disk what was accepted and what has ended since the last time, all of it with one sync;
+ * then say so. False: that failed, and the launcher must end. */
+static bool keep_promises(launcher *l)
+{
+    if (l->broken.status == LX_OK)
+        journal_commit(l->journal, &l->broken);
+    if (l->broken.status != LX_OK)
+        return false;
+    clients_kept(l->clients);
+    for (int i = 0; i < l->n_untold; i++)
+        clients_news(l->clients, l->untold[i], true, l->now_s);
+    l->n_untold = 0;
+    return true;
+}
+
 static void hand_news(void *self, lx_entry *entry, bool new_state)
 {
     launcher *l = self;
-    clients_news(l->clients, entry, new_state, l->now_s);
+    if (entry->list != LX_LIST_ENDED) {
+        clients_news(l->clients, entry, new_state, l->now_s);
+        return;
+    }
+    if (l->n_untold == UNTOLD)
+        keep_promises(l);
+    if (l->n_untold < UNTOLD)
+        l->untold[l->n_untold++] = entry;
+}
+
+static void hand_ended(void *self, lx_entry *entry)
+{
+    launcher *l = self;
+    if (l->broken.status == LX_OK)
+        journal_jobs_end(l->journal, entry, &l->broken);
+}
+
+static lx_status keep_job(void *self, const lx_job *job, bool has_drawn_seed, bool is_again,
+                          lx_err *err)
+{
+    launcher *l = self;
+    lx_err why = {0};
+    lx_status status =
+        journal_jobs_accept(l->journal, l->jobs, job, has_drawn_seed, l->now_s, &why);
+    if (status == LX_OK && is_again)
+        status = journal_commit(l->journal, &why);
+    if (status == LX_ESTAGE && l->broken.status == LX_OK)
+        l->broken = why;
+    return status == LX_OK ? LX_OK : lx_fail(err, LX_EAGAIN, "%s", why.message);
 }
 
 static bool send_to_client(void *self, const lx_peer *peer, const lx_msg *msg, bool *is_full)
@@ -114,7 +169,8 @@ typedef union model_dims {
 } model_dims;
 
 /* Headers only, so that 15 GB are judged in a second: truncated, a pointer, another model. */
-static lx_status check_part(const char *role, const char *path, lx_err *err)
+static lx_status check_part(const lx_config *config, const char *role, const char *path,
+                            lx_err *err)
 {
     model_dims dims;
     lx_weights *weights = NULL;
@@ -128,16 +184,20 @@ static lx_status check_part(const char *role, const char *path, lx_err *err)
         status = is_dit    ? lx_catalog_dit(weights, &dims.dit, err)
                  : is_text ? lx_catalog_t5(weights, &dims.t5, err)
                            : lx_catalog_vae(weights, &dims.vae, err);
+    if (status == LX_OK)
+        status = integrity_judge(config, role, lx_weights_unlisted(weights), err);
     lx_weights_close(&weights);
     return status == LX_OK ? LX_OK : lx_wrap(err, "model.%s", role);
 }
 
-static lx_status check_model(const lx_model_paths *paths, lx_err *err)
+static lx_status check_model(const lx_config *config, const lx_model_paths *paths, lx_err *err)
 {
-    lx_status status = check_part("dit", paths->dit, err);
+    lx_status status = check_part(config, "dit", paths->dit, err);
     if (status == LX_OK)
-        status = check_part("text", paths->text, err);
-    return status == LX_OK ? check_part("vae", paths->vae, err) : status;
+        status = check_part(config, "text", paths->text, err);
+    if (status == LX_OK)
+        status = check_part(config, "vae", paths->vae, err);
+    return status == LX_OK ? integrity_judge_tokenizer(config, paths->tokenizer, err) : status;
 }
 
 lx_status launcher_check(const lx_config *config, lx_err *err)
@@ -156,7 +216,7 @@ lx_status launcher_check(const lx_config *config, lx_err *err)
     if (status == LX_OK)
         status = lx_model_of_config(paths, config, err);
     if (status == LX_OK)
-        status = check_model(paths, err);
+        status = check_model(config, paths, err);
     free(paths);
     return status;
 }
@@ -184,9 +244,13 @@ static lx_status open_sockets(launcher *l, lx_err *err)
     if (status == LX_OK)
         status = state_dir_endpoint(l->dir, "stages.sock", l->stage_endpoint, err);
     if (status == LX_OK)
+        status = listen_gate(&l->gate, l->config, err);
+    if (status == LX_OK)
         status = lx_bus_bind(&l->client_bus, l->client_endpoint, err);
     if (status == LX_OK)
         status = lx_bus_bind(&l->stage_bus, l->stage_endpoint, err);
+    if (status == LX_OK)
+        status = listen_tcp(l->client_bus, l->config, err);
     return status;
 }
 
@@ -200,6 +264,7 @@ static lx_status open_tables(launcher *l, lx_err *err)
                          .is_lent = hand_is_lent,
                          .sweep = hand_sweep,
                          .news = hand_news,
+                         .ended = hand_ended,
                          .self = l};
     replicas_options po = {.config = l->config,
                            .plan = l->plan,
@@ -208,6 +273,8 @@ static lx_status open_tables(launcher *l, lx_err *err)
                            .dir = l->dir,
                            .bus = l->stage_bus};
     lx_status status = lx_jobs_create(&l->jobs, l->config->limits.queue, HISTORY, err);
+    if (status == LX_OK)
+        status = journal_jobs_open(&l->journal, l->config->state.journal, l->jobs, lx_now_s(), err);
     if (status == LX_OK)
         status = route_create(&l->route, l->jobs, &ro, hands, err);
     if (status == LX_OK)
@@ -230,8 +297,48 @@ static lx_status open_tables(launcher *l, lx_err *err)
                           .links = l->links,
                           .mode = &l->mode,
                           .send = send_to_client,
+                          .keep = keep_job,
                           .self = l};
     return clients_create(&l->clients, &co, err);
+}
+
+/* A job of an earlier launcher may be a clip already (that one was killed between the renaming and
+ * the journal), or something that this config does not allow. */
+static void settle_replayed(launcher *l, lx_entry *e)
+{
+    lx_err why = {0};
+    uint64_t file_bytes;
+    if (submit_is_made(e, l->config, &file_bytes)) {
+        e->file_bytes = file_bytes;
+        route_settle(l->route, e, LX_JOB_DONE, "", l->now_s);
+    } else if (submit_check(e->job, l->config, &why) != LX_OK) {
+        route_settle(l->route, e, LX_JOB_FAILED, why.message, l->now_s);
+    }
+}
+
+static lx_status go_on(launcher *l, lx_err *err)
+{
+    l->now_s = lx_now_s();
+    int n = lx_jobs_live(l->jobs);
+    for (lx_entry *e = lx_jobs_first(l->jobs, LX_LIST_QUEUED), *next; e; e = next) {
+        next = e->next;
+        settle_replayed(l, e);
+    }
+    if (n > 0)
+        LX_I("journal: unfinished=%d of an earlier start; go_on=%d", n, lx_jobs_live(l->jobs));
+    if (!keep_promises(l)) {
+        *err = l->broken;
+        return err->status;
+    }
+    lx_err why = {0};
+    lx_status status = journal_jobs_rewrite(l->journal, l->jobs, &why);
+    if (status == LX_EAGAIN) { /* it goes on in the old file */
+        LX_W("%s", why.message);
+        return LX_OK;
+    }
+    if (status != LX_OK)
+        *err = why;
+    return status;
 }
 
 static lx_status make_output_dir(const lx_config *config, lx_err *err)
@@ -259,6 +366,8 @@ lx_status launcher_open(launcher **out, const lx_config *config, const plan *pla
         status = open_sockets(l, err);
     if (status == LX_OK)
         status = open_tables(l, err);
+    if (status == LX_OK)
+        status = go_on(l, err);
     if (status != LX_OK) {
         launcher_close(&l);
         return status;
@@ -277,9 +386,11 @@ void launcher_close(launcher **launcher_)
     replicas_destroy(&l->replicas); /* first: the names they lent are swept by the state dir */
     links_destroy(&l->links);
     route_destroy(&l->route);
+    journal_close(&l->journal);
     lx_jobs_destroy(&l->jobs);
     lx_bus_close(&l->client_bus);
     lx_bus_close(&l->stage_bus);
+    lx_gate_close(&l->gate);
     state_dir_close(&l->dir);
     if (l->signal_fd >= 0)
         close(l->signal_fd);
@@ -329,12 +440,13 @@ static void read_signals(launcher *l)
 static void leave(launcher *l)
 {
     l->is_leaving = true;
+    notify_say("STOPPING=1");
     int n = lx_jobs_live(l->jobs);
     if (n > 0)
-        LX_W("stopping: %d job%s not finished and lost; submit again", n, n > 1 ? "s are" : " is");
+        LX_W("stopping: %d job%s on at the next start", n, n > 1 ? "s go" : " goes");
     else
         LX_I("stopping");
-    route_end_all(l->route, "the launcher was stopped before the clip was finished", l->now_s);
+    route_leave(l->route);
     replicas_stop(l->replicas, l->now_s);
 }
 
@@ -343,6 +455,7 @@ static void say_ready(launcher *l)
     l->is_ready = true;
     printf("ready endpoint=%s\n", l->client_endpoint);
     fflush(stdout);
+    notify_say("READY=1");
     LX_I("ready endpoint=%s output=%s", l->client_endpoint, l->config->output.dir);
 }
 
@@ -362,8 +475,12 @@ static void sleep_until(launcher *l, double due_s)
 static bool turn(launcher *l)
 {
     l->now_s = lx_now_s();
+    notify_tick(&l->notify, l->now_s);
     uint64_t n_sent = l->n_sent;
-    int n = drain_stages(l) + drain_clients(l);
+    int n = drain_stages(l);
+    keep_promises(l); /* before a client can ask for what has ended */
+    n += drain_clients(l);
+    keep_promises(l);
     read_signals(l);
     if (l->mode.is_stopping && !l->is_leaving)
         leave(l);
@@ -372,13 +489,20 @@ static bool turn(launcher *l)
         route_pump(l->route, l->now_s);
     }
     /* Not under a job: what a stage has lent goes with its process. */
-    replicas_release(l->replicas,
-                     l->mode.is_released && !lx_jobs_count(l->jobs, LX_LIST_RUNNING));
+    replicas_release(l->replicas, l->mode.is_released && !lx_jobs_count(l->jobs, LX_LIST_RUNNING));
     bool has_work = lx_jobs_count(l->jobs, LX_LIST_RUNNING) > 0 ||
                     (lx_jobs_live(l->jobs) > 0 && !l->mode.is_paused);
     inhibit_tick(&l->inhibit, has_work, l->now_s);
     double stages_due_s = n < BATCH ? replicas_tick(l->replicas, l->now_s) : l->now_s;
     double clients_due_s = clients_tick(l->clients, l->now_s);
+    keep_promises(l);
+    if (l->broken.status != LX_OK)
+        return false;
+    if (journal_is_large(l->journal)) {
+        lx_err why = {0};
+        if (journal_jobs_rewrite(l->journal, l->jobs, &why) == LX_ESTAGE)
+            l->broken = why;
+    }
     if (!l->is_ready && replicas_all_ready(l->replicas) && links_settled(l->links, l->now_s) &&
         !links_refused(l->links))
         say_ready(l);
@@ -420,6 +544,7 @@ static const char *cannot_serve(launcher *l)
 lx_status launcher_run(launcher *l, lx_err *err)
 {
     print_plan(l);
+    notify_open(&l->notify);
     l->now_s = lx_now_s();
     replicas_start(l->replicas, l->now_s);
     const char *hopeless = NULL;
@@ -427,6 +552,10 @@ lx_status launcher_run(launcher *l, lx_err *err)
         hopeless = l->is_leaving ? NULL : cannot_serve(l);
     if (hopeless)
         return lx_fail(err, LX_ECONFIG, "%s", hopeless);
+    if (l->broken.status != LX_OK) {
+        *err = l->broken;
+        return err->status;
+    }
     double until = lx_now_s() + FAREWELL_S;
     for (double now; (now = lx_now_s()) < until;) {
         l->now_s = now;

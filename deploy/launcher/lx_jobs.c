@@ -175,10 +175,17 @@ void lx_entry_reset_part(lx_entry *entry, lx_stage_kind kind)
     entry->part[kind] = (lx_part){.replica = -1, .start_s = -1, .end_s = -1};
 }
 
+lx_status lx_jobs_has_room(const lx_jobs *jobs, lx_err *err)
+{
+    if (lx_jobs_live(jobs) < jobs->max_live)
+        return LX_OK;
+    return lx_fail(err, LX_EAGAIN, "the queue is full: %d jobs (limits.queue)", jobs->max_live);
+}
+
 lx_status lx_jobs_add(lx_jobs *jobs, const lx_job *job, double now_s, lx_entry **out, lx_err *err)
 {
-    if (lx_jobs_live(jobs) >= jobs->max_live)
-        return lx_fail(err, LX_EAGAIN, "the queue is full: %d jobs (limits.queue)", jobs->max_live);
+    if (lx_jobs_has_room(jobs, err) != LX_OK)
+        return LX_EAGAIN;
     lx_entry *e = take_entry(jobs);
     lx_job *copy = &jobs->job[e - jobs->entry];
     *copy = *job;
@@ -206,8 +213,8 @@ static lx_job_list list_of(lx_job_state state)
 lx_status lx_jobs_move(lx_jobs *jobs, lx_entry *entry, lx_job_state state, lx_err *err)
 {
     if (entry->list == LX_LIST_ENDED && list_of(state) != LX_LIST_ENDED &&
-        lx_jobs_live(jobs) >= jobs->max_live)
-        return lx_fail(err, LX_EAGAIN, "the queue is full: %d jobs (limits.queue)", jobs->max_live);
+        lx_jobs_has_room(jobs, err) != LX_OK)
+        return LX_EAGAIN;
     list_remove(jobs, entry);
     entry->state = state;
     list_append(jobs, entry, list_of(state));
@@ -234,6 +241,15 @@ int32_t lx_jobs_count(const lx_jobs *jobs, lx_job_list list)
 int32_t lx_jobs_live(const lx_jobs *jobs)
 {
     return jobs->list[LX_LIST_QUEUED].n + jobs->list[LX_LIST_RUNNING].n;
+}
+
+int32_t lx_jobs_live_of(const lx_jobs *jobs, uint64_t owner)
+{
+    int32_t n = 0;
+    for (int list = LX_LIST_QUEUED; list <= LX_LIST_RUNNING; list++)
+        for (const lx_entry *e = jobs->list[list].first; e; e = e->next)
+            n += e->owner == owner;
+    return n;
 }
 
 int32_t lx_jobs_max_live(const lx_jobs *jobs)

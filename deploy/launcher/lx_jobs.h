@@ -63,7 +63,12 @@ struct lx_entry {
     lx_lent context, latent;
     bool has_all_chunks; /* the VAE published its last */
 
-    double submit_s, begin_s, end_s; /* monotonic; 0: not yet */
+    double submit_s, begin_s, end_s;     /* monotonic; 0: not yet */
+    int64_t submit_wall_us, end_wall_us; /* since 1970, for the journal; 0: not yet */
+    bool is_of_old_boot;                 /* it ended before a reboot: its times are gone */
+    uint64_t saved_bytes;                /* of its latent in the spool; 0: none is there */
+    uint32_t saved_crc;
+    uint64_t owner; /* which client it is counted for; 0: none */
     int32_t n_tokens, n_dropped, n_frames, n_step_s;
     double step_s[LX_LIMIT_STEPS]; /* of the last attempt that denoised */
     uint64_t file_bytes;
@@ -91,6 +96,9 @@ lx_entry *lx_jobs_find_output(const lx_jobs *jobs, const char *name);
 /** Append a copy of a checked job to the queue. LX_EAGAIN: max_live reached. */
 lx_status lx_jobs_add(lx_jobs *jobs, const lx_job *job, double now_s, lx_entry **out, lx_err *err);
 
+/** LX_EAGAIN as lx_jobs_add would say it. */
+lx_status lx_jobs_has_room(const lx_jobs *jobs, lx_err *err);
+
 /** Move an entry to the end of another list; its state becomes `state`, which must belong there.
  *  LX_EAGAIN when an ended job shall live again and max_live is reached. */
 lx_status lx_jobs_move(lx_jobs *jobs, lx_entry *entry, lx_job_state state, lx_err *err);
@@ -102,6 +110,8 @@ lx_entry *lx_jobs_first(const lx_jobs *jobs, lx_job_list list); /* then entry->n
 lx_entry *lx_jobs_oldest(const lx_jobs *jobs);                  /* then entry->younger */
 int32_t lx_jobs_count(const lx_jobs *jobs, lx_job_list list);
 int32_t lx_jobs_live(const lx_jobs *jobs);
+/** Live ones of this owner. */
+int32_t lx_jobs_live_of(const lx_jobs *jobs, uint64_t owner);
 int32_t lx_jobs_max_live(const lx_jobs *jobs);
 
 #endif

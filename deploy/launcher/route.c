@@ -70,6 +70,8 @@ static void finish(route *r, lx_entry *e)
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++)
         end_part(r, &e->part[kind]); /* let go before the end was decided */
     lx_jobs_move(r->jobs, e, e->state_next, NULL);
+    if (r->hands.ended)
+        r->hands.ended(r->hands.self, e);
     route_sweep_dead(r);
     LX_I("job=%s state=%s seconds=%.3f retries=%" PRIu64 "%s%s%s", e->job->id,
          lx_job_state_name(e->state), e->begin_s > 0 ? e->end_s - e->begin_s : 0.0, e->retries,
@@ -152,6 +154,8 @@ static void begin_again(route *r, lx_entry *e, const char *why)
  * "started" is no strike: it may have been dead already when it was given the job. */
 static void strike(route *r, lx_entry *e, bool has_started, const char *why)
 {
+    if (r->is_leaving)
+        return; /* it was us who ended the stage */
     if (!has_started && !e->is_excused) {
         e->is_excused = true;
         begin_again(r, e, why);
@@ -170,7 +174,7 @@ static void strike(route *r, lx_entry *e, bool has_started, const char *why)
  * no strike. */
 static void check_artifacts(route *r, lx_entry *e, uint64_t epoch)
 {
-    if (e->is_ending)
+    if (e->is_ending || r->is_leaving)
         return;
     bool lost = false;
     if (e->context.ticket.serial && e->context.ticket.epoch == epoch) {
@@ -611,15 +615,15 @@ lx_status route_cancel(route *r, lx_entry *entry, double now_s, lx_err *err)
     return LX_OK;
 }
 
-void route_end_all(route *r, const char *error, double now_s)
+void route_settle(route *r, lx_entry *entry, lx_job_state state, const char *text, double now_s)
 {
     r->now_s = now_s;
-    for (int list = LX_LIST_QUEUED; list <= LX_LIST_RUNNING; list++)
-        for (lx_entry *e = lx_jobs_first(r->jobs, (lx_job_list)list), *next; e; e = next) {
-            next = e->next;
-            if (!e->is_ending)
-                end_job(r, e, LX_JOB_CANCELLED, error);
-        }
+    end_job(r, entry, state, text);
+}
+
+void route_leave(route *r)
+{
+    r->is_leaving = true;
 }
 
 lx_status route_retry(route *r, lx_entry *entry, double now_s, lx_err *err)

@@ -43,6 +43,8 @@ typedef struct route_hands {
     bool (*is_lent)(void *self, const lx_ticket *ticket); /* the region is still there */
     void (*sweep)(void *self, uint64_t epoch);            /* nobody refers to it any more */
     void (*news)(void *self, lx_entry *entry, bool new_state);
+    /* A job has ended, and nobody has heard of it yet. May be NULL. */
+    void (*ended)(void *self, lx_entry *entry);
     void *self; /* borrowed for the route's life */
 } route_hands;
 
@@ -78,8 +80,12 @@ lx_status route_cancel(route *r, lx_entry *entry, double now_s, lx_err *err);
  *  queue full; LX_ESTAGE: a stage that it needs is parked. */
 lx_status route_retry(route *r, lx_entry *entry, double now_s, lx_err *err);
 
-/** Cancel every live job, with this text as its error: the launcher is being stopped. */
-void route_end_all(route *r, const char *error, double now_s);
+/** End a live job that no stage holds, before it is begun. text: why it failed, or "". */
+void route_settle(route *r, lx_entry *entry, lx_job_state state, const char *text, double now_s);
+
+/** The launcher is being stopped: what stages still say or how they die changes no job, but that a
+ *  clip may be finished. Unfinished jobs stay as they are; the next launcher goes on with them. */
+void route_leave(route *r);
 
 /* --- what can be asked ------------------------------------------------------------------------ */
 

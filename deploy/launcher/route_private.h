@@ -40,7 +40,7 @@ struct route {
     int n_replicas[LX_STAGE_COUNT];
     int depth;
     char instance[33];
-    bool is_paused;
+    bool is_paused, is_leaving;
     double now_s; /* of the call being served */
     int n_dead;
     uint64_t dead[ROUTE_DEAD];

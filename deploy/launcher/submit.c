@@ -17,8 +17,9 @@
 
 #include "state_dir.h"
 
-#define DRAWN_ID   12 /* hex digits */
-#define FILE_SPARE (1u << 20)
+#define DRAWN_ID       12 /* hex digits */
+#define FILE_SPARE     (1u << 20)
+#define CLOCK_SPARE_US 5000000 /* a file system's clock is coarser than ours */
 
 /* --- defaults --------------------------------------------------------------------------------- */
 
@@ -157,6 +158,22 @@ lx_status submit_check_output(const lx_job *job, const lx_config *c, lx_err *err
                     (double)needs / 0x1p20, (double)fs.f_bavail * (double)fs.f_frsize / 0x1p20);
     close(fd);
     return status;
+}
+
+bool submit_is_made(const lx_entry *entry, const lx_config *c, uint64_t *bytes)
+{
+    struct stat st;
+    int fd = c->output.overwrite ? -1 : open(c->output.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool is_there = fstatat(fd, entry->job->output, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    close(fd);
+    int64_t changed_us = is_there ? (int64_t)st.st_ctim.tv_sec * 1000000 : 0;
+    bool is_younger = changed_us >= entry->submit_wall_us - CLOCK_SPARE_US;
+    if (!is_there || !is_younger || (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)))
+        return false;
+    *bytes = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+    return true;
 }
 
 /* --- sameness --------------------------------------------------------------------------------- */

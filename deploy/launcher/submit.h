@@ -27,6 +27,11 @@ lx_status submit_check(const lx_job *job, const lx_config *config, lx_err *err);
  *  LX_EJOB: name taken; LX_EAGAIN: no space, with figures; LX_ECONFIG: the directory. */
 lx_status submit_check_output(const lx_job *job, const lx_config *config, lx_err *err);
 
+/** Is the clip of a job that was not seen to end there under its name all the same? Only where names
+ *  are never taken twice (output.overwrite off): it was free when the job was accepted, and mux gives
+ *  it to whole files only. bytes: of a file; 0: a folder. */
+bool submit_is_made(const lx_entry *entry, const lx_config *config, uint64_t *bytes);
+
 /** Does a filled request (seed may still be LX_SEED_DRAW) ask for what this entry is? */
 bool submit_is_same(const lx_entry *entry, const lx_job *filled);
 
