@@ -645,10 +645,7 @@ static lx_status settle_limits(loader *l)
 static lx_status check_listen(loader *l)
 {
     const lx_config *c = l->config;
-    static const char *const every[] = {"0.0.0.0:", "[::]:", "[0:0:0:0:0:0:0:0]:"};
-    bool is_any = false;
-    for (size_t i = 0; i < sizeof every / sizeof *every; i++)
-        is_any = is_any || strncmp(c->listen.tcp, every[i], strlen(every[i])) == 0;
+    bool is_any = c->listen.tcp[0] && lx_config_is_any(c->listen.tcp);
     if (c->listen.tcp[0] && !c->listen.keys[0])
         return FAIL(l, line_or(l, "listen.tcp", 1), "%s",
                     "listen.tcp: needs listen.keys, a folder that `lx2v keys DIR` makes: nobody "

@@ -292,22 +292,38 @@ static lx_status set_guide(double *out, const char *text, bool quoted, lx_err *e
     return LX_OK;
 }
 
-/* An address of this machine, so that nobody listens elsewhere than where he thinks: no names. */
-static lx_status set_tcp(char *out, const char *text, lx_err *err)
+/* IP:PORT or [IP]:PORT; bytes: of the address, those of IPv4 first and then zero. */
+static bool parse_tcp(const char *text, unsigned char bytes[16])
 {
     char ip[LX_LIMIT_WORD];
-    unsigned char bytes[16];
     int64_t port;
     const char *colon = strrchr(text, ':');
     size_t n = colon ? (size_t)(colon - text) : 0;
+    bool is_v6 = n > 2 && text[0] == '[' && text[n - 1] == ']';
+    memset(bytes, 0, 16);
+    if (!n || strlen(text) >= LX_LIMIT_WORD)
+        return false;
+    snprintf(ip, sizeof ip, "%.*s", (int)(is_v6 ? n - 2 : n), text + is_v6);
+    return lx_parse_i64(colon + 1, &port) && port >= 0 && port <= 65535 &&
+           inet_pton(is_v6 ? AF_INET6 : AF_INET, ip, bytes) == 1;
+}
+
+bool lx_config_is_any(const char *tcp)
+{
+    static const unsigned char none[16], mapped[16] = {[10] = 0xff, [11] = 0xff};
+    unsigned char bytes[16];
+    return parse_tcp(tcp, bytes) && (!memcmp(bytes, none, 16) || !memcmp(bytes, mapped, 16));
+}
+
+/* Addresses and no names, so that nobody listens elsewhere than where he thinks. */
+static lx_status set_tcp(char *out, const char *text, lx_err *err)
+{
+    unsigned char bytes[16];
     if (strcasecmp(text, "off") == 0) {
         out[0] = 0;
         return LX_OK;
     }
-    bool is_v6 = n > 2 && text[0] == '[' && text[n - 1] == ']';
-    snprintf(ip, sizeof ip, "%.*s", (int)(is_v6 ? n - 2 : n), text + is_v6);
-    if (!n || strlen(text) >= LX_LIMIT_WORD || !lx_parse_i64(colon + 1, &port) || port < 0 ||
-        port > 65535 || inet_pton(is_v6 ? AF_INET6 : AF_INET, ip, bytes) != 1)
+    if (!parse_tcp(text, bytes))
         return not_accepted(text, "off, or IP:PORT, such as 192.168.1.5:7421 or [fd00::5]:7421",
                             err);
     snprintf(out, LX_LIMIT_WORD, "%s", text);

@@ -29,6 +29,7 @@ typedef enum lx_key_type {
     LX_KEY_BYTES, /* uint64, at least min, or "auto" = 0 */
     LX_KEY_RNG,
     LX_KEY_GUIDE, /* only 1 */
+    LX_KEY_TCP,   /* IP:PORT, or "off" = "" */
 } lx_key_type;
 
 typedef struct lx_config_key {
@@ -63,6 +64,9 @@ lx_status lx_config_set_vram(lx_vram_config *vram, const char *device, const cha
 /** Device and threads of a replica. LX_ECONFIG as above. */
 lx_status lx_config_set_device(char device[LX_LIMIT_WORD], const char *text, lx_err *err);
 lx_status lx_config_set_int(int *out, const char *text, bool quoted, int min, int max, lx_err *err);
+
+/** An address of listen.tcp that stands for every network of the machine, however it is spelt. */
+bool lx_config_is_any(const char *tcp);
 
 /** What to say about an unknown key: "did you mean ...?" or where it belongs; "" if nothing is
  *  near. prefix: the section it was found in, "" at the top. */

@@ -77,6 +77,8 @@ size_t lx_weights_count(const lx_weights *weights);
 lx_weight lx_weights_at(const lx_weights *weights, size_t i); /* in name order */
 
 const char *lx_weights_path(const lx_weights *weights);
+/** The first of its files that no manifest.sha256 lists; NULL: all are listed. */
+const char *lx_weights_unlisted(const lx_weights *weights);
 /** 16 hex digits: FNV-1a over names, shapes, dtypes and file sizes; identifies a checkpoint. */
 const char *lx_weights_id(const lx_weights *weights);
 uint64_t lx_weights_bytes(const lx_weights *weights);

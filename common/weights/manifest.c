@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "lx_log.h"
+#include "lx_manifest.h"
 #include "lx_sha256.h"
 #include "weights_internal.h"
 
@@ -69,20 +70,56 @@ static bool look_up(FILE *file, const char *name, char hash[65])
     return false;
 }
 
-bool lx_manifest_hash(const lx_source *source, char hash[65])
+/* *beside: a manifest in the folder or above, whether or not it has the file; may be NULL. */
+static bool find_hash(const char *file_path, char hash[65], char beside[4200])
 {
     char path[4200], name[512];
     bool found = false;
     for (int up = 0; up < 2 && !found; up++) {
-        relative_name(source->path, up, name);
-        FILE *file = manifest_path(source->path, up, path) ? fopen(path, "re") : NULL;
+        relative_name(file_path, up, name);
+        FILE *file = manifest_path(file_path, up, path) ? fopen(path, "re") : NULL;
         if (!file)
             continue;
+        if (beside)
+            memcpy(beside, path, sizeof path);
         found = look_up(file, name, hash);
         fclose(file);
-        if (!found)
-            LX_W("weights file=%s is not in manifest=%s integrity=unchecked", source->path, path);
     }
+    return found;
+}
+
+bool lx_manifest_lists(const char *path)
+{
+    char hash[65];
+    return find_hash(path, hash, NULL);
+}
+
+static lx_status differs(const char *path, const char *found, const char *expected, lx_err *err)
+{
+    return lx_fail(err, LX_ECONFIG,
+                   "%s: SHA-256 %s, the manifest says %s: the file is damaged or another one; "
+                   "download it again",
+                   path, found, expected);
+}
+
+lx_status lx_manifest_check_bytes(const char *path, const void *data, size_t n, lx_err *err)
+{
+    lx_sha256 sha;
+    char found[65], expected[65];
+    if (!find_hash(path, expected, NULL))
+        return LX_OK;
+    lx_sha256_open(&sha);
+    lx_sha256_add(&sha, data, n);
+    lx_sha256_hex(&sha, found);
+    return strcmp(found, expected) ? differs(path, found, expected, err) : LX_OK;
+}
+
+bool lx_manifest_hash(const lx_source *source, char hash[65])
+{
+    char beside[4200] = "";
+    bool found = find_hash(source->path, hash, beside);
+    if (!found && beside[0])
+        LX_W("weights file=%s is not in manifest=%s integrity=unchecked", source->path, beside);
     return found;
 }
 
@@ -108,10 +145,5 @@ lx_status lx_manifest_check(const lx_source *source, const char *expected,
     if (status != LX_OK)
         return status;
     lx_sha256_hex(&sha, found);
-    if (strcmp(found, expected) != 0)
-        return lx_fail(err, LX_ECONFIG,
-                       "%s: SHA-256 %s, the manifest says %s: the file is damaged or another one; "
-                       "download it again",
-                       source->path, found, expected);
-    return LX_OK;
+    return strcmp(found, expected) ? differs(source->path, found, expected, err) : LX_OK;
 }

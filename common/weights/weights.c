@@ -15,6 +15,7 @@
 
 #include "layout.h"
 #include "lx_log.h"
+#include "lx_manifest.h"
 #include "lx_process.h"
 #include "shared.h"
 
@@ -32,7 +33,8 @@ typedef struct slot {
 } slot;
 
 struct lx_weights {
-    char *path; /* owned */
+    char *path;     /* owned */
+    char *unlisted; /* owned; NULL: every file is in a manifest */
     char id[17];
     unsigned char *memory; /* owned mapping, or shared.data */
     uint64_t memory_bytes; /* of an own mapping */
@@ -532,6 +534,15 @@ static lx_status settle(lx_weights *w, lx_table *table, lx_err *err)
     return status;
 }
 
+static lx_status note_unlisted(lx_weights *w, const lx_table *table, lx_err *err)
+{
+    for (size_t i = 0; i < table->n_sources && !w->unlisted; i++)
+        if (!lx_manifest_lists(table->source[i].path) &&
+            !(w->unlisted = strdup(table->source[i].path)))
+            return lx_fail(err, LX_EAGAIN, "out of memory");
+    return LX_OK;
+}
+
 lx_status lx_weights_open(lx_weights **out, const char *path, const lx_weights_options *options,
                           lx_err *err)
 {
@@ -542,6 +553,8 @@ lx_status lx_weights_open(lx_weights **out, const char *path, const lx_weights_o
         status = lx_fail(err, LX_EAGAIN, "out of memory");
     if (status == LX_OK)
         status = lx_table_scan(&table, path, err);
+    if (status == LX_OK)
+        status = note_unlisted(w, &table, err); /* first: files that stay open are moved away */
     if (status == LX_OK)
         status = settle(w, &table, err);
     lx_table_close(&table);
@@ -565,6 +578,7 @@ void lx_weights_close(lx_weights **weights)
     free(w->disk);
     free(w->slot);
     free(w->names);
+    free(w->unlisted);
     free(w->path);
     free(w);
     *weights = NULL;
@@ -575,6 +589,11 @@ void lx_weights_close(lx_weights **weights)
 static int slot_by_name(const void *name, const void *s)
 {
     return strcmp(name, ((const slot *)s)->weight.name);
+}
+
+const char *lx_weights_unlisted(const lx_weights *weights)
+{
+    return weights->unlisted;
 }
 
 bool lx_weights_find(const lx_weights *weights, const char *name, lx_weight *out)

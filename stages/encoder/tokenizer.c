@@ -18,6 +18,7 @@
 
 #include "lx_utf8.h"
 #include "tokenizer_build.h"
+#include "weights/lx_manifest.h"
 
 #define SPACE       "\xE2\x96\x81" /* U+2581, the mark that begins a word */
 #define SPACE_BYTES 3
@@ -160,6 +161,8 @@ static lx_status open_file(encoder_tokenizer **out, const char *path, size_t max
     else
         status = read_whole(fd, (size_t)st.st_size, path, &data, err);
     close(fd);
+    if (status == LX_OK && data)
+        status = lx_manifest_check_bytes(path, data, (size_t)st.st_size, err);
     if (status == LX_OK && data)
         status = encoder_tokenizer_parse(out, data, (size_t)st.st_size, path, max_bytes, err);
     free(data);

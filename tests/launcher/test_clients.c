@@ -30,6 +30,7 @@ typedef struct desk {
     char dir[64];
     heard heard[HEARD_MAX];
     int n_heard;
+    bool is_remote[256];             /* it came by tcp */
     bool is_deaf[256], is_gone[256]; /* by peer */
     lx_msg msg;
 } desk;
@@ -151,7 +152,7 @@ static const heard *last(const desk *d)
 static const heard *ask(desk *d, uint8_t peer, lx_msg_kind kind)
 {
     d->msg.kind = kind;
-    lx_peer from = {.n = 1, .id = {peer}};
+    lx_peer from = {.n = 1, .id = {peer}, .is_remote = d->is_remote[peer]};
     d->w->now_s += 0.001;
     clients_message(d->clients, &from, &d->msg, d->w->now_s);
     return d->n_heard ? last(d) : NULL;
@@ -249,6 +250,41 @@ static void test_submit_twice_is_once(void **state)
     d->msg.u.work.job.seed = 7;
     assert_int_equal(ask(d, 1, LX_MSG_SUBMIT)->seed, 7);
     assert_int_equal(submit(d, "b")->kind, LX_MSG_REFUSED); /* 7 was asked for, any is not 7 */
+}
+
+static void test_submit_takes_no_ticket(void **state)
+{
+    desk *d = *state;
+    ask_nothing_special(d, "a");
+    d->msg.u.work.ticket = (lx_ticket){.serial = 1, .epoch = 1, .bytes = 4, .n_dims = 1};
+    snprintf(d->msg.u.work.ticket.name, sizeof d->msg.u.work.ticket.name, "/lx2v.%s.1.0", INSTANCE);
+    const heard *h = ask(d, 1, LX_MSG_SUBMIT);
+    assert_int_equal(h->kind, LX_MSG_REFUSED);
+    assert_string_equal(h->field, "ticket");
+    assert_int_equal(lx_jobs_live(d->w->jobs), 0);
+}
+
+/* Who is on this machine is told where files lie; who is not, is not. */
+static void test_paths_stay_at_home(void **state)
+{
+    desk *d = *state;
+    d->is_remote[2] = true;
+    assert_string_equal(command(d, 1, LX_COMMAND_HELLO, "")->text, d->dir);
+    assert_string_equal(command(d, 2, LX_COMMAND_HELLO, "")->text, "");
+    submit(d, "a");
+    watch(d, 1, "a");
+    watch(d, 2, "a");
+    static const char why[] = "/home/anna/x.pth: bad (see '/var/log/y', a/b), 3/4 of /";
+    route_park(d->w->route, E, 0, why, d->w->now_s);
+    const heard *told[3] = {0};
+    for (int i = 0; i < d->n_heard; i++)
+        if (d->heard[i].kind == LX_MSG_EVENT && d->heard[i].state == LX_JOB_FAILED)
+            told[d->heard[i].peer] = &d->heard[i];
+    assert_non_null(told[1]);
+    assert_non_null(told[2]);
+    assert_non_null(strstr(told[1]->text, why));
+    assert_non_null(strstr(told[2]->text, "x.pth: bad (see 'y', a/b), 3/4 of "));
+    assert_null(strstr(told[2]->text, "anna"));
 }
 
 typedef struct bad_request {
@@ -582,6 +618,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         DESK_TEST(test_submit_fills_in_the_defaults),
         DESK_TEST(test_submit_twice_is_once),
+        DESK_TEST(test_submit_takes_no_ticket),
+        DESK_TEST(test_paths_stay_at_home),
         DESK_TEST(test_submit_refuses_by_name_of_the_field),
         DESK_TEST(test_submit_refuses_a_taken_output),
         DESK_TEST(test_submit_full_queue_says_when),

@@ -680,9 +680,35 @@ static void test_nearest_word(void **state)
     assert_null(lx_nearest("size", words, 0));
 }
 
+static void test_config_listens_on_no_network_by_a_slip(void **state)
+{
+    (void)state;
+    assert_parses("model: m\n");
+    assert_string_equal(config.listen.tcp, "");
+    assert_false(config.weights.require_manifest);
+    assert_parses("model: m\nlisten: {tcp: off}\n");
+    assert_string_equal(config.listen.tcp, "");
+    assert_parses("model: m\nlisten: {tcp: '192.168.1.5:7421', keys: k}\n");
+    assert_string_equal(config.listen.tcp, "192.168.1.5:7421");
+    assert_string_equal(config.listen.keys, "/tmp/k");
+    assert_parses("model: m\nlisten: {tcp: '[fd00::5]:0', keys: k}\n");
+    assert_parses("model: m\nlisten: {tcp: '0.0.0.0:7421', keys: k, allow_any: true}\n");
+    assert_refused("model: m\nlisten: {tcp: '127.0.0.1:7421'}\n", 2, "listen.tcp|listen.keys");
+    assert_refused("model: m\nlisten: {tcp: '0.0.0.0:7421', keys: k}\n", 2, "allow_any");
+    assert_refused("model: m\nlisten: {tcp: '[::]:7421', keys: k}\n", 2, "allow_any");
+    assert_refused("model: m\nlisten: {tcp: '[0::0]:7421', keys: k}\n", 2, "allow_any");
+    assert_refused("model: m\nlisten: {tcp: '*:7421', keys: k}\n", 2, "listen.tcp|IP:PORT");
+    assert_refused("model: m\nlisten: {tcp: 'eth0:7421', keys: k}\n", 2, "listen.tcp|IP:PORT");
+    assert_refused("model: m\nlisten: {tcp: '127.0.0.1', keys: k}\n", 2, "listen.tcp|IP:PORT");
+    assert_refused("model: m\nlisten: {tcp: '127.0.0.1:65536', keys: k}\n", 2, "listen.tcp");
+    assert_refused("model: m\nlisten: {tcp: '127.0.0.1:-1', keys: k}\n", 2, "listen.tcp");
+    assert_refused("model: m\nlisten: {tcp: '[127.0.0.1:1', keys: k}\n", 2, "listen.tcp");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_config_listens_on_no_network_by_a_slip),
         cmocka_unit_test(test_parse_numbers),
         cmocka_unit_test(test_parse_sizes),
         cmocka_unit_test(test_parse_bytes),

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "lx_sha256.h"
+#include "weights/lx_manifest.h"
 #include "weights_make.h"
 
 static void hex_of(const void *data, size_t n, size_t step, char out[65])
@@ -70,7 +71,8 @@ static void test_manifests(void **state)
     const char *path = in(&s, "sub/x.safetensors");
     put_safetensors(path, HEADER, 4);
     FILE *f = fopen(path, "rb");
-    hex_of(file, fread(file, 1, sizeof file, f), 64, good);
+    size_t n_file = fread(file, 1, sizeof file, f);
+    hex_of(file, n_file, 64, good);
     fclose(f);
     memcpy(bad, good, sizeof bad);
     bad[0] = bad[0] == '0' ? '1' : '0';
@@ -94,6 +96,12 @@ static void test_manifests(void **state)
         assert_int_equal(status, row[i].status);
         if (status != LX_OK)
             assert_non_null(strstr(err.message, "the manifest says"));
+        else if (strstr(row[i].name, "x.saf"))
+            assert_null(lx_weights_unlisted(w));
+        else
+            assert_string_equal(lx_weights_unlisted(w), manifest);
+        /* As a whole in memory: how a tokenizer is read. */
+        assert_int_equal(lx_manifest_check_bytes(manifest, file, n_file, &err), row[i].status);
         lx_weights_close(&w);
         unlink(in(&s, row[i].manifest));
     }
