@@ -67,6 +67,7 @@ lx_status cli_bench(const cli_command *self, int argc, char **argv, lx_err *err)
 lx_status cli_selftest(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_plan(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_doctor(const cli_command *self, int argc, char **argv, lx_err *err);
+lx_status cli_journal(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_report_file(const cli_command *self, int argc, char **argv, lx_err *err);
 
 /** Parse, and answer --help at once. *done: nothing is left to do. */

@@ -34,6 +34,8 @@ static const cli_command commands[] = {
     {"bench", "[--clips N] [--own]", "clips/hour, seconds, memory and energy of a pipeline",
      cli_bench, 0},
     {"selftest", "", "do the configured weights make sense, stage by stage", cli_selftest, 0},
+    {"journal", "check|repair|export [FILE]", "the file that accepted jobs survive a crash in",
+     cli_journal, 0},
     {"report", "[-o FILE]", "one file for a bug report, without prompts", cli_report_file, 0},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)

@@ -13,7 +13,7 @@
  *           caller must end, and the next start reads what is really there.
  * Not here  Which facts, and what they mean for the queue: journal_jobs.h.
  * Threads   The launcher's one thread.
- * Tests     tests/launcher/test_journal.c, tests/pipeline/test_journal.c, tests/fuzz/fuzz_journal.c
+ * Tests     tests/launcher/test_journal.c, tests/pipeline/test_restart.c, tests/fuzz/fuzz_journal.c
  */
 #ifndef JOURNAL_H
 #define JOURNAL_H
