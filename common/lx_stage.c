@@ -336,6 +336,11 @@ const lx_job *lx_stage_job_of(const lx_stage_job *job)
     return &job->params;
 }
 
+int lx_stage_attempt(const lx_stage_job *job)
+{
+    return job->attempt;
+}
+
 lx_status lx_stage_input_shape(lx_stage_job *job, lx_dtype *dtype, lx_shape *shape, lx_err *err)
 {
     if (!job->input.serial)

@@ -82,6 +82,8 @@ void lx_stage_close(lx_stage **stage, const lx_err *err);
 /* --- inside a handler ------------------------------------------------------------------------ */
 
 const lx_job *lx_stage_job_of(const lx_stage_job *job);
+/** How often the launcher has thrown work of this job away: 0 for the first try. */
+int lx_stage_attempt(const lx_stage_job *job);
 
 /** Shape of the input artifact, before borrowing it. LX_EJOB if the job came without one. */
 lx_status lx_stage_input_shape(lx_stage_job *job, lx_dtype *dtype, lx_shape *shape, lx_err *err);

@@ -151,8 +151,9 @@ void mux_destroy(mux **model)
 
 /* --- one job --------------------------------------------------------------------------------- */
 
-static lx_status begin(const mux *model, const lx_job *job, mux_clip **clip, lx_err *err)
+static lx_status begin(const mux *model, lx_stage_job *given, mux_clip **clip, lx_err *err)
 {
+    const lx_job *job = lx_stage_job_of(given);
     const lx_config *c = model->config;
     mux_meta meta;
     mux_meta_of_job(&meta, job, c->mux.metadata, model->checkpoint);
@@ -161,6 +162,7 @@ static lx_status begin(const mux *model, const lx_job *job, mux_clip **clip, lx_
                                 .name = job->output,
                                 .job = job->id,
                                 .overwrite = c->output.overwrite,
+                                .is_again = lx_stage_attempt(given) > 0,
                                 .width = job->width,
                                 .height = job->height,
                                 .fps = job->fps,
@@ -221,7 +223,7 @@ lx_status mux_on_job(void *model, lx_stage_job *job, lx_err *err)
     const lx_job *what = lx_stage_job_of(job);
     mux_clip *clip = NULL;
     uint64_t bytes = 0;
-    lx_status status = begin(m, what, &clip, err);
+    lx_status status = begin(m, job, &clip, err);
     if (status == LX_OK)
         status = take_frames(m, job, clip, err);
     if (status == LX_OK)

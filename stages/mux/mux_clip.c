@@ -78,6 +78,7 @@ lx_status mux_clip_begin(mux_clip **out, const mux_clip_options *o, lx_err *err)
         .name = o->name,
         .job = o->job,
         .overwrite = o->overwrite,
+        .is_again = o->is_again,
         .any_name = o->any_name,
         .needs = mux_clip_needs(o->format, o->width, o->height, o->n_frames)};
     lx_status status = mux_out_begin(&clip->out, &out_options, err);

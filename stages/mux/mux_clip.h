@@ -24,7 +24,8 @@ typedef struct mux_clip_options {
     const char *name; /* from outside, checked; likewise */
     const char *job;  /* id: names the part; likewise */
     bool overwrite;
-    bool any_name; /* see mux_out_options */
+    bool is_again; /* this and the next: see mux_out_options */
+    bool any_name;
     int width, height;
     double fps;
     int64_t n_frames;

@@ -285,14 +285,18 @@ static lx_status check_names(const mux_out_options *o, lx_err *err)
 
 lx_status mux_out_begin(mux_out *out, const mux_out_options *o, lx_err *err)
 {
-    *out = (mux_out){.kind = o->kind, .dir_fd = -1, .fd = -1, .overwrite = o->overwrite};
+    *out = (mux_out){.kind = o->kind,
+                     .dir_fd = -1,
+                     .fd = -1,
+                     .overwrite = o->overwrite,
+                     .is_again = o->is_again};
     lx_status status = check_names(o, err);
     if (status != LX_OK)
         return status;
     snprintf(out->name, sizeof out->name, "%s", o->name);
     snprintf(out->part, sizeof out->part, ".%s.part", o->job);
     status = open_dir(o->dir, &out->dir_fd, err);
-    if (status == LX_OK)
+    if (status == LX_OK && !out->is_again) /* else what is there is judged when ours is whole */
         status = check_target(out, err);
     if (status == LX_OK && free_bytes(out->dir_fd) < o->needs)
         status = no_space(o->needs, free_bytes(out->dir_fd), err);
@@ -335,8 +339,75 @@ static int rename_over(const mux_out *out)
     return 0;
 }
 
+/* --- the same again ------------------------------------------------------------------------- */
+
+static bool same_bytes(int a, int b)
+{
+    static unsigned char left[65536], right[65536]; /* the working thread's only */
+    struct stat s, t;
+    if (fstat(a, &s) || fstat(b, &t) || !S_ISREG(t.st_mode) || s.st_size != t.st_size)
+        return false;
+    for (off_t at = 0; at < s.st_size;) {
+        ssize_t n = pread(a, left, sizeof left, at), m = pread(b, right, sizeof right, at);
+        if (n <= 0 || n != m || memcmp(left, right, (size_t)n))
+            return false;
+        at += n;
+    }
+    return true;
+}
+
+static bool same_file(int dir_a, int dir_b, const char *a_name, const char *b_name)
+{
+    int a = open_beneath(dir_a, a_name, O_RDONLY | O_NONBLOCK, 0);
+    int b = open_beneath(dir_b, b_name, O_RDONLY | O_NONBLOCK, 0);
+    bool same = a >= 0 && b >= 0 && same_bytes(a, b);
+    if (a >= 0)
+        close(a);
+    if (b >= 0)
+        close(b);
+    return same;
+}
+
+/* Every file of a is in b with the same bytes; n counts them. */
+static bool same_files(int a, int b, int *n)
+{
+    int copy = openat(a, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = copy >= 0 ? fdopendir(copy) : NULL;
+    if (!listing && copy >= 0)
+        close(copy);
+    bool same = listing != NULL;
+    *n = 0;
+    for (struct dirent *e; same && (e = readdir(listing));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+            continue;
+        same = same_file(a, b, e->d_name, e->d_name);
+        ++*n;
+    }
+    if (listing)
+        closedir(listing);
+    return same;
+}
+
+/* Did an earlier attempt put under the final name what lies in the part? */
+static bool is_there_already(const mux_out *out)
+{
+    if (out->kind == MUX_OUT_FILE)
+        return same_file(out->dir_fd, out->dir_fd, out->part, out->name);
+    int n, m, there = open_beneath(out->dir_fd, out->name, O_RDONLY | O_DIRECTORY, 0);
+    bool same =
+        there >= 0 && same_files(out->fd, there, &n) && same_files(there, out->fd, &m) && n == m;
+    if (there >= 0)
+        close(there);
+    return same;
+}
+
 lx_status mux_out_commit(mux_out *out, lx_err *err)
 {
+    if (out->is_again && is_there_already(out)) {
+        LX_I("output=%s is there from an earlier attempt", out->name);
+        mux_out_discard(out);
+        return LX_OK;
+    }
     lx_status status = check_target(out, err); /* it may have been made since begin */
     int failed = status == LX_OK ? LX_FAULT("mux.sync") : 0;
     if (status == LX_OK && (failed || fsync(out->fd)))

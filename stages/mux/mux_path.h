@@ -8,6 +8,8 @@
  *           path or a link. What is written is `.JOB.part` until mux_out_commit() has synced it; a
  *           file under its final name is whole. Discarding leaves nothing behind.
  * Not here  What is inside the file: mux_video.h, mux_png.h.
+ *           A process that died between the rename and its report has done its work: the next
+ *           attempt makes the same bytes, finds them there, and that is a success.
  * Threads   One thread per mux_out; several processes may share one directory (a part that is being
  *           written is locked, so that a sweep leaves it alone).
  * Tests     tests/stages/test_mux_path.c
@@ -35,6 +37,7 @@ typedef struct mux_out_options {
     const char *name; /* from outside: checked */
     const char *job;  /* id, [A-Za-z0-9_-]{1,40}: names the part; one of an earlier attempt goes */
     bool overwrite;   /* an existing artifact of the same kind is replaced */
+    bool is_again;    /* an earlier attempt may have made it: the same bytes are no conflict */
     bool any_name;    /* `run` by hand: the user's own file name, any single component */
     uint64_t needs;   /* bytes that the artifact may take; more than is free is refused */
 } mux_out_options;
@@ -44,7 +47,7 @@ typedef struct mux_out {
     mux_out_kind kind;
     int dir_fd; /* owned: the output directory; -1 when closed */
     int fd;     /* owned: the part, read and write, locked; -1 when closed */
-    bool overwrite;
+    bool overwrite, is_again;
     char name[MUX_NAME_BYTES];
     char part[MUX_PART_BYTES];
 } mux_out;

@@ -310,6 +310,51 @@ static void test_path_users_own_names_may_have_spaces(void **state)
     }
 }
 
+/* An attempt that died between the rename and its report: the next one makes the same bytes. */
+static void test_path_same_bytes_again_are_no_conflict(void **state)
+{
+    (void)state;
+    mux_out out;
+    lx_err err = {0};
+    mux_out_options o = {.dir = folder, .name = "a.mp4", .job = "job1"};
+    assert_int_equal(mux_out_begin(&out, &o, &err), LX_OK);
+    put(&out, "the clip");
+    assert_int_equal(mux_out_commit(&out, &err), LX_OK);
+    assert_int_equal(mux_out_begin(&out, &o, &err), LX_EJOB); /* a first attempt */
+    o.is_again = true;
+    assert_int_equal(mux_out_begin(&out, &o, &err), LX_OK);
+    put(&out, "the clip");
+    assert_int_equal(mux_out_commit(&out, &err), LX_OK);
+    assert_int_equal(mux_out_begin(&out, &o, &err), LX_OK);
+    put(&out, "the Clip");
+    assert_int_equal(mux_out_commit(&out, &err), LX_EJOB); /* somebody else's */
+    assert_non_null(strstr(err.message, "exists"));
+    assert_content("a.mp4", "the clip");
+    assert_int_equal(count_entries(folder), 1);
+}
+
+static void commit_folder(const char *text, lx_status expected)
+{
+    mux_out out;
+    lx_err err = {0};
+    mux_out_options o = {
+        .kind = MUX_OUT_FOLDER, .dir = folder, .name = "frames", .job = "job1", .is_again = true};
+    assert_int_equal(mux_out_begin(&out, &o, &err), LX_OK);
+    int fd = openat(out.fd, "0.png", O_RDWR | O_CREAT | O_EXCL, 0600);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+    assert_int_equal(mux_out_commit(&out, &err), expected);
+}
+
+static void test_path_same_folder_again_is_no_conflict(void **state)
+{
+    (void)state;
+    commit_folder("one", LX_OK);
+    commit_folder("one", LX_OK);
+    commit_folder("two", LX_EJOB);
+    assert_int_equal(count_entries(folder), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +373,8 @@ int main(void)
         T(test_path_sweep_takes_dead_parts_only),
         T(test_path_folder_appears_at_once),
         T(test_path_users_own_names_may_have_spaces),
+        T(test_path_same_bytes_again_are_no_conflict),
+        T(test_path_same_folder_again_is_no_conflict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
