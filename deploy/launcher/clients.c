@@ -23,6 +23,7 @@
 #define LOST_MAX       200  /* events in a row that found no room: the watcher does not read */
 #define BUSY_MS        1000
 #define DRAINING_MS    5000
+#define ROOM_MAX_MS    3600000
 
 typedef struct client {
     bool is_used;
@@ -279,12 +280,35 @@ static lx_status is_open(const clients *c, lx_err *err)
     return LX_OK;
 }
 
+/* FNV-1a of the connection's name; never 0. */
+static uint64_t owner_of(const lx_peer *peer)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < peer->n; i++)
+        h = (h ^ (unsigned char)peer->id[i]) * UINT64_C(0x100000001b3);
+    return h | 1;
+}
+
+/* One client must not take all places; asked only where the limit says anything. */
+static lx_status check_share(const clients *c, uint64_t owner, lx_err *err)
+{
+    int32_t most = c->o.config->limits.per_client;
+    if (most >= c->o.config->limits.queue || lx_jobs_live_of(c->o.jobs, owner) < most)
+        return LX_OK;
+    return lx_fail(err, LX_EAGAIN, "%d jobs of yours have not ended (limits.per_client)", most);
+}
+
 /* The rest of a submission, for an id that is not known. */
-static lx_status accept_new(clients *c, lx_job *job, lx_entry **out, double now_s, lx_err *err)
+static lx_status accept_new(clients *c, uint64_t owner, lx_job *job, lx_entry **out, double now_s,
+                            lx_err *err)
 {
     lx_status status = is_open(c, err);
     if (status == LX_OK)
         status = submit_check_output(job, c->o.config, err);
+    if (status == LX_OK)
+        status = submit_check_space(job, c->o.config, true, err);
+    if (status == LX_OK)
+        status = check_share(c, owner, err);
     if (status != LX_OK)
         return status;
     const lx_entry *other = lx_jobs_find_output(c->o.jobs, job->output);
@@ -302,6 +326,7 @@ static lx_status accept_new(clients *c, lx_job *job, lx_entry **out, double now_
         status = lx_jobs_add(c->o.jobs, job, now_s, out, err);
     if (status == LX_OK) {
         (*out)->has_drawn_seed = is_drawn;
+        (*out)->owner = owner;
         (*out)->submit_wall_us = journal_wall_us();
     }
     return status;
@@ -353,6 +378,13 @@ static lx_status has_no_ticket(const lx_ticket *ticket, lx_err *err)
     return lx_fail(err, LX_ECONFIG, "ticket: a client lends nothing");
 }
 
+/* When to come back to a full queue: once the next job is expected to end. */
+static int64_t room_ms(const clients *c, double now_s)
+{
+    double ms = route_room_s(c->o.route, now_s) * 1e3;
+    return ms < BUSY_MS ? BUSY_MS : ms > ROOM_MAX_MS ? ROOM_MAX_MS : (int64_t)ms;
+}
+
 static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
 {
     lx_err why = {0};
@@ -370,9 +402,9 @@ static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
         status = lx_fail(&why, LX_ECONFIG, "id: job %s exists with other content; choose another",
                          c->job.id);
     else if (status == LX_OK && is_new)
-        status = accept_new(c, &c->job, &e, now_s, &why);
+        status = accept_new(c, owner_of(&x->peer), &c->job, &e, now_s, &why);
     if (status != LX_OK || !e) {
-        refuse(c, x, msg, &why, c->o.mode->is_draining ? DRAINING_MS : BUSY_MS);
+        refuse(c, x, msg, &why, c->o.mode->is_draining ? DRAINING_MS : room_ms(c, now_s));
         return;
     }
     accepted(c, x, msg, e, is_new);

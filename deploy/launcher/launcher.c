@@ -127,6 +127,11 @@ static void hand_news(void *self, lx_entry *entry, bool new_state)
         l->untold[l->n_untold++] = entry;
 }
 
+static lx_status hand_admit(void *self, const lx_job *job, lx_err *err)
+{
+    return submit_check_space(job, ((launcher *)self)->config, false, err);
+}
+
 static void hand_ended(void *self, lx_entry *entry)
 {
     launcher *l = self;
@@ -265,6 +270,7 @@ static lx_status open_tables(launcher *l, lx_err *err)
                          .sweep = hand_sweep,
                          .news = hand_news,
                          .ended = hand_ended,
+                         .admit = hand_admit,
                          .self = l};
     replicas_options po = {.config = l->config,
                            .plan = l->plan,

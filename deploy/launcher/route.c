@@ -553,6 +553,17 @@ static int fastest(const route *r, lx_stage_kind kind, const lx_entry *e,
     return best;
 }
 
+/* The costly part begins: what would make it useless is asked for once more. */
+static bool is_admitted(route *r, lx_stage_kind kind, lx_entry *e)
+{
+    lx_err why = {0};
+    if (kind != LX_STAGE_DIT || !r->hands.admit ||
+        r->hands.admit(r->hands.self, e->job, &why) == LX_OK)
+        return true;
+    end_job(r, e, LX_JOB_FAILED, why.message);
+    return false;
+}
+
 /* Give jobs of one list to this kind, oldest first, each to the replica that will be done with it
  * first; a job for which that is a busy one waits for it. */
 static int pump_list(route *r, lx_stage_kind kind, lx_job_list list, int n_idle,
@@ -568,6 +579,8 @@ static int pump_list(route *r, lx_stage_kind kind, lx_job_list list, int n_idle,
         if (i < 0)
             return 0;
         if (free_in_s[i] <= 0 && !r->worker[kind][i].entry) {
+            if (!is_admitted(r, kind, e))
+                continue;
             give(r, kind, i, e);
             n_idle--;
         }
@@ -730,4 +743,25 @@ double route_left_s(const route *r, const lx_entry *e, double now_s)
     /* Mux encodes while the VAE decodes: the longer of the two counts. */
     double tail = left[LX_STAGE_VAE] > left[LX_STAGE_MUX] ? left[LX_STAGE_VAE] : left[LX_STAGE_MUX];
     return left[LX_STAGE_ENCODER] + left[LX_STAGE_DIT] + tail;
+}
+
+double route_room_s(const route *r, double now_s)
+{
+    double soonest = -1, slowest = 0;
+    for (const lx_entry *e = lx_jobs_first(r->jobs, LX_LIST_RUNNING); e; e = e->next) {
+        double left = route_left_s(r, e, now_s);
+        if (left >= 0 && (soonest < 0 || left < soonest))
+            soonest = left;
+    }
+    if (soonest >= 0)
+        return soonest;
+    /* Nothing to go by but earlier jobs: the slowest stage sets the pace. */
+    for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
+        double sum_s = 0;
+        for (int i = 0; i < r->n_replicas[kind]; i++)
+            sum_s += r->worker[kind][i].last_s;
+        double each = sum_s / r->n_replicas[kind] / r->n_replicas[kind];
+        slowest = each > slowest ? each : slowest;
+    }
+    return slowest;
 }

@@ -43,6 +43,8 @@ typedef struct route_hands {
     bool (*is_lent)(void *self, const lx_ticket *ticket); /* the region is still there */
     void (*sweep)(void *self, uint64_t epoch);            /* nobody refers to it any more */
     void (*news)(void *self, lx_entry *entry, bool new_state);
+    /* LX_OK, or why a job shall not be denoised now after all. May be NULL. */
+    lx_status (*admit)(void *self, const lx_job *job, lx_err *err);
     /* A job has ended, and nobody has heard of it yet. May be NULL. */
     void (*ended)(void *self, lx_entry *entry);
     void *self; /* borrowed for the route's life */
@@ -100,6 +102,9 @@ bool route_may_wait(const route *r, lx_stage_kind kind, int replica);
 double route_free_since_s(const route *r, lx_stage_kind kind, int replica);
 /** Seconds until the job is done, from recent jobs; -1: unknown. */
 double route_left_s(const route *r, const lx_entry *entry, double now_s);
+
+/** Seconds until the next job ends, as far as recent ones tell: when a full queue has room. */
+double route_room_s(const route *r, double now_s);
 
 /** Latent elements of a clip over its channels, or 1: what a stage's time grows with. */
 double route_work(lx_stage_kind kind, const lx_job *job);

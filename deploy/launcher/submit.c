@@ -135,6 +135,27 @@ static uint64_t file_estimate(const lx_job *job, lx_mux_format format)
     return (format == LX_FORMAT_MP4 ? raw / 8 : raw) + FILE_SPARE;
 }
 
+static lx_status check_folder_space(const char *dir, const char *what, uint64_t needs, lx_err *err)
+{
+    struct statvfs fs;
+    if (statvfs(dir, &fs) || (uint64_t)fs.f_bavail * fs.f_frsize >= needs)
+        return LX_OK;
+    return lx_fail(err, LX_EAGAIN, "%s: no space: needs %.1f MiB, has %.1f MiB", what,
+                   (double)needs / 0x1p20, (double)fs.f_bavail * (double)fs.f_frsize / 0x1p20);
+}
+
+lx_status submit_check_space(const lx_job *job, const lx_config *c, bool spool, lx_err *err)
+{
+    int64_t t, h, w;
+    lx_job_latent_dims(job, &t, &h, &w);
+    uint64_t latent_bytes = (uint64_t)(t * h * w) * LX_LATENT_CHANNELS * sizeof(float);
+    lx_status status =
+        check_folder_space(c->output.dir, "output", file_estimate(job, c->mux.format), err);
+    if (status == LX_OK && spool && c->spool.latents)
+        status = check_folder_space(c->state.journal, "spool", latent_bytes, err);
+    return status;
+}
+
 lx_status submit_check_output(const lx_job *job, const lx_config *c, lx_err *err)
 {
     struct stat st;
@@ -143,8 +164,6 @@ lx_status submit_check_output(const lx_job *job, const lx_config *c, lx_err *err
         return lx_fail(err, LX_ECONFIG, "output: the output directory cannot be opened: %s",
                        strerror(errno));
     lx_status status = LX_OK;
-    struct statvfs fs;
-    uint64_t needs = file_estimate(job, c->mux.format);
     if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS))
         status = lx_fail(err, LX_ECONFIG, "output: the output directory is not writable: %s",
                          strerror(errno));
@@ -152,10 +171,6 @@ lx_status submit_check_output(const lx_job *job, const lx_config *c, lx_err *err
         status = lx_fail(err, LX_ECONFIG,
                          "output: %s exists already; choose another name, or set output.overwrite",
                          job->output);
-    else if (fstatvfs(fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < needs)
-        status =
-            lx_fail(err, LX_EAGAIN, "output: no space: needs %.1f MiB, has %.1f MiB",
-                    (double)needs / 0x1p20, (double)fs.f_bavail * (double)fs.f_frsize / 0x1p20);
     close(fd);
     return status;
 }

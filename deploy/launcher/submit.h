@@ -27,6 +27,10 @@ lx_status submit_check(const lx_job *job, const lx_config *config, lx_err *err);
  *  LX_EJOB: name taken; LX_EAGAIN: no space, with figures; LX_ECONFIG: the directory. */
 lx_status submit_check_output(const lx_job *job, const lx_config *config, lx_err *err);
 
+/** Is there space for the clip, and with `spool` for its latent? LX_EAGAIN, with figures. A folder
+ *  that cannot be asked counts as room enough: writing will tell. */
+lx_status submit_check_space(const lx_job *job, const lx_config *config, bool spool, lx_err *err);
+
 /** Is the clip of a job that was not seen to end there under its name all the same? Only where names
  *  are never taken twice (output.overwrite off): it was free when the job was accepted, and mux gives
  *  it to whole files only. bytes: of a file; 0: a folder. */

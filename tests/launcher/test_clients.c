@@ -376,6 +376,86 @@ static void test_submit_full_queue_says_when(void **state)
     assert_int_equal(submit(d, "j7")->kind, LX_MSG_ACCEPTED); /* known ones are still known */
 }
 
+/* Measured: the answer names the time that the next clip should take. */
+static void test_submit_full_queue_knows_the_pace(void **state)
+{
+    desk *d = *state;
+    char id[16];
+    for (int i = 0; i < WORLD_LIVE; i++) {
+        snprintf(id, sizeof id, "j%d", i);
+        assert_int_equal(submit(d, id)->kind, LX_MSG_ACCEPTED);
+    }
+    world_pump(d->w);
+    world_lends(d->w, E, 0, true);
+    world_done(d->w, E, 0, 2);
+    world_lends(d->w, D, 0, true);
+    world_done(d->w, D, 0, 90);
+    const heard *h = submit(d, "more");
+    assert_int_equal(h->status, LX_EAGAIN);
+    assert_true(h->retry_after_ms >= 89000 && h->retry_after_ms <= 91000);
+}
+
+static void test_submit_one_client_leaves_room(void **state)
+{
+    desk *d = *state;
+    d->config.limits.per_client = 2;
+    submit(d, "a");
+    assert_int_equal(submit(d, "b")->kind, LX_MSG_ACCEPTED);
+    assert_int_equal(submit(d, "c")->kind, LX_MSG_REFUSED);
+    assert_int_equal(last(d)->status, LX_EAGAIN);
+    assert_non_null(strstr(last(d)->text, "per_client"));
+    ask_nothing_special(d, "c");
+    assert_int_equal(ask(d, 2, LX_MSG_SUBMIT)->kind, LX_MSG_ACCEPTED); /* another one may */
+    command(d, 1, LX_COMMAND_CANCEL, "b");
+    assert_int_equal(submit(d, "d")->kind, LX_MSG_ACCEPTED);
+}
+
+/* What is not on disk is not said; a journal without room is a refusal. */
+typedef struct keeper {
+    int n_kept;
+    lx_status answer;
+} keeper;
+
+static keeper kept;
+
+static lx_status keep(void *self, const lx_job *job, bool has_drawn_seed, bool is_again,
+                      lx_err *err)
+{
+    (void)self;
+    assert_true(job->seed >= 0 && has_drawn_seed && !is_again);
+    if (kept.answer != LX_OK)
+        return lx_fail(err, kept.answer, "journal: no space: needs 1 MiB");
+    kept.n_kept++;
+    return LX_OK;
+}
+
+static void test_submit_is_answered_when_it_is_safe(void **state)
+{
+    desk *d = *state;
+    clients_destroy(&d->clients);
+    clients_options co = {.config = &d->config,
+                          .jobs = d->w->jobs,
+                          .route = d->w->route,
+                          .replicas = d->replicas,
+                          .mode = &d->mode,
+                          .send = desk_send,
+                          .keep = keep,
+                          .self = d};
+    assert_int_equal(clients_create(&d->clients, &co, NULL), LX_OK);
+    kept = (keeper){0};
+    submit(d, "a");
+    submit(d, "a");
+    assert_int_equal(kept.n_kept, 1);
+    assert_int_equal(count(d, 1, LX_MSG_ACCEPTED), 0);
+    clients_kept(d->clients);
+    assert_int_equal(count(d, 1, LX_MSG_ACCEPTED), 2);
+    assert_int_equal(last(d)->is_new, 0);
+    kept.answer = LX_EAGAIN;
+    assert_int_equal(submit(d, "b")->kind, LX_MSG_REFUSED);
+    assert_int_equal(last(d)->status, LX_EAGAIN);
+    assert_null(lx_jobs_find(d->w->jobs, "b"));
+}
+
 static void test_submit_parked_stage_is_told_early(void **state)
 {
     desk *d = *state;
@@ -623,6 +703,9 @@ int main(void)
         DESK_TEST(test_submit_refuses_by_name_of_the_field),
         DESK_TEST(test_submit_refuses_a_taken_output),
         DESK_TEST(test_submit_full_queue_says_when),
+        DESK_TEST(test_submit_full_queue_knows_the_pace),
+        DESK_TEST(test_submit_one_client_leaves_room),
+        DESK_TEST(test_submit_is_answered_when_it_is_safe),
         DESK_TEST(test_submit_parked_stage_is_told_early),
         DESK_TEST(test_query_lists_in_order_and_ends),
         DESK_TEST(test_query_of_a_slow_reader_goes_on_later),

@@ -615,6 +615,23 @@ static void test_pause_lets_running_jobs_go_on(void **state)
     world_free(w);
 }
 
+/* A disk that has filled up since: known before the minutes of denoising, not after them. */
+static void test_no_space_is_found_before_denoising(void **state)
+{
+    (void)state;
+    world *w = world_new(1, 1, 1, 1, 2);
+    lx_entry *a = world_submit(w, "a"), *b = world_submit(w, "b");
+    w->refusal = "output: no space: needs 2.0 MiB, has 1.0 MiB";
+    world_encode(w);
+    assert_int_equal(a->state, LX_JOB_FAILED);
+    assert_string_equal(a->error, w->refusal);
+    assert_int_equal(world_count(w, D, LX_MSG_JOB, 0), 0);
+    w->refusal = NULL;
+    world_encode(w);
+    assert_ptr_equal(route_holds(w->route, D, 0), b); /* the next one is fine */
+    world_free(w);
+}
+
 /* The launcher ends its stages: no death of these is anybody's fault, and a clip may be finished. */
 static void test_leaving_changes_no_job(void **state)
 {
@@ -723,6 +740,7 @@ int main(void)
         cmocka_unit_test(test_late_artifact_is_retired),
         cmocka_unit_test(test_retry_goes_to_the_end_with_the_same_seed),
         cmocka_unit_test(test_pause_lets_running_jobs_go_on),
+        cmocka_unit_test(test_no_space_is_found_before_denoising),
         cmocka_unit_test(test_leaving_changes_no_job),
         cmocka_unit_test(test_waiting_for_another_stage_is_no_hang),
         cmocka_unit_test(test_time_left_is_known_after_the_first_job),

@@ -44,6 +44,7 @@ typedef struct world {
     int n_swept, n_news;
     uint64_t gone[16]; /* epochs whose names have vanished */
     int n_gone;
+    const char *refusal;                                        /* of denoising; NULL: none */
     void (*news)(void *owner, lx_entry *entry, bool new_state); /* may be NULL */
     void *owner;
 } world;
@@ -84,6 +85,13 @@ static inline bool world_is_lent(void *self, const lx_ticket *ticket)
     return true;
 }
 
+static inline lx_status world_admit(void *self, const lx_job *job, lx_err *err)
+{
+    const world *w = self;
+    (void)job;
+    return w->refusal ? lx_fail(err, LX_EAGAIN, "%s", w->refusal) : LX_OK;
+}
+
 static inline void world_sweep(void *self, uint64_t epoch)
 {
     world *w = self;
@@ -116,6 +124,7 @@ static inline world *world_new(int n_encoder, int n_dit, int n_vae, int n_mux, i
                          .is_lent = world_is_lent,
                          .sweep = world_sweep,
                          .news = world_news,
+                         .admit = world_admit,
                          .self = w};
     assert_int_equal(lx_jobs_create(&w->jobs, WORLD_LIVE, 20, NULL), LX_OK);
     assert_int_equal(route_create(&w->route, w->jobs, &o, hands, NULL), LX_OK);
