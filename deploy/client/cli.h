@@ -29,7 +29,7 @@ typedef struct cli_flag {
 #define CLI_FLAGS_MAX 24
 
 typedef struct cli_common { /* flags that every command takes */
-    const char *endpoint, *config, *timeout;
+    const char *endpoint, *config, *timeout, *key;
     bool json, no_color, help;
     double timeout_s; /* 0: not given */
 } cli_common;
@@ -65,6 +65,7 @@ lx_status cli_order(const cli_command *self, int argc, char **argv, lx_err *err)
 lx_status cli_init(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_bench(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_selftest(const cli_command *self, int argc, char **argv, lx_err *err);
+lx_status cli_keys(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_plan(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_doctor(const cli_command *self, int argc, char **argv, lx_err *err);
 lx_status cli_journal(const cli_command *self, int argc, char **argv, lx_err *err);
@@ -76,6 +77,8 @@ lx_status cli_begin(const cli_command *self, cli_args *args, int argc, char **ar
 
 /** Find and open the launcher as the common flags say. */
 lx_status cli_connect(lx_client **out, const cli_common *common, lx_err *err);
+/** Where a clip lies: its path, or its name alone if that is on another machine. */
+void cli_clip_path(const lx_client *client, const lx_client_job *job, char *out, size_t out_bytes);
 
 /* --- text: cli_text.c ------------------------------------------------------------------------- */
 

@@ -8,7 +8,7 @@
 #include "cli.h"
 #include "lx_config.h"
 
-#define N_COMMON 6
+#define N_COMMON 7
 
 /* The flags of the command, then those that all commands take. */
 typedef struct flag_table {
@@ -20,8 +20,9 @@ typedef struct flag_table {
 static void make_table(flag_table *table, cli_common *common, const cli_flag *flags, int n_flags)
 {
     const cli_flag shared[N_COMMON] = {
-        {"endpoint", 0, "ENDPOINT", "where the launcher listens: ipc:///PATH", &common->endpoint,
-         NULL},
+        {"endpoint", 0, "ENDPOINT", "where the launcher listens: ipc:///PATH or tcp://HOST:PORT",
+         &common->endpoint, NULL},
+        {"key", 0, "FILE", "for tcp: the key that `lx2v keys` made", &common->key, NULL},
         {"config", 0, "FILE", "the launcher's config (default: ./config.yaml)", &common->config,
          NULL},
         {"timeout", 0, "SECONDS", "give up after this long (exit 4)", &common->timeout, NULL},

@@ -207,7 +207,7 @@ static void on_tick(void *self)
 static void remove_clip(const bench *b, const lx_client_job *job)
 {
     char path[2 * LX_LIMIT_PATH];
-    if (strncmp(job->output, "bench-", 6) != 0)
+    if (strncmp(job->output, "bench-", 6) != 0 || !*lx_client_output_dir(b->client))
         return;
     snprintf(path, sizeof path, "%s/%s", lx_client_output_dir(b->client), job->output);
     if (unlink(path) != 0) /* or a folder of frames */

@@ -60,7 +60,7 @@ static void look_at_config(findings *f, const cli_common *common)
     lx_err_clear(&err);
     f->is_running = lx_client_find(f->endpoint, sizeof f->endpoint, common->endpoint,
                                    common->config, &err) == LX_OK &&
-                    lx_client_open(&client, f->endpoint, 2, &err) == LX_OK;
+                    lx_client_open_key(&client, f->endpoint, common->key, 2, &err) == LX_OK;
     if (!f->is_running)
         memcpy(f->launcher, err.message, sizeof f->launcher);
     lx_client_close(&client);

@@ -36,6 +36,8 @@ static const cli_command commands[] = {
     {"selftest", "", "do the configured weights make sense, stage by stage", cli_selftest, 0},
     {"journal", "check|repair|export [FILE]", "the file that accepted jobs survive a crash in",
      cli_journal, 0},
+    {"keys", "DIR [--client NAME]", "keys for clients on other machines (SECURITY.md)", cli_keys,
+     0},
     {"report", "[-o FILE]", "one file for a bug report, without prompts", cli_report_file, 0},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
@@ -72,7 +74,14 @@ lx_status cli_connect(lx_client **out, const cli_common *common, lx_err *err)
         timeout_s = common->timeout_s;
     lx_status status =
         lx_client_find(endpoint, sizeof endpoint, common->endpoint, common->config, err);
-    return status == LX_OK ? lx_client_open(out, endpoint, timeout_s, err) : status;
+    return status == LX_OK ? lx_client_open_key(out, endpoint, common->key, timeout_s, err)
+                           : status;
+}
+
+void cli_clip_path(const lx_client *client, const lx_client_job *job, char *out, size_t out_bytes)
+{
+    const char *dir = lx_client_output_dir(client);
+    snprintf(out, out_bytes, "%s%s%s", dir, *dir ? "/" : "", job->output);
 }
 
 static lx_status unknown_command(const char *name, lx_err *err)

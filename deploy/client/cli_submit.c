@@ -270,7 +270,7 @@ static lx_status on_ended(void *self, const lx_client_job *job, lx_err *err)
                 job->error);
         return LX_OK;
     }
-    snprintf(from, sizeof from, "%s/%s", lx_client_output_dir(s->client), job->output);
+    cli_clip_path(s->client, job, from, sizeof from);
     if (s->out) {
         size_t i = 0;
         while (i + 1 < s->requests.n && strcmp(s->followed[i].job.id, job->id) != 0)
@@ -314,6 +314,10 @@ static lx_status talk(submission *s, lx_err *err)
     bool as_json = s->args.common.json, wait = s->wait || s->out;
     json_t *list = as_json ? json_array() : NULL;
     lx_status status = cli_connect(&s->client, &s->args.common, err);
+    if (status == LX_OK && s->out && !*lx_client_output_dir(s->client))
+        status = lx_fail(err, LX_ECONFIG,
+                         "-o: clips stay on the launcher's machine, in its output directory; "
+                         "--name says how they are called there");
     if (status == LX_OK)
         status = send_all(s, list, err);
     if (list && (status == LX_OK ? !wait : json_array_size(list) > 0))

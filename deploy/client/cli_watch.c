@@ -32,7 +32,7 @@ static lx_status tell_end(void *self, const lx_client_job *job, lx_err *err)
     char where[8192];
     (void)err;
     if (job->state == LX_CLIENT_DONE) {
-        snprintf(where, sizeof where, "%s/%s", lx_client_output_dir(self), job->output);
+        cli_clip_path(self, job, where, sizeof where);
         cli_report(job, where);
     } else {
         cli_say("%s %s%s%s", job->id, lx_client_state_name(job->state), *job->error ? ": " : "",

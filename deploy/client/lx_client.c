@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <math.h>
+#include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,7 @@
 #define QUIET_S      3.0  /* silence after which a watcher asks whether anybody is there */
 #define GONE_S       10.0 /* how long a launcher may be away before a watch gives up */
 #define SOCKET_NAME  "clients.sock"
+#define PROBE_MS     3000
 #define ENDPOINT_MAX 128
 
 struct lx_client {
@@ -81,13 +84,14 @@ lx_status lx_client_find(char *out, size_t out_bytes, const char *endpoint, cons
 
 /* Does anybody listen on this socket, and is it us? ZeroMQ would wait for ever, quietly, and would
  * as quietly talk to another user's socket in /tmp. */
-static lx_status probe(const char *endpoint, lx_err *err)
+static lx_status probe_unix(const char *endpoint, lx_err *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strncmp(endpoint, "ipc:///", 7) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path)
         return lx_fail(err, LX_ECONFIG,
-                       "endpoint \"%.160s\": accepted: ipc:///PATH with up to %zu bytes", endpoint,
-                       sizeof address.sun_path - 1);
+                       "endpoint \"%.160s\": accepted: ipc:///PATH with up to %zu bytes, or "
+                       "tcp://HOST:PORT with --key",
+                       endpoint, sizeof address.sun_path - 1);
     memcpy(address.sun_path, endpoint + 6, strlen(endpoint + 6));
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -104,6 +108,50 @@ static lx_status probe(const char *endpoint, lx_err *err)
         status = lx_fail(err, LX_ECONFIG, "%s: another user listens there; not used", endpoint);
     close(fd);
     return status;
+}
+
+static bool is_tcp(const char *endpoint)
+{
+    return strncmp(endpoint, "tcp://", 6) == 0;
+}
+
+/* Answers to nobody there at once; who it is, the handshake tells. */
+static lx_status probe_tcp(const char *endpoint, lx_err *err)
+{
+    char host[ENDPOINT_MAX], *colon;
+    struct addrinfo *found = NULL, hints = {.ai_socktype = SOCK_STREAM};
+    snprintf(host, sizeof host, "%s", endpoint + 6);
+    colon = strrchr(host, ':');
+    if (!colon || colon == host)
+        return lx_fail(err, LX_ECONFIG, "endpoint \"%.160s\": accepted: tcp://HOST:PORT", endpoint);
+    *colon = 0;
+    char *name = host;
+    if (*name == '[' && colon[-1] == ']') {
+        colon[-1] = 0;
+        name++;
+    }
+    int error = getaddrinfo(name, colon + 1, &hints, &found);
+    if (error)
+        return lx_fail(err, LX_ECONFIG, "endpoint %s: %s", endpoint, gai_strerror(error));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    socklen_t bytes = sizeof error;
+    error = fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) == 0 ? 0 : errno;
+    if (error == EINPROGRESS) {
+        error = ETIMEDOUT;
+        if (poll(&p, 1, PROBE_MS) == 1)
+            getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes);
+    }
+    if (fd >= 0)
+        close(fd);
+    freeaddrinfo(found);
+    return error ? lx_fail(err, LX_ECONFIG, "no launcher at %s (%s)", endpoint, strerror(error))
+                 : LX_OK;
+}
+
+static lx_status probe(const char *endpoint, lx_err *err)
+{
+    return is_tcp(endpoint) ? probe_tcp(endpoint, err) : probe_unix(endpoint, err);
 }
 
 /* --- questions and answers -------------------------------------------------------------------- */
@@ -212,7 +260,29 @@ static lx_status send_command(lx_client *c, lx_command command, const char *id, 
 
 /* --- life ------------------------------------------------------------------------------------- */
 
-lx_status lx_client_open(lx_client **out, const char *endpoint, double timeout_s, lx_err *err)
+static lx_status connect_bus(lx_client *c, const char *key, lx_err *err)
+{
+    lx_keys keys;
+    const char *path = key ? key : getenv("LX2V_KEY");
+    if (!is_tcp(c->endpoint))
+        return lx_bus_connect(&c->bus, c->endpoint, err);
+    if (!path || !*path)
+        return lx_fail(err, LX_ECONFIG,
+                       "%s: nobody comes in there without a key; give --key FILE or set LX2V_KEY "
+                       "(`lx2v keys DIR --client NAME` makes one)",
+                       c->endpoint);
+    lx_status status = lx_keys_read(&keys, path, err);
+    if (status == LX_OK && !keys.server[0])
+        status =
+            lx_fail(err, LX_ECONFIG, "%s: has no server in it: is it a launcher's own key?", path);
+    if (status == LX_OK)
+        status = lx_bus_connect_as(&c->bus, c->endpoint, &keys, err);
+    lx_keys_forget(&keys);
+    return status;
+}
+
+lx_status lx_client_open_key(lx_client **out, const char *endpoint, const char *key,
+                             double timeout_s, lx_err *err)
 {
     lx_status status = probe(endpoint, err);
     if (status != LX_OK)
@@ -224,7 +294,7 @@ lx_status lx_client_open(lx_client **out, const char *endpoint, double timeout_s
     }
     snprintf(c->endpoint, sizeof c->endpoint, "%s", endpoint);
     c->timeout_s = timeout_s > 0 ? timeout_s : 10;
-    status = lx_bus_connect(&c->bus, endpoint, err);
+    status = connect_bus(c, key, err);
     if (status == LX_OK)
         status = send_command(c, LX_COMMAND_HELLO, NULL, c->timeout_s, err);
     if (status == LX_OK)
@@ -234,6 +304,11 @@ lx_status lx_client_open(lx_client **out, const char *endpoint, double timeout_s
     else
         *out = c;
     return status;
+}
+
+lx_status lx_client_open(lx_client **out, const char *endpoint, double timeout_s, lx_err *err)
+{
+    return lx_client_open_key(out, endpoint, NULL, timeout_s, err);
 }
 
 void lx_client_close(lx_client **client)

@@ -137,7 +137,7 @@ typedef enum lx_client_order {
     LX_CLIENT_RETRY,  /* one job that failed or was cancelled */
     LX_CLIENT_PAUSE,  /* start no more jobs */
     LX_CLIENT_RESUME,
-    LX_CLIENT_DRAIN,   /* accept no more jobs; answered when the queue is empty */
+    LX_CLIENT_DRAIN,    /* accept no more jobs; answered when the queue is empty */
     LX_CLIENT_SHUTDOWN, /* orderly stop; answered at once */
     LX_CLIENT_RELEASE   /* pause; running jobs end, then device memory is free until resume */
 } lx_client_order;
@@ -152,11 +152,15 @@ lx_status lx_client_find(char *out, size_t out_bytes, const char *endpoint, cons
                          lx_err *err);
 
 /** Connect to ipc:///PATH and greet. LX_ECONFIG: nobody listens there, or another user does.
- *  timeout_s: for this and for every later answer. */
+ *  timeout_s: for this and for every later answer. tcp://HOST:PORT needs a key: $LX2V_KEY. */
 lx_status lx_client_open(lx_client **out, const char *endpoint, double timeout_s, lx_err *err);
+/** The same with a key file of `lx2v keys DIR --client NAME`; NULL: $LX2V_KEY. On ipc none is read.
+ *  LX_ECONFIG: the key is missing, others may read it, or the launcher refuses it. */
+lx_status lx_client_open_key(lx_client **out, const char *endpoint, const char *key,
+                             double timeout_s, lx_err *err);
 void lx_client_close(lx_client **client);
 
-/** Where clips appear, on the launcher's machine. Borrowed until close. */
+/** Where clips appear; "": on another machine than this. Borrowed until close. */
 const char *lx_client_output_dir(const lx_client *client);
 
 /** Checks the request, sends it, waits for the answer. When none comes it is sent once more with
