@@ -137,6 +137,8 @@ static const field done_fields[] = {
     LIST(lx_msg, F64, "step_s", u.done.step_s, u.done.n_step_s, 0, MANY),
     NUMBER(lx_msg, I32, "n_tokens", u.done.n_tokens, 0, 1e6),
     NUMBER(lx_msg, I32, "n_dropped", u.done.n_dropped, 0, 1e6),
+    NUMBER(lx_msg, U64, "saved_bytes", u.done.saved_bytes, 0, 1e15),
+    NUMBER(lx_msg, U64, "saved_crc", u.done.saved_crc, 0, UINT32_MAX),
     NUMBER(lx_msg, I32, "n_frames", u.done.n_frames, 0, LX_LIMIT_FRAMES),
     NUMBER(lx_msg, U64, "file_bytes", u.done.file_bytes, 0, 1e15),
     TEXT(lx_msg, "notice", u.done.notice),
@@ -152,6 +154,13 @@ static const field failed_fields[] = {
 static const field work_fields[] = {
     MAP(lx_msg, "work", u.work.job, job_fields),
     MAP(lx_msg, "ticket", u.work.ticket, ticket_fields),
+};
+
+static const field order_fields[] = {
+    MAP(lx_msg, "work", u.work.job, job_fields),
+    MAP(lx_msg, "ticket", u.work.ticket, ticket_fields),
+    NUMBER(lx_msg, U64, "saved_bytes", u.work.saved_bytes, 0, 1e15),
+    NUMBER(lx_msg, U64, "saved_crc", u.work.saved_crc, 0, UINT32_MAX),
 };
 
 static const field query_fields[] = {
@@ -272,7 +281,7 @@ static const struct {
     [LX_MSG_RELEASED] = {"released", BODY(lease_fields)},
     [LX_MSG_DONE] = {"done", BODY(done_fields)},
     [LX_MSG_FAILED] = {"failed", BODY(failed_fields)},
-    [LX_MSG_JOB] = {"job", BODY(work_fields)},
+    [LX_MSG_JOB] = {"job", BODY(order_fields)},
     [LX_MSG_INPUT] = {"input", BODY(artifact_fields)},
     [LX_MSG_RETIRE] = {"retire", BODY(lease_fields)},
     [LX_MSG_ABORT] = {"abort", NULL, 0},

@@ -67,6 +67,8 @@ typedef struct lx_msg {
             int32_t n_step_s;              /* dit: how many below */
             double step_s[LX_LIMIT_STEPS]; /* seconds of each denoising step */
             int32_t n_tokens, n_dropped;   /* encoder */
+            uint64_t saved_bytes;          /* dit: of the latent in the spool; 0: none */
+            uint64_t saved_crc;            /* its CRC-32C */
             int32_t n_frames;              /* mux */
             uint64_t file_bytes;           /* mux */
             char notice[LX_LIMIT_TEXT];    /* one line for the user, or "" */
@@ -80,7 +82,9 @@ typedef struct lx_msg {
         struct {
             lx_job job;
             lx_ticket ticket; /* serial 0: none */
-        } work;               /* JOB (complete) and SUBMIT (0, "" or -1 = default) */
+            /* JOB: dit need not denoise, the latent is in the spool; 0: it is not */
+            uint64_t saved_bytes, saved_crc;
+        } work; /* JOB (complete) and SUBMIT (0, "" or -1 = default) */
         struct {
             int32_t want_stages; /* also STAGE_INFO for every replica, LINK_INFO for every link */
             int32_t want_jobs;

@@ -41,6 +41,8 @@ struct lx_stage_job {
     int n_tokens, n_dropped, n_frames, n_step_s;
     double step_s[LX_LIMIT_STEPS];
     uint64_t file_bytes;
+    uint64_t given_bytes, saved_bytes; /* of the latent in the spool: when given, now */
+    uint32_t given_crc, saved_crc;
     char notice[LX_LIMIT_TEXT];
 };
 
@@ -467,6 +469,18 @@ void lx_stage_note_steps(lx_stage_job *job, int n, const double *step_s)
     memcpy(job->step_s, step_s, (size_t)job->n_step_s * sizeof *step_s);
 }
 
+uint64_t lx_stage_saved(const lx_stage_job *job, uint32_t *crc)
+{
+    *crc = job->given_crc;
+    return job->given_bytes;
+}
+
+void lx_stage_note_saved(lx_stage_job *job, uint64_t bytes, uint32_t crc)
+{
+    job->saved_bytes = bytes;
+    job->saved_crc = crc;
+}
+
 void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes)
 {
     job->n_frames = n_frames;
@@ -507,6 +521,8 @@ static lx_status next_job(lx_stage *stage, lx_stage_job *job, bool *go, lx_err *
     if (*go) {
         job->params = stage->job.u.work.job;
         job->input = stage->job.u.work.ticket;
+        job->given_bytes = stage->job.u.work.saved_bytes;
+        job->given_crc = (uint32_t)stage->job.u.work.saved_crc;
         job->attempt = stage->job.attempt;
     }
     pthread_mutex_unlock(&stage->lock);
@@ -542,6 +558,8 @@ static void report(lx_stage_job *job, lx_status status, const lx_err *err)
         msg.u.done.n_dropped = job->n_dropped;
         msg.u.done.n_frames = job->n_frames;
         msg.u.done.file_bytes = job->file_bytes;
+        msg.u.done.saved_bytes = job->saved_bytes;
+        msg.u.done.saved_crc = job->saved_crc;
         memcpy(msg.u.done.notice, job->notice, sizeof msg.u.done.notice);
         LX_I("job=%s attempt=%d done ms=%.0f", msg.job, msg.attempt,
              (msg.u.done.end_s - job->start_s) * 1e3);

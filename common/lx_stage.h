@@ -107,6 +107,10 @@ lx_status lx_stage_publish(lx_stage_job *job, bool is_last, lx_err *err);
 lx_status lx_stage_publish_from_card(lx_stage_job *job, const void *src_device, bool is_last,
                                      lx_err *err);
 
+/** Bytes of the latent that an earlier attempt of this job left in the spool (lx_spool.h), so that
+ *  it need not be made again; 0: none. */
+uint64_t lx_stage_saved(const lx_stage_job *job, uint32_t *crc);
+
 /** LX_ECANCEL once the job was aborted. (lx_progress_step says the same.) */
 lx_status lx_stage_check(lx_stage_job *job, lx_err *err);
 
@@ -114,6 +118,8 @@ lx_status lx_stage_check(lx_stage_job *job, lx_err *err);
 void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped);
 /** Seconds of each denoising step, at most LX_LIMIT_STEPS of them. */
 void lx_stage_note_steps(lx_stage_job *job, int n, const double *step_s);
+/** Its latent is in the spool now. */
+void lx_stage_note_saved(lx_stage_job *job, uint64_t bytes, uint32_t crc);
 void lx_stage_note_file(lx_stage_job *job, int n_frames, uint64_t file_bytes);
 void lx_stage_note(lx_stage_job *job, const char *notice); /* one line for the user */
 

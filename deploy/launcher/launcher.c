@@ -27,6 +27,7 @@
 #include "lx_jobs.h"
 #include "lx_log.h"
 #include "lx_share.h"
+#include "lx_spool.h"
 #include "notify.h"
 #include "replica.h"
 #include "route.h"
@@ -132,9 +133,18 @@ static lx_status hand_admit(void *self, const lx_job *job, lx_err *err)
     return submit_check_space(job, ((launcher *)self)->config, false, err);
 }
 
+static void hand_saved(void *self, lx_entry *entry)
+{
+    launcher *l = self;
+    if (l->broken.status == LX_OK)
+        journal_jobs_latent(l->journal, entry, &l->broken);
+}
+
 static void hand_ended(void *self, lx_entry *entry)
 {
     launcher *l = self;
+    if (entry->saved_bytes || entry->part[LX_STAGE_DIT].start_s >= 0)
+        lx_spool_remove(l->config->state.journal, entry->job->id);
     if (l->broken.status == LX_OK)
         journal_jobs_end(l->journal, entry, &l->broken);
 }
@@ -269,6 +279,7 @@ static lx_status open_tables(launcher *l, lx_err *err)
                          .is_lent = hand_is_lent,
                          .sweep = hand_sweep,
                          .news = hand_news,
+                         .saved = hand_saved,
                          .ended = hand_ended,
                          .admit = hand_admit,
                          .self = l};
@@ -322,14 +333,24 @@ static void settle_replayed(launcher *l, lx_entry *e)
     }
 }
 
+static bool is_latent_wanted(void *self, const char *id)
+{
+    const launcher *l = self;
+    const lx_entry *e = lx_jobs_find(l->jobs, id);
+    return e && e->list != LX_LIST_ENDED && e->saved_bytes;
+}
+
 static lx_status go_on(launcher *l, lx_err *err)
 {
     l->now_s = lx_now_s();
     int n = lx_jobs_live(l->jobs);
     for (lx_entry *e = lx_jobs_first(l->jobs, LX_LIST_QUEUED), *next; e; e = next) {
         next = e->next;
+        if (!l->config->spool.latents)
+            e->saved_bytes = 0;
         settle_replayed(l, e);
     }
+    lx_spool_sweep(l->config->state.journal, is_latent_wanted, l);
     if (n > 0)
         LX_I("journal: unfinished=%d of an earlier start; go_on=%d", n, lx_jobs_live(l->jobs));
     if (!keep_promises(l)) {

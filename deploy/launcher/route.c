@@ -72,6 +72,7 @@ static void finish(route *r, lx_entry *e)
     lx_jobs_move(r->jobs, e, e->state_next, NULL);
     if (r->hands.ended)
         r->hands.ended(r->hands.self, e);
+    e->saved_bytes = 0;
     route_sweep_dead(r);
     LX_I("job=%s state=%s seconds=%.3f retries=%" PRIu64 "%s%s%s", e->job->id,
          lx_job_state_name(e->state), e->begin_s > 0 ? e->end_s - e->begin_s : 0.0, e->retries,
@@ -133,7 +134,7 @@ static void begin_again(route *r, lx_entry *e, const char *why)
     int from = LX_STAGE_ENCODER;
     if (route_check_lent(r, &e->latent))
         from = LX_STAGE_VAE;
-    else if (route_check_lent(r, &e->context))
+    else if (route_check_lent(r, &e->context) || e->saved_bytes)
         from = LX_STAGE_DIT;
     /* Stages before `from` have published and are about to say done; stopped now, they would take
      * back what is needed again (test_retry_does_not_abort_the_lender). */
@@ -340,6 +341,20 @@ static void note_facts(lx_entry *e, lx_stage_kind kind, const lx_msg *msg)
         text_put(e->notice, sizeof e->notice, msg->u.done.notice);
 }
 
+/* Only what can be this job's latent: F32 [16, T, h, w]. */
+static void note_saved(route *r, lx_entry *e, const lx_msg *msg)
+{
+    int64_t t, h, w;
+    lx_job_latent_dims(e->job, &t, &h, &w);
+    uint64_t bytes = (uint64_t)(t * h * w) * LX_LATENT_CHANNELS * sizeof(float);
+    if (msg->u.done.saved_bytes != bytes || e->saved_bytes || e->is_ending)
+        return;
+    e->saved_bytes = bytes;
+    e->saved_crc = (uint32_t)msg->u.done.saved_crc;
+    if (r->hands.saved)
+        r->hands.saved(r->hands.self, e);
+}
+
 static void on_done(route *r, lx_stage_kind kind, int replica, const lx_msg *msg)
 {
     route_worker *w = &r->worker[kind][replica];
@@ -347,7 +362,8 @@ static void on_done(route *r, lx_stage_kind kind, int replica, const lx_msg *msg
     bool is_wanted = w->attempt == e->attempt && !w->is_aborting && !e->is_ending;
     w->is_aborting = true; /* it has answered: end_job need not ask it to stop */
     w->n_jobs++;
-    note_cost(w, kind, e, msg->u.done.end_s - msg->u.done.start_s);
+    if (!w->is_from_spool)
+        note_cost(w, kind, e, msg->u.done.end_s - msg->u.done.start_s);
     if (kind == LX_STAGE_MUX) {
         /* The file is there under its name, whatever was decided meanwhile. */
         note_facts(e, kind, msg);
@@ -355,6 +371,8 @@ static void on_done(route *r, lx_stage_kind kind, int replica, const lx_msg *msg
         end_job(r, e, LX_JOB_DONE, "");
     } else if (w->attempt == e->attempt && e->part[kind].state != LX_PART_WAITING) {
         note_facts(e, kind, msg);
+        if (kind == LX_STAGE_DIT && is_wanted)
+            note_saved(r, e, msg);
         if (is_wanted && e->part[kind].state != LX_PART_DONE) {
             char text[LX_LIMIT_TEXT];
             text_format(text, sizeof text, "%s said done without handing on its result",
@@ -385,6 +403,11 @@ static void on_failed(route *r, lx_stage_kind kind, int replica, const lx_msg *m
     let_go(r, kind, replica);
     if (is_stale)
         return;
+    if (w->is_from_spool && !r->is_leaving) { /* not the job's fault: it is made again */
+        e->saved_bytes = 0;
+        begin_again(r, e, text);
+        return;
+    }
     if (status == LX_EAGAIN || status == LX_ECANCEL) /* nothing wrong with the job itself */
         strike(r, e, true, text);
     else
@@ -457,9 +480,9 @@ static bool wants(const route *r, const lx_entry *e, lx_stage_kind kind)
         return false;
     switch (kind) {
     case LX_STAGE_ENCODER:
-        return true;
+        return !e->saved_bytes;
     case LX_STAGE_DIT:
-        return e->context.ticket.serial != 0;
+        return e->context.ticket.serial != 0 || e->saved_bytes;
     case LX_STAGE_VAE:
         return e->latent.ticket.serial != 0;
     case LX_STAGE_MUX: /* it may begin with the first chunk */
@@ -504,7 +527,12 @@ static void give(route *r, lx_stage_kind kind, int replica, lx_entry *e)
     r->out = (lx_msg){.kind = LX_MSG_JOB, .attempt = e->attempt};
     memcpy(r->out.job, e->job->id, sizeof r->out.job);
     r->out.u.work.job = *e->job;
-    if (kind == LX_STAGE_DIT)
+    w->is_from_spool = kind == LX_STAGE_DIT && e->saved_bytes;
+    if (w->is_from_spool) {
+        r->out.u.work.saved_bytes = e->saved_bytes;
+        r->out.u.work.saved_crc = e->saved_crc;
+        e->part[LX_STAGE_ENCODER].state = LX_PART_DONE;
+    } else if (kind == LX_STAGE_DIT)
         r->out.u.work.ticket = e->context.ticket;
     else if (kind == LX_STAGE_VAE)
         r->out.u.work.ticket = e->latent.ticket;
@@ -601,8 +629,9 @@ void route_pump(route *r, double now_s)
         double free_in_s[LX_LIMIT_REPLICAS];
         int n_idle = free_times(r, kind, free_in_s);
         n_idle = pump_list(r, kind, LX_LIST_RUNNING, n_idle, free_in_s);
-        if (kind == LX_STAGE_ENCODER && !r->is_paused)
-            pump_list(r, LX_STAGE_ENCODER, LX_LIST_QUEUED, n_idle, free_in_s);
+        /* A queued job begins at the encoder, or at the DiT if its latent was saved. */
+        if ((kind == LX_STAGE_ENCODER || kind == LX_STAGE_DIT) && !r->is_paused)
+            pump_list(r, kind, LX_LIST_QUEUED, n_idle, free_in_s);
     }
 }
 

@@ -21,6 +21,8 @@
  * Treacherous details
  *   - A stage that published its artifact and died before it said "done" has done its part
  *     (test_dit_dead_after_latent_is_not_repeated).
+ *   - A job with a saved latent begins, or begins again, at the DiT, which only lends it; when it
+ *     is not what was saved, the job starts over (test_saved_latent_is_not_denoised_again).
  *   - Two attempts of one job must never run at once: mux writes `.JOB.part`
  *     (test_new_attempt_waits_for_old_holders).
  *   - Mux may finish in the moment a cancel comes: then there is a file and the job is done
@@ -45,6 +47,8 @@ typedef struct route_hands {
     void (*news)(void *self, lx_entry *entry, bool new_state);
     /* LX_OK, or why a job shall not be denoised now after all. May be NULL. */
     lx_status (*admit)(void *self, const lx_job *job, lx_err *err);
+    /* entry->saved_bytes and saved_crc are of a latent that is in the spool now. May be NULL. */
+    void (*saved)(void *self, lx_entry *entry);
     /* A job has ended, and nobody has heard of it yet. May be NULL. */
     void (*ended)(void *self, lx_entry *entry);
     void *self; /* borrowed for the route's life */

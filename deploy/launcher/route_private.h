@@ -24,6 +24,7 @@ typedef struct route_worker {
     lx_entry *entry; /* the job it holds; NULL: idle */
     int32_t attempt; /* of that job, when it was given */
     bool is_aborting;
+    bool is_from_spool; /* DiT: it only lends what was saved */
     double given_s, free_since_s;
     double cost_s;            /* seconds per unit of work, recent; 0: unknown */
     double last_s, last_work; /* of its latest job; 0: none yet */

@@ -615,6 +615,42 @@ static void test_pause_lets_running_jobs_go_on(void **state)
     world_free(w);
 }
 
+/* The latent of an earlier launcher's attempt, or of this one's after DiT and VAE died. */
+static void test_saved_latent_is_not_denoised_again(void **state)
+{
+    (void)state;
+    world *w = world_new(1, 1, 1, 1, 2);
+    lx_job job = world_job("a");
+    lx_entry *e = NULL;
+    assert_int_equal(lx_jobs_add(w->jobs, &job, w->now_s, &e, NULL), LX_OK);
+    e->saved_bytes = 1;
+    world_pump(w);
+    assert_int_equal(world_count(w, E, LX_MSG_JOB, 0), 0);
+    assert_ptr_equal(route_holds(w->route, D, 0), e);
+    world_denoise(w); /* from the spool */
+    assert_ptr_equal(route_holds(w->route, V, 0), e);
+    world_starts(w, V, 0);
+    w->gone[w->n_gone++] = w->epoch[D][0]; /* as if the lender's names had gone with it */
+    world_dies(w, V, 0);
+    world_fails(w, M, 0, LX_ECANCEL); /* it was asked to let go: from the spool once more */
+    assert_int_equal(world_count(w, E, LX_MSG_JOB, 0), 0);
+    assert_int_equal(world_count(w, D, LX_MSG_JOB, 0), 2);
+    world_fails(w, D, 0, LX_EAGAIN); /* not what was saved: it starts over, and nobody is struck */
+    assert_int_equal(e->saved_bytes, 0);
+    assert_int_equal(e->strikes, 1); /* the VAE's death */
+    assert_ptr_equal(route_holds(w->route, E, 0), e);
+    world_encode(w);
+    lx_msg done = world_says(w, D, 0, LX_MSG_ARTIFACT);
+    world_lends(w, D, 0, true);
+    done.kind = LX_MSG_DONE;
+    done.u.done.start_s = done.u.done.end_s = w->now_s;
+    memset(&done.u, 0, sizeof done.u);
+    done.u.done.saved_bytes = 7; /* cannot be a latent of this size */
+    world_tell(w, D, 0, &done);
+    assert_int_equal(e->saved_bytes, 0);
+    world_free(w);
+}
+
 /* A disk that has filled up since: known before the minutes of denoising, not after them. */
 static void test_no_space_is_found_before_denoising(void **state)
 {
@@ -741,6 +777,7 @@ int main(void)
         cmocka_unit_test(test_retry_goes_to_the_end_with_the_same_seed),
         cmocka_unit_test(test_pause_lets_running_jobs_go_on),
         cmocka_unit_test(test_no_space_is_found_before_denoising),
+        cmocka_unit_test(test_saved_latent_is_not_denoised_again),
         cmocka_unit_test(test_leaving_changes_no_job),
         cmocka_unit_test(test_waiting_for_another_stage_is_no_hang),
         cmocka_unit_test(test_time_left_is_known_after_the_first_job),

@@ -110,6 +110,37 @@ static void test_stopped_launcher_goes_on(void **state)
     rig_remove(&r);
 }
 
+/* A saved latent stands for minutes of denoising: the next launcher's DiT only lends it. A spoiled
+ * one is noticed, and the clip denoised again. */
+static void test_saved_latent_goes_on_at_the_vae(void **state)
+{
+    (void)state;
+    char path[160];
+    for (int is_spoiled = 0; is_spoiled < 2; is_spoiled++) {
+        rig r;
+        rig_start(&r, (rig_options){.slow_ms = 60});
+        rig_submit(&r, "clip0");
+        snprintf(path, sizeof path, "%s/spool/clip0.latent", r.state);
+        for (int i = 0; i < 1500 && access(path, F_OK); i++)
+            rig_sleep(0.02);
+        rig_sleep(0.1); /* until DiT's word of it is in the journal */
+        assert_int_equal(rig_job(&r, "clip0").state, LX_CLIENT_RUNNING);
+        kill_launcher(&r);
+        assert_int_equal(access(path, F_OK), 0);
+        if (is_spoiled)
+            assert_int_equal(truncate(path, 1000), 0);
+        again(&r, 0);
+        check_clips(&r, 1);
+        lx_client_job job = rig_job(&r, "clip0");
+        assert_int_equal(job.n_step_s > 0, is_spoiled);
+        assert_int_equal(rig_stage(&r, ENCODER).jobs, is_spoiled);
+        assert_int_equal(job.retries, is_spoiled);
+        assert_true(access(path, F_OK) != 0);
+        rig_stop(&r, SIGTERM);
+        rig_remove(&r);
+    }
+}
+
 /* Killed between the clip's renaming and the record of its end: the clip is whole, and stays. */
 static void test_clip_that_is_there_is_not_made_again(void **state)
 {
@@ -234,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_launcher_keeps_its_word),
         cmocka_unit_test(test_stopped_launcher_goes_on),
+        cmocka_unit_test(test_saved_latent_goes_on_at_the_vae),
         cmocka_unit_test(test_clip_that_is_there_is_not_made_again),
         cmocka_unit_test(test_full_queue_says_when_to_come_back),
         cmocka_unit_test(test_damaged_journal_is_refused_and_mended),
