@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lx_crc32c.h"
+#include "lx_fault.h"
 #include "lx_limits.h"
 
 #define ENDING ".latent"
@@ -55,7 +56,9 @@ static int write_file(int folder, const char *part, const char *name, const void
     int fd = openat(folder, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return errno;
-    int error = write_all(fd, bytes, n);
+    int error = LX_FAULT("spool.write");
+    if (!error)
+        error = write_all(fd, bytes, n);
     if (!error && fsync(fd))
         error = errno;
     close(fd);
@@ -94,7 +97,9 @@ static int read_file(int folder, const char *name, unsigned char *dst, uint64_t 
     int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return errno;
-    int error = fstat(fd, &st) ? errno : 0;
+    int error = LX_FAULT("spool.read");
+    if (!error && fstat(fd, &st))
+        error = errno;
     if (!error && (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != n))
         error = EBADMSG;
     for (uint64_t done = 0; done < n && !error;) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "journal_file.h"
+#include "lx_fault.h"
 #include "lx_log.h"
 
 #define LARGE (1u << 20) /* below this nobody minds */
@@ -195,12 +196,16 @@ lx_status journal_commit(journal *j, lx_err *err)
         return LX_OK;
     lx_status status = journal_file_flush(&j->file, err);
     /* A second sync after a failed one would say LX_OK for pages that the kernel has dropped. */
-    if (status == LX_OK && fdatasync(j->file.fd))
+    int error = status == LX_OK ? LX_FAULT("journal.sync") : 0;
+    if (status == LX_OK && !error && fdatasync(j->file.fd))
+        error = errno;
+    if (error)
         status = lx_fail(err, LX_ESTAGE,
                          "%s: sync failed: %s; nothing more can be promised. What was accepted is "
                          "kept and goes on at the next start",
-                         j->path, strerror(errno));
+                         j->path, strerror(error));
     if (status == LX_OK) {
+        (void)LX_FAULT("journal.synced"); /* a moment to die in: nobody has heard of it */
         j->is_dirty = false;
         j->back = 0;
     }

@@ -14,6 +14,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "lx_fault.h"
+
 #define STEP (256u * 1024) /* the file grows on disk by so much */
 
 /* --- folder ----------------------------------------------------------------------------------- */
@@ -124,11 +126,13 @@ void journal_file_drop(journal_file *f)
 lx_status journal_file_flush(journal_file *f, lx_err *err)
 {
     for (size_t done = 0; done < f->used;) {
-        ssize_t n = pwrite(f->fd, f->buffer + done, f->used - done, (off_t)(f->end + done));
+        int error = LX_FAULT("journal.write");
+        ssize_t n =
+            error ? 0 : pwrite(f->fd, f->buffer + done, f->used - done, (off_t)(f->end + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return broken("writing failed", n < 0 ? errno : EIO, err);
+            return broken("writing failed", error ? error : n < 0 ? errno : EIO, err);
         done += (size_t)n;
     }
     f->end += f->used;
@@ -156,8 +160,10 @@ lx_status journal_file_allocate(journal_file *f, uint64_t bytes, lx_err *err)
     if (bytes <= f->allocated)
         return LX_OK;
     uint64_t whole = (bytes + STEP - 1) / STEP * STEP;
-    int error = posix_fallocate(f->fd, (off_t)f->allocated, (off_t)(whole - f->allocated));
-    if (error) {
+    int fault = LX_FAULT("journal.allocate");
+    int error =
+        fault ? fault : posix_fallocate(f->fd, (off_t)f->allocated, (off_t)(whole - f->allocated));
+    if (error && !fault) {
         whole = bytes;
         error = posix_fallocate(f->fd, (off_t)f->allocated, (off_t)(whole - f->allocated));
     }
@@ -177,13 +183,16 @@ lx_status journal_file_publish(journal_file *f, int dir, lx_err *err)
 {
     lx_err why = {0};
     lx_status status = journal_file_flush(f, &why);
-    if (status == LX_OK && fsync(f->fd))
-        status = broken("journal.new: sync failed", errno, &why);
+    int fault = status == LX_OK ? LX_FAULT("journal.replace") : 0;
+    if (status == LX_OK && (fault || fsync(f->fd)))
+        status = broken("journal.new: sync failed", fault ? fault : errno, &why);
     if (status == LX_OK && renameat(dir, "journal.new", dir, "journal"))
         status = broken("journal.new: renaming failed", errno, &why);
     if (status != LX_OK) { /* the old one is untouched */
         unlinkat(dir, "journal.new", 0);
         return lx_fail(err, LX_EAGAIN, "%s", why.message);
     }
-    return fsync(dir) ? broken("its folder: sync failed", errno, err) : LX_OK;
+    fault = LX_FAULT("journal.replaced");
+    return fault || fsync(dir) ? broken("its folder: sync failed", fault ? fault : errno, err)
+                               : LX_OK;
 }
