@@ -146,7 +146,7 @@ void leak_check(rig *r, const leak_ledger *before)
 void history_open(history *h, const rig *r)
 {
     snprintf(h->path, sizeof h->path, "%s/history", r->root);
-    h->file = fopen(h->path, "a");
+    h->file = fopen(h->path, "ae");
     assert_non_null(h->file);
 }
 

@@ -273,6 +273,21 @@ static void test_release_is_one_word_of_pause(void **state)
     end(&r);
 }
 
+/* The next line of a file that others write; opens it if it is not open yet. */
+static FILE *wait_line(FILE *file, const char *path, char line[256])
+{
+    for (double until = rig_now_s() + 5 * RIG_SLACK; rig_now_s() < until; rig_sleep(0.01)) {
+        if (!file)
+            file = fopen(path, "re");
+        if (file)
+            clearerr(file);
+        if (file && fgets(line, 256, file))
+            return file;
+    }
+    fail_msg("%s has no more lines", path);
+    return NULL;
+}
+
 /* Where logind is there, its lock is held by a child for as long as there is work. Here a program of
  * the same name stands before it in PATH, and runs its command as the real one does. */
 static void test_inhibitor_is_held_while_there_is_work(void **state)
@@ -304,21 +319,14 @@ static void test_inhibitor_is_held_while_there_is_work(void **state)
     assert_int_not_equal(access(held, F_OK), 0); /* an empty queue may sleep */
     rig_submit(&r, "work");
     rig_wait_stage(&r, "work", DIT, 10);
-    file = fopen(held, "r");
-    assert_non_null(file);
-    assert_non_null(fgets(line, sizeof line, file));
+    file = wait_line(NULL, held, line);
     assert_non_null(strstr(line, "--what=sleep"));
     assert_int_equal(rig_wait(&r, "work", 60), LX_CLIENT_DONE);
-    for (int i = 0; i < 300 && strcmp(line, "gone\n"); i++) {
-        rig_sleep(0.01);
-        clearerr(file);
-        if (!fgets(line, sizeof line, file))
-            line[0] = 0;
-    }
+    wait_line(file, held, line);
     assert_string_equal(line, "gone\n");
     rig_submit(&r, "again");
     rig_wait_stage(&r, "again", DIT, 10);
-    assert_non_null(fgets(line, sizeof line, file));
+    wait_line(file, held, line);
     pid_t inhibitor = (pid_t)atoi(line);
     kill(r.pid, SIGKILL); /* and it holds nothing for a launcher that is gone */
     rig_wait_exit(&r, 5);
