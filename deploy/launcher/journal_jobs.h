@@ -7,7 +7,7 @@
  * Promise   After journal_commit the table can be made again from the file: the same ids, seeds and
  *           order. A retried job stands at the end of the queue, as it did.
  * Threads   The launcher's one thread.
- * Tests     tests/launcher/test_journal.c, tests/pipeline/test_restart.c
+ * Tests     tests/launcher/test_journal_jobs.c, tests/pipeline/test_restart.c
  */
 #ifndef JOURNAL_JOBS_H
 #define JOURNAL_JOBS_H
