@@ -324,8 +324,10 @@ static void test_cli_says_where_it_looked_for_the_launcher(void **state)
     run("status", "--endpoint", "ipc:///tmp/lx2v-no-such-socket", NULL);
     expect(2, "no launcher at ipc:///tmp/lx2v-no-such-socket");
     expect(2, "lx2v-launch config.yaml");
-    run("status", "--endpoint", "tcp://127.0.0.1:1", NULL);
+    run("status", "--endpoint", "udp://127.0.0.1:1", NULL);
     expect(2, "accepted: ipc:///PATH");
+    run("status", "--endpoint", "tcp://127.0.0.1:1", NULL);
+    expect(2, "no launcher at tcp://127.0.0.1:1");
     write_file("rig.yaml", "model: m\nstate: {dir: st}\n");
     run("status", "--config", "rig.yaml", NULL);
     char where[256];
