@@ -52,6 +52,9 @@ int lx_config_find(const char *path);
 /** Every value as it is when config.yaml does not mention it. */
 void lx_config_defaults(lx_config *config);
 
+/** state.dir and state.journal, where they were not given. path is set. */
+void lx_config_settle_state(lx_config *config);
+
 /** Put one scalar into its place. LX_ECONFIG: the value and what is accepted, without file and
  *  key. quoted: it stood in quotes, so it is text and no number. */
 lx_status lx_config_set(lx_config *config, const lx_config_key *key, const char *text, bool quoted,
