@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The third training: a student that goes the teacher's way in four Euler steps without guidance.
+"""The last training: a student that goes the teacher's way in four Euler steps without guidance.
 
 From a state at each of the four noise levels the teacher (with guidance, several small steps a
 level) is followed to the next level; the student learns the mean velocity of that way, so that one
@@ -16,15 +16,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from dit import Linear
 from flow import LATENT, LEVELS, Flow, Guided, between, solve
-from loop import (Adam, Average, Plan, Training, as_bf16, lots, result_of, say, synchronize,
-                  uniform)
-from pool import Pool, draw_captions
+from loop import (Average, Optimizer, Plan, Rates, Training, as_bf16, lots, result_of, say,
+                  synchronize, uniform)
+from pool import Texts, draw_captions
 from train_dit import compile_flow, latent_noise, load_flow
 
-PEAK = 5e-4
+RATES = Rates(adam=5e-4, hold=0.4)
 N_LEVELS = len(LEVELS) - 1
 SHARES = (0.2, 0.2, 0.25, 0.35)  # of a batch for each level; the last one makes the picture sharp
 # Progress from and to which the share of states that are the student's grows, and to how much.
@@ -70,29 +71,30 @@ def rounded(x: Tensor) -> Tensor:
     return x + change
 
 
-class RoundedLinear(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(rounded(x), rounded(self.weight), self.bias)
+class RoundedLinear(Linear):
+    @staticmethod
+    def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(rounded(x), rounded(weight), bias)
 
 
 def set_int8(flow: Flow, is_on: bool) -> None:
     """The ten linears of every block compute with rounded inputs and weights, or plainly."""
     for block in flow.dit.blocks:
         for part in block.modules():
-            if isinstance(part, nn.Linear):
-                part.__class__ = RoundedLinear if is_on else nn.Linear
+            if isinstance(part, Linear):
+                part.__class__ = RoundedLinear if is_on else Linear
 
 
 # --- trajectories -------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def make_trajectories(plan: Plan, teacher: Flow, student: Flow, pool: Pool, own: float,
+def make_trajectories(plan: Plan, teacher: Flow, student: Flow, texts: Texts, own: float,
                       generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """States, targets, ids, lengths. `own` is the share whose states are the student's."""
     n = plan.sizes.rollout
-    _, ids, lengths = draw_captions(pool, n, generator)
-    guided = Guided(teacher, ids, lengths, pool.empty, plan.guidance)
+    _, ids, lengths = draw_captions(texts, n, generator)
+    guided = Guided(teacher, ids, lengths, texts.empty, plan.guidance)
     context = guided.context[:n]
     is_own = (torch.rand(n, generator=generator, device=ids.device) < own).view(-1, 1, 1, 1, 1)
     x = latent_noise(n, generator)
@@ -138,13 +140,13 @@ def student_loss(plan: Plan, student: Flow, store: Store,
 class Distillation:
     """The student, its store, and the two things that take turns."""
 
-    def __init__(self, plan: Plan, pool: Pool):
-        self.plan, self.pool = plan, pool
+    def __init__(self, plan: Plan, texts: Texts):
+        self.plan, self.texts = plan, texts
         self.teacher, self.student = load_flow(plan, "dit"), load_flow(plan, "dit")
         self.student.dit.requires_grad_(True)
         self.average = Average(self.student)
-        self.adam = Adam([self.student.dit], PEAK, (0.9, 0.98), 0.0)
-        self.store = Store.empty(plan.sizes.capacity, pool.ids.shape[2], plan.device)
+        self.optimizer = Optimizer([self.student.dit], RATES, (0.9, 0.98), 0.0)
+        self.store = Store.empty(plan.sizes.capacity, texts.ids.shape[2], plan.device)
         self.made = 0
         self.making, self.learning_since = 0.0, 0.0  # seconds in make(); since when the rest
         self.is_int8 = False
@@ -166,7 +168,7 @@ class Distillation:
 
     def make(self, p: float) -> None:
         generator = lots(self.plan.device, self.plan.seed, "rollout", self.made)
-        self.store.add(*make_trajectories(self.plan, self.teacher, self.average.module, self.pool,
+        self.store.add(*make_trajectories(self.plan, self.teacher, self.average.module, self.texts,
                                           own_share(p), generator))
         self.made += 1
 
@@ -196,7 +198,7 @@ class Distillation:
             self.set_int8(True)
         self.make_more(p)
         parts = self.loss(number)
-        self.adam.step(parts["loss"], p)
+        self.optimizer.step(parts["loss"], p)
         self.average.update(self.student, number)
         return parts
 
@@ -210,12 +212,12 @@ class Distillation:
         self.made, self.store.n, self.store.at = made, 0, 0
 
 
-def run(plan: Plan, pool: Pool) -> None:
+def run(plan: Plan, texts: Texts) -> None:
     if result_of(plan, "student").exists():
         return
-    work = Distillation(plan, pool)
+    work = Distillation(plan, texts)
     training = Training("student", plan, {"flow": work.student, "mean": work.average,
-                                          "adam": work.adam, "work": work})
+                                          "optimizer": work.optimizer, "work": work})
     work.compile()
     training.warm_up(work.warm_up)
     training.run(work.step)

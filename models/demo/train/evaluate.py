@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--teacher-steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--judge", type=Path)
     parser.add_argument("--from-latents", action="store_true")

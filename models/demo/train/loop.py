@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the three trainings share: a run whose length is seconds, checkpoints, moving averages.
+"""What the trainings share: a run whose length is seconds, checkpoints, moving averages.
 
 A training has a budget of wall-clock seconds. Its progress p, the part of them that is spent, goes
 from 0 to 1 and drives every schedule, so that a quicker or slower card gives a complete training of
@@ -35,13 +35,14 @@ class Sizes:
     """How much of everything at scale 1, chosen for one H100 with 80 GB."""
     crop: int = 64  # side of the VAE's crops
     crop_frames: int = 17
-    vae_crops: int = 32  # crops a step; as many pixels as 4 whole clips
+    vae_crops: int = 48  # crops a step; as many pixels as 6 whole clips
     vae_clips: int = 8
     vae_conv: str = "3d"  # or "fold": vae.py
-    clips: int = 100_000  # latents of 73,728 bytes each
+    clips: int = 64_000  # latents of 73,728 bytes each
     chunk: int = 1000  # clips a file
     wordings: int = 6  # captions a clip
-    dit_batch: int = 128
+    text_batch: int = 1024
+    dit_batch: int = 128  # whole clips; more of shorter ones
     capacity: int = 16_384  # trajectories kept for the distillation, 590 kB each
     first_rollouts: int = 6144  # of these, made before its first step
     rollout: int = 256  # trajectories made at once
@@ -51,8 +52,8 @@ class Sizes:
         if scale >= 1.0:
             return self
         least = {"chunk": 8, "clips": 16, "capacity": 8, "first_rollouts": 4, "vae_clips": 1}
-        names = ("vae_crops", "vae_clips", "clips", "chunk", "dit_batch", "capacity",
-                 "first_rollouts", "rollout", "distill_batch")
+        names = ("vae_crops", "vae_clips", "clips", "chunk", "text_batch", "dit_batch",
+                 "capacity", "first_rollouts", "rollout", "distill_batch")
         small = copy.copy(self)
         for name in names:
             setattr(small, name, max(least.get(name, 2), int(getattr(self, name) * scale)))
@@ -71,7 +72,7 @@ class Plan:
     sizes: Sizes = field(default_factory=Sizes)
     seconds: dict[str, float] = field(default_factory=dict)  # of each training
     teacher_steps: int = 24
-    guidance: float = 2.5
+    guidance: float = 2.0
     int8_from: float = 0.6  # progress of the distillation from which linears are as in INT8
 
     def check_time(self) -> None:
@@ -148,41 +149,96 @@ def normal(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> T
 # --- optimisation -----------------------------------------------------------------------------
 
 
-def learning_rate(p: float, peak: float, warm_up: float = 0.02) -> float:
-    """Up to the peak in the first part, then half a cosine to nearly 0."""
+def learning_rate(p: float, peak: float, warm_up: float = 0.02, hold: float = 0.5) -> float:
+    """Up to the peak in the first part, there until `hold`, then down to nearly 0 in a line."""
     if p < warm_up:
         return peak * max(p / warm_up, 0.02)
-    along = min((p - warm_up) / (1 - warm_up), 1.0)
-    return peak * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * along)))
+    return peak * max(min((1.0 - p) / (1.0 - hold), 1.0), 0.002)
 
 
-class Adam:
-    """AdamW over some modules: float32 weights, decay of matrices, gradients' norm cut at 1."""
+def orthogonal(matrices: Tensor) -> Tensor:
+    """[n, rows, columns] with all singular values brought near 1 (0.7 to 1.2): five steps of a
+    Newton-Schulz iteration with the coefficients of Muon."""
+    x = matrices.to(torch.bfloat16)
+    is_tall = x.shape[1] > x.shape[2]
+    x = x.mT if is_tall else x
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
+             .to(x.dtype) + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (2.0315 * (square @ square) - 4.7750 * square) @ x
+    return x.mT if is_tall else x
 
-    def __init__(self, modules: list[nn.Module], peak: float, betas: tuple[float, float],
-                 decay: float):
+
+class Muon:
+    """For matrices (of a convolution: outputs by all the rest): momentum whose singular values
+    are all made 1, scaled so that its entries move about as far as Adam's would."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float, momentum: float = 0.95):
+        self.decay, self.momentum = decay, momentum
+        by_size: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for p in parameters:
+            by_size.setdefault(tuple(p.flatten(1).shape), []).append(p)
+        self.groups = list(by_size.items())
+        self.means = [torch.zeros(len(group), *size, device=group[0].device)
+                      for size, group in self.groups]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        for (size, group), mean in zip(self.groups, self.means):
+            grads = torch.stack([p.grad.flatten(1) for p in group]).float()
+            mean.lerp_(grads, 1.0 - self.momentum)
+            update = orthogonal(grads.lerp(mean, self.momentum)).float()
+            changes = [u.reshape(p.shape) for u, p in zip(update, group)]
+            torch._foreach_mul_(group, 1.0 - self.decay * rate)
+            torch._foreach_add_(group, changes, alpha=-0.2 * max(size) ** 0.5 * rate)
+
+
+@dataclass
+class Rates:
+    """Peaks of the learning rate."""
+    adam: float
+    muon: float = 0.0  # 0: Adam has them all
+    hold: float = 0.5  # progress from which they fall
+
+
+class Optimizer:
+    """Muon for the matrices that are named for it, AdamW for all else; decay of whatever has more
+    than one axis, and gradients' norm cut at 1."""
+
+    def __init__(self, modules: list[nn.Module], rates: Rates, betas: tuple[float, float],
+                 decay: float, matrices: list[nn.Parameter] | None = None):
         self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-        groups = [{"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": decay},
-                  {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0}]
+        self.rates = rates
+        self.muon = Muon(matrices if matrices and rates.muon else [], decay)
+        mine = {id(p) for _, group in self.muon.groups for p in group}
+        rest = [p for p in self.parameters if id(p) not in mine]
+        groups = [{"params": [p for p in rest if p.ndim > 1], "weight_decay": decay},
+                  {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0}]
         fused = self.parameters[0].device.type == "cuda"
-        self.peak = peak
-        self.inner = torch.optim.AdamW(groups, lr=peak, betas=betas, eps=1e-8, fused=fused)
+        self.adam = torch.optim.AdamW(groups, lr=rates.adam, betas=betas, eps=1e-8, fused=fused)
 
     def step(self, loss: Tensor, p: float) -> Tensor:
         """Returns the norm of the gradients."""
-        for group in self.inner.param_groups:
-            group["lr"] = learning_rate(p, self.peak)
-        self.inner.zero_grad(set_to_none=True)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(p, self.rates.adam, hold=self.rates.hold)
+        self.adam.zero_grad(set_to_none=True)
+        for _, group in self.muon.groups:
+            for parameter in group:
+                parameter.grad = None
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.inner.step()
+        self.adam.step()
+        self.muon.step(learning_rate(p, self.rates.muon, hold=self.rates.hold))
         return norm
 
     def state_dict(self) -> dict:
-        return self.inner.state_dict()
+        return {"adam": self.adam.state_dict(), "means": self.muon.means}
 
     def load_state_dict(self, state: dict) -> None:
-        self.inner.load_state_dict(state)
+        self.adam.load_state_dict(state["adam"])
+        for mean, saved in zip(self.muon.means, state["means"]):
+            mean.copy_(saved)
 
 
 class Average:

@@ -22,7 +22,7 @@ import tokenizer as tokens
 from flow import LATENT
 from loop import Plan, load_file, number, result_of, save_file, say
 from train_vae import Vae
-from world import caption, pack, render, sample_scenes
+from world import caption, facts, pack, render, sample_scenes
 
 TEXT_LEN = 47  # with the padding's key 48 keys, a multiple of 8; pad_rows cuts what is longer
 SPELLED = 0.01  # of the words, letter by letter
@@ -30,18 +30,17 @@ BATCH = 50  # clips drawn at once
 
 
 @dataclass
-class Pool:
-    latents: Tensor  # [N, 16, 9, 16, 16] bf16, normalised
+class Texts:
     ids: Tensor  # [N, wordings, TEXT_LEN] int16
     lengths: Tensor  # [N, wordings] uint8
+    facts: Tensor  # [N, questions] uint8
     empty: Tensor  # ids of the empty prompt, int64
 
 
 @dataclass
-class Batch:
-    x0: Tensor  # float32
-    ids: Tensor
-    lengths: Tensor
+class Pool:
+    texts: Texts
+    latents: Tensor  # [N, 16, 9, 16, 16] bf16, normalised
 
 
 def open_tokenizer(out: Path) -> tokens.Tokenizer:
@@ -69,10 +68,12 @@ def make_texts(out: Path, seed: int, index: int, n: int, wordings: int) -> None:
     rng = random.Random(number(seed, "captions", index))
     rows = [words.encode_for_training(caption(scene, rng, "train"), rng, SPELLED)
             for scene in scenes for _ in range(wordings)]
+    answers = torch.tensor([facts(scene) for scene in scenes], dtype=torch.uint8)
     ids, lengths = pad(rows)
     packs = [pack(scenes[first:first + BATCH], "cpu") for first in range(0, n, BATCH)]
     save_file(texts_path(out, index), {
         "packs": packs,
+        "facts": answers,
         "ids": ids.view(n, wordings, TEXT_LEN).to(torch.int16),
         "lengths": lengths.view(n, wordings).to(torch.uint8)})
 
@@ -127,48 +128,58 @@ def encode_chunk(plan: Plan, vae: Vae, packs: list[dict]) -> Tensor:
     return torch.cat(done)
 
 
-def load_pool(plan: Plan, writers: Writers) -> Pool:
+def load_texts(plan: Plan, writers: Writers) -> Texts:
+    """Waits for the last of the writers."""
+    files = []
+    for index in range(len(writers.counts)):
+        plan.check_time()
+        files.append(writers.get(index))
+    writers.close()
+    joined = [torch.cat([file[key] for file in files]).to(plan.device)
+              for key in ("ids", "lengths", "facts")]
+    empty = torch.tensor(open_tokenizer(plan.out).encode_for_training(""))
+    return Texts(*joined, empty.to(plan.device))
+
+
+def load_pool(plan: Plan, writers: Writers, texts: Texts) -> Pool:
     n = sum(writers.counts)
     latents = torch.empty(n, *LATENT, dtype=torch.bfloat16, device=plan.device)
     vae, mark, saver = Vae(plan), fingerprint(plan), ThreadPoolExecutor(1)
-    ids, lengths = [], []
     began, n_encoded, at = time.monotonic(), 0, 0
     for index, count in enumerate(writers.counts):
         plan.check_time()
-        texts = writers.get(index)
-        ids.append(texts["ids"])
-        lengths.append(texts["lengths"])
         path = latents_path(plan.out, index)
         known = load_file(path) if path.exists() else {"mark": ""}
         if known["mark"] != mark:
-            known = {"mark": mark, "latents": encode_chunk(plan, vae, texts["packs"]).cpu()}
+            packs = writers.get(index)["packs"]
+            known = {"mark": mark, "latents": encode_chunk(plan, vae, packs).cpu()}
             saver.submit(save_file, path, known)
             n_encoded += count
         latents[at:at + count] = known["latents"].to(plan.device)
         at += count
-    writers.close()
     saver.shutdown()
     seconds = time.monotonic() - began
     say(f"pool: {n} clips, {n_encoded} drawn and encoded now, in {seconds:.1f} s")
-    empty = torch.tensor(open_tokenizer(plan.out).encode_for_training(""))
-    return Pool(latents, torch.cat(ids).to(plan.device), torch.cat(lengths).to(plan.device),
-                empty.to(plan.device))
+    return Pool(texts, latents)
 
 
-def drop(ids: Tensor, lengths: Tensor, empty: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The empty prompt in the chosen rows."""
+def drop(ids: Tensor, lengths: Tensor, empty: Tensor, share: float,
+         generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The empty prompt in a share of the rows."""
+    chosen = torch.rand(ids.shape[0], generator=generator, device=ids.device) < share
     none = torch.zeros_like(ids[0])
     none[:empty.numel()] = empty
     return (torch.where(chosen[:, None], none, ids),
             torch.where(chosen, torch.full_like(lengths, empty.numel()), lengths))
 
 
-def draw_captions(pool: Pool, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def draw_captions(texts: Texts, n: int,
+                  generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Clips by lot, and one caption of each."""
-    device = pool.ids.device
-    clip = torch.randint(pool.ids.shape[0], (n,), generator=generator, device=device)
-    wording = torch.randint(pool.ids.shape[1], (n,), generator=generator, device=device)
-    return clip, pool.ids[clip, wording].long(), pool.lengths[clip, wording].long()
+    device = texts.ids.device
+    clip = torch.randint(texts.ids.shape[0], (n,), generator=generator, device=device)
+    wording = torch.randint(texts.ids.shape[1], (n,), generator=generator, device=device)
+    return clip, texts.ids[clip, wording].long(), texts.lengths[clip, wording].long()
 
 
 def default_workers() -> int:

@@ -11,6 +11,7 @@ run on the same machine finds it cached.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -21,14 +22,15 @@ import torch
 import distill
 import tokenizer as tokens
 import train_dit
+import train_text
 import train_vae
-from flow import LATENT, Guided
-from loop import (Adam, Average, Plan, autocast, compile_parts, gibibytes, lots, say, set_up,
+from flow import LATENT, Flow, Guided
+from loop import (Average, Optimizer, Plan, autocast, compile_parts, gibibytes, lots, say, set_up,
                   synchronize)
 from nets import VaeConfig, VaeDecoder, VaeEncoder
-from pool import BATCH, SPELLED, TEXT_LEN, Pool, pad
+from pool import BATCH, SPELLED, TEXT_LEN, Pool, Texts, pad
 from vae import ChannelNorm
-from world import caption, pack, render, sample_scenes
+from world import caption, facts, pack, render, sample_scenes
 
 
 class Probe:
@@ -71,21 +73,24 @@ def probe_vae(probe: Probe, compiled: bool, conv: str, batches: list[tuple[int, 
     config = VaeConfig(conv=conv)
     encoder, decoder = (train_vae.channels_last(m.to(probe.device))
                         for m in (VaeEncoder(config), VaeDecoder(config)))
-    adam = Adam([encoder, decoder], 1e-3, (0.9, 0.95), 0.01)
+    optimizer = Optimizer([encoder, decoder], train_vae.RATES, (0.9, 0.95), 0.01,
+                          train_vae.matrices(encoder, decoder))
     averages = Average(encoder), Average(decoder)
     for module in (encoder, decoder):
         compile_parts(module, (ChannelNorm,), compiled)
 
     def step() -> None:
-        clip = train_vae.draw(probe.plan, 1, probe.plan.sizes.vae_crops == 0)
-        picture, nats = train_vae.losses(encoder, decoder, clip, lots(probe.device, 1))
-        adam.step(picture + 1e-4 * nats, 0.5)
+        clip, _ = drawings.get(next(steps), 0.0 if probe.plan.sizes.vae_crops else 1.0)
+        parts = train_vae.losses(encoder, decoder, clip, lots(probe.device, 1))
+        optimizer.step(train_vae.total(parts), 0.5)
         averages[0].update(encoder, 1)
         averages[1].update(decoder, 1)
 
     name = f"VAE step, {'compiled norms' if compiled else 'eager'}, conv {conv}"
     for crops, clips in batches:
         probe.plan.sizes.vae_crops, probe.plan.sizes.vae_clips = crops, clips
+        drawings = train_vae.Drawings(probe.plan)
+        steps = itertools.cycle(range(4 * train_vae.DRAWN))  # crops if p is 0
         unit = "crops" if crops else "whole clips"
         probe.measure(f"{name}, {crops + clips} {unit}", crops + clips, unit, step)
 
@@ -114,36 +119,61 @@ def make_pool(probe: Probe, n: int = 512) -> Pool:
     say(f"scenes, captions, tokens in one process: {n / (time.monotonic() - began):.0f}/s, "
         f"{max(map(len, rows))} tokens at most of {TEXT_LEN}")
     latents = torch.randn(n, *LATENT, device=probe.device).to(torch.bfloat16)
-    return Pool(latents, ids[:, None].to(probe.device), lengths[:, None].to(probe.device),
-                torch.tensor(words.encode_for_training(""), device=probe.device))
+    texts = Texts(ids[:, None].to(probe.device), lengths[:, None].to(probe.device),
+                  torch.tensor([facts(s) for s in scenes], device=probe.device),
+                  torch.tensor(words.encode_for_training(""), device=probe.device))
+    return Pool(texts, latents)
 
 
-def probe_dit(probe: Probe, pool: Pool, compiled: bool, batches: list[int]) -> None:
-    flow = train_dit.new_flow(probe.plan)
-    adam, average = Adam([flow], 1e-3, (0.9, 0.98), 0.01), Average(flow)
+def probe_text(probe: Probe, pool: Pool, n: int) -> None:
+    reader = train_text.Reader().to(probe.device)
+    optimizer = Optimizer([reader], train_text.RATES, (0.9, 0.98), 0.01)
+
+    def step() -> None:
+        generator = lots(probe.device, 1)
+        loss = train_text.reading_loss(reader, pool.texts, n, generator)["loss"]
+        optimizer.step(loss, 0.5)
+
+    probe.measure(f"text step, batch {n}", n, "captions", step)
+
+
+def new_flow(probe: Probe) -> Flow:
+    """The text encoder untrained; it is no part of the training."""
+    flow = Flow().to(probe.device)
+    flow.text.requires_grad_(False)
+    return flow
+
+
+def probe_dit(probe: Probe, pool: Pool, compiled: bool, stages: list[train_dit.Stage],
+              n_of_stage: int) -> None:
+    flow = new_flow(probe)
+    optimizer = train_dit.new_optimizer(flow, train_dit.RATES, 0.01)
+    average = Average(flow)
     probe.plan.compile = compiled
     train_dit.compile_flow(flow, probe.plan)
     name = "compiled" if compiled else "eager"
 
-    def step(n: int) -> None:
-        loss, _ = train_dit.flow_loss(flow, pool, n, lots(probe.device, 1))
-        adam.step(loss, 0.5)
+    def step(stage: train_dit.Stage, n: int) -> None:
+        loss, _ = train_dit.flow_loss(flow, pool, stage, n, lots(probe.device, 1))
+        optimizer.step(loss, 0.5)
         average.update(flow, 1)
 
-    for n in batches:
-        probe.measure(f"DiT step, {name}, batch {n}", n, "clips", lambda n=n: step(n))
+    for stage in stages:
+        n = stage.batch * n_of_stage
+        probe.measure(f"DiT step, {name}, {stage.frames} latent frames, batch {n}", n, "clips",
+                      lambda stage=stage, n=n: step(stage, n))
 
 
 def probe_teacher(probe: Probe, pool: Pool, compiled: bool, n: int) -> None:
-    flow = train_dit.new_flow(probe.plan).requires_grad_(False)
+    flow = new_flow(probe).requires_grad_(False)
     probe.plan.compile = compiled
     train_dit.compile_flow(flow, probe.plan)
-    _, ids, lengths = train_dit.draw_captions(pool, n, lots(probe.device, 1))
+    _, ids, lengths = train_dit.draw_captions(pool.texts, n, lots(probe.device, 1))
     x = train_dit.latent_noise(n, lots(probe.device, 2))
 
     @torch.no_grad()
     def call() -> None:
-        guided = Guided(flow, ids, lengths, pool.empty, 2.5)
+        guided = Guided(flow, ids, lengths, pool.texts.empty, 2.0)
         for _ in range(8):
             guided(x, 0.5)
 
@@ -153,14 +183,16 @@ def probe_teacher(probe: Probe, pool: Pool, compiled: bool, n: int) -> None:
 
 
 def probe_int8(probe: Probe, pool: Pool, n: int) -> None:
-    flow = train_dit.new_flow(probe.plan)
+    flow = new_flow(probe)
     distill.set_int8(flow, True)
-    adam = Adam([flow.dit], 1e-3, (0.9, 0.98), 0.0)
+    optimizer = Optimizer([flow.dit], distill.RATES, (0.9, 0.98), 0.0)
     probe.plan.compile = True
     train_dit.compile_flow(flow, probe.plan)
+    whole = train_dit.STAGES[-1]
 
     def step() -> None:
-        adam.step(train_dit.flow_loss(flow, pool, n, lots(probe.device, 1))[0], 0.5)
+        loss, _ = train_dit.flow_loss(flow, pool, whole, n, lots(probe.device, 1))
+        optimizer.step(loss, 0.5)
 
     probe.measure(f"DiT step, compiled, INT8's rounding, batch {n}", n, "clips", step)
 
@@ -170,7 +202,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=128, help="of the DiT; others follow from it")
-    parser.add_argument("--crops", type=int, default=32, help="of the VAE")
+    parser.add_argument("--crops", type=int, default=48, help="of the VAE")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     set_up(device)
@@ -178,17 +210,18 @@ def main() -> None:
     say(f"PyTorch {torch.__version__} on "
         + (torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"))
     n, crops = arguments.batch, arguments.crops
-    clips = max(1, crops // 4)
+    clips = max(1, crops // 6)
     probe_world(probe)
     pool = make_pool(probe)
-    probe_dit(probe, pool, False, [n])
-    probe_dit(probe, pool, True, [n])
-    probe_vae(probe, False, "3d", [(crops, 0)])
+    stages = list(train_dit.STAGES)
+    probe_dit(probe, pool, True, stages[::-1], n)
     probe_vae(probe, True, "3d", [(crops, 0), (0, clips)])
+    probe_text(probe, pool, 8 * n)
     probe_teacher(probe, pool, True, 2 * n)
-    probe_vae(probe, True, "fold", [(crops, 0)])
-    probe_dit(probe, pool, True, [n // 2, 2 * n])
+    probe_dit(probe, pool, False, stages[-1:], n)
     probe_vae(probe, True, "3d", [(2 * crops, 0)])
+    probe_vae(probe, True, "fold", [(crops, 0)])
+    probe_dit(probe, pool, True, stages[-1:], 2 * n)
     probe_int8(probe, pool, n)
 
 

@@ -115,6 +115,39 @@ def truths(scene: Scene) -> dict:
     }
 
 
+def _choices(*names: str) -> dict[str, int]:
+    return {name: i for i, name in enumerate(names)}
+
+
+# What a caption can say, as numbers: a question and its answers.
+FACTS = {
+    "shape": _choices(*SHAPES),
+    "color": _choices(*OBJECT_COLORS),
+    "size": _choices("", *SIZES),
+    "second shape": _choices("", *SHAPES),
+    "second color": _choices("", *OBJECT_COLORS),
+    "second size": _choices("", *SIZES),
+    "first background": _choices(*COLORS),
+    "last background": _choices(*COLORS),
+    "direction": _choices("plain", "down", "right"),
+    "motion": _choices(*MOTIONS),
+    "relation": _choices("", "above", "left"),
+}
+
+
+def facts(scene: Scene) -> list[int]:
+    """The answers to FACTS. Of two objects the first is the upper or the left one, however it is
+    said, so that one picture has one answer."""
+    things, relation = scene.things, scene.relation
+    if relation in ("below", "right"):
+        things, relation = things[::-1], "above" if relation == "below" else "left"
+    first, second = things[0], things[-1]
+    pair = [second.shape, second.color, second.size] if relation else ["", "", ""]
+    answers = [first.shape, first.color, first.size, *pair, scene.background[0],
+               scene.background[-1], scene.direction, scene.motion, relation]
+    return [choices[answer] for choices, answer in zip(FACTS.values(), answers)]
+
+
 # --- colours that go together ---------------------------------------------------------------------
 
 

@@ -88,6 +88,17 @@ class RelativePositions(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.n_buckets, config.n_heads)
 
+    @torch.no_grad()
+    def look_around(self, n_buckets: int) -> None:
+        """The first head looks at the word before, the second at the one after, the third at what
+        is near, all others at everything."""
+        table = self.embedding.weight.zero_()
+        for offset in range(-MAX_DISTANCE, MAX_DISTANCE + 1):
+            row, far = table[bucket_of(offset, n_buckets)], -0.5 * abs(offset)
+            row[0] = 4.0 if offset == -1 else 0.0
+            row[1] = 4.0 if offset == 1 else 0.0
+            row[2] = far if row[2] == 0.0 else max(float(row[2]), far)
+
     def forward(self, buckets: Tensor) -> Tensor:
         """buckets [L, L] to [1, heads, L, L]."""
         return self.embedding(buckets).permute(2, 0, 1).unsqueeze(0)
@@ -124,7 +135,9 @@ class TextEncoder(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """T5's: q is small because scores are not scaled."""
+        """T5's: q is small because scores are not scaled. Positions begin with a look at what
+        stands before and after a word: from random tables it takes very long to learn whose colour
+        a colour is."""
         c = self.config
         nn.init.normal_(self.token_embedding.weight, std=1.0)
         for block in self.blocks:
@@ -133,7 +146,7 @@ class TextEncoder(nn.Module):
                 nn.init.normal_(linear.weight, std=c.dim ** -0.5)
             nn.init.normal_(block.attn.o.weight, std=c.dim_attn ** -0.5)
             nn.init.normal_(block.ffn.fc2.weight, std=c.dim_ffn ** -0.5)
-            nn.init.normal_(block.pos_embedding.embedding.weight, std=0.5)
+            block.pos_embedding.look_around(c.n_buckets)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         with torch.autocast(ids.device.type, enabled=False):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the demo model: the VAE, then text encoder and DiT, then the four-step student.
+"""Trains the demo model: VAE, text encoder, DiT, then the four-step student.
 
     python train.py --out DIR [--seed 1] [--stop-after SECONDS]
 
 Run the same command again after a stop: it goes on where it was, and says so when all is done
-(exit status 0; 75 after a stop). Results in DIR: vae.pt, dit.pt (the teacher), student.pt, each
-written when its training is done, and tokenizer.json. DIR/pool holds what can be made again: 8 GB.
+(exit status 0; 75 after a stop). Results in DIR: vae.pt, text.pt, dit.pt (the teacher, with its
+text encoder), student.pt, each written when its training is done, and tokenizer.json. A training
+whose result is there is not run. DIR/pool holds what can be made again: 5 GB.
 `--scale 0.01` rehearses all of it on a CPU, with less of everything.
 """
 from __future__ import annotations
@@ -23,12 +24,13 @@ import torch  # noqa: E402  (its import is part of a call's time)
 
 import distill  # noqa: E402
 import train_dit  # noqa: E402
+import train_text  # noqa: E402
 import train_vae  # noqa: E402
 from loop import Plan, Sizes, Stopped, result_of, say, set_up  # noqa: E402
-from pool import Writers, default_workers, load_pool  # noqa: E402
+from pool import Writers, default_workers, load_pool, load_texts  # noqa: E402
 
 STOPPED = 75
-TRAININGS = ("vae", "dit", "student")
+TRAININGS = ("vae", "text", "dit", "student")
 
 
 def parse() -> argparse.Namespace:
@@ -36,9 +38,10 @@ def parse() -> argparse.Namespace:
                                      RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes-vae", type=float, default=3.5)
-    parser.add_argument("--minutes-dit", type=float, default=6.0)
-    parser.add_argument("--minutes-distill", type=float, default=2.5)
+    parser.add_argument("--minutes-vae", type=float, default=5.0)
+    parser.add_argument("--minutes-text", type=float, default=0.75)
+    parser.add_argument("--minutes-dit", type=float, default=10.5)
+    parser.add_argument("--minutes-distill", type=float, default=3.0)
     parser.add_argument("--until", choices=TRAININGS, default="student", help="the last training")
     parser.add_argument("--stop-after", type=float, default=math.inf, metavar="SECONDS")
     parser.add_argument("--scale", type=float, default=1.0, help="of minutes, batches, clips")
@@ -47,7 +50,7 @@ def parse() -> argparse.Namespace:
                         default=torch.cuda.is_available())
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--teacher-steps", type=int, default=24, help="of one trajectory")
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--int8-from", type=float, default=0.6, metavar="P",
                         help="progress of the distillation from which it computes as INT8 will; "
                              "1: never")
@@ -66,7 +69,8 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
-    minutes = (arguments.minutes_vae, arguments.minutes_dit, arguments.minutes_distill)
+    minutes = (arguments.minutes_vae, arguments.minutes_text, arguments.minutes_dit,
+               arguments.minutes_distill)
     seconds = {name: 60.0 * m * arguments.scale for name, m in zip(TRAININGS, minutes)}
     return Plan(out=arguments.out, seed=arguments.seed, device=torch.device(arguments.device),
                 stop_at=BEGAN + arguments.stop_after, compile=arguments.compile,
@@ -84,10 +88,14 @@ def train(plan: Plan, until: str) -> None:
         train_vae.run(plan)
         if until == "vae":
             return
-        pool = load_pool(plan, writers)
-        train_dit.run(plan, pool)
+        texts = load_texts(plan, writers)
+        if not result_of(plan, "dit").exists():
+            train_text.run(plan, texts)
+            if until == "text":
+                return
+            train_dit.run(plan, load_pool(plan, writers, texts))
         if until == "student":
-            distill.run(plan, pool)
+            distill.run(plan, texts)
     finally:
         if writers:
             writers.close()

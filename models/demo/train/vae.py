@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Z_DIM = 16
+N_COLORS = 3  # of the encoder's channels
 
 # Of normalised latents; fixed in Wan2.1 and in the C code.
 LATENT_MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -29,7 +30,7 @@ class VaeConfig:
     """Widths of the decoder are dim * (4, 4, 4, 2, 1): after conv1, then of the four stages."""
     dim: int = 16
     n_blocks: int = 3  # residual blocks per stage
-    encoder_width: int = 192
+    encoder_width: int = 160
     encoder_blocks: int = 3
     conv: str = "3d"  # or "fold": three frames as channels of a 2-D convolution; same numbers
 
@@ -229,6 +230,8 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     if isinstance(module, ResidualBlock):
         module.residual[6].weight.data *= 0.3
+    if isinstance(module, EncoderBlock):
+        module.residual[3].weight.data *= 0.3
     if isinstance(module, AttentionBlock):
         module.proj.weight.data *= 0.3
 
@@ -236,39 +239,67 @@ def initialise(module: nn.Module) -> None:
 # --- encoder ----------------------------------------------------------------------------------
 
 
+class EdgeConv3d(CausalConv3d):
+    """Copies of the outermost pixels around each frame and of the first frame before it, so that
+    what does not change in space or time has the same latents everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((x[:, :, :1],) * self.history + (x,), 2)
+        for axis in (3, 4):
+            last = x.shape[axis] - 1
+            x = torch.cat((x.narrow(axis, 0, 1), x, x.narrow(axis, last, 1)), axis)
+        return F.conv3d(x, self.weight, self.bias)
+
+
+class EncoderBlock(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.residual = nn.Sequential(NormSilu(width), EdgeConv3d(width, width),
+                                      NormSilu(width), EdgeConv3d(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual(x)
+
+
 class VaeEncoder(nn.Module):
     """Frames [N, 3, 4(T-1)+1, H, W] to mean and log-variance [N, 16, T, H/8, W/8] of raw latents.
 
     Not Wan's: a patch of 8x8 pixels by 4 frames (the first frame four times) becomes one vector,
     and all convolutions run at the latents' size. Causal in groups of 4 frames, as the decoder is.
-    Its weights are not exported.
+    The first three channels are the patch's mean colour, as it is: what a DiT has to place first
+    is plain to see, and the other channels are left for what a patch has of edges. Its weights are
+    not exported.
     """
 
     def __init__(self, config: VaeConfig = VaeConfig()):
         super().__init__()
-        width, form = config.encoder_width, config.conv
+        width = config.encoder_width
         self.patch = nn.Conv3d(4 * 3 * 64, 2 * width, 1)
-        self.conv1 = CausalConv3d(2 * width, width, form=form)
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(width, width, form) for _ in range(config.encoder_blocks)))
+        self.conv1 = EdgeConv3d(2 * width, width)
+        self.blocks = nn.Sequential(*(EncoderBlock(width) for _ in range(config.encoder_blocks)))
         self.norm = NormSilu(width)
-        self.head = CausalConv3d(width, 2 * Z_DIM, form=form)
+        self.head = EdgeConv3d(width, 2 * Z_DIM - N_COLORS)
+        self.register_buffer("color_gain", torch.full((N_COLORS,), 2.0))
+        self.register_buffer("color_shift", torch.zeros(N_COLORS))
         self.apply(initialise)
-        nn.init.constant_(self.head.bias[Z_DIM:], -4.0)  # begin with little noise
+        nn.init.constant_(self.head.bias[Z_DIM - N_COLORS:], -4.0)  # begin with little noise
 
     @staticmethod
     def patches(video: Tensor) -> Tensor:
-        """[N, 4 * 3 * 64, T, h, w], channels last."""
+        """[N, T, h, w, 4, 3, 64]."""
         n, c, frames, height, width = video.shape
         first = video[:, :, :1].expand(-1, -1, 4, -1, -1)
         video = torch.cat((first, video[:, :, 1:]), 2)
         x = video.view(n, c, (frames + 3) // 4, 4, height // 8, 8, width // 8, 8)
-        return x.permute(0, 2, 4, 6, 3, 1, 5, 7).flatten(4).movedim(4, 1)
+        return x.permute(0, 2, 4, 6, 3, 1, 5, 7).flatten(6)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.conv1(F.silu(self.patch(self.patches(video))))
-        mean, logvar = self.head(self.norm(self.blocks(x))).float().chunk(2, 1)
-        return mean, logvar.clamp(-20.0, 4.0)
+        patches = self.patches(video)
+        color = patches.float().mean((4, 6)) * self.color_gain + self.color_shift
+        x = self.conv1(F.silu(self.patch(patches.flatten(4).movedim(4, 1))))
+        made = self.head(self.norm(self.blocks(x))).float()
+        detail, logvar = made.split((Z_DIM - N_COLORS, Z_DIM), 1)
+        return torch.cat((color.movedim(4, 1), detail), 1), logvar.clamp(-20.0, 4.0)
 
 
 @torch.no_grad()
@@ -279,10 +310,12 @@ def fold_statistics(encoder: VaeEncoder, decoder: VaeDecoder, mean: Tensor, std:
     want_mean, want_std = constants[0].view(-1).double(), constants[1].view(-1).double()
     scale = want_std / std.double()
     shift = want_mean - scale * mean.double()
-    weight, bias = encoder.head.weight, encoder.head.bias
-    weight[:Z_DIM] = weight[:Z_DIM] * scale.view(-1, 1, 1, 1, 1)
-    bias[:Z_DIM] = bias[:Z_DIM] * scale + shift
-    bias[Z_DIM:] += 2 * scale.log()
+    n, weight, bias = Z_DIM - N_COLORS, encoder.head.weight, encoder.head.bias
+    encoder.color_gain.mul_(scale[:N_COLORS])
+    encoder.color_shift.mul_(scale[:N_COLORS]).add_(shift[:N_COLORS])
+    weight[:n] = weight[:n] * scale[N_COLORS:].view(-1, 1, 1, 1, 1)
+    bias[:n] = bias[:n] * scale[N_COLORS:] + shift[N_COLORS:]
+    bias[n:] += 2 * scale.log()
     weight, bias = decoder.conv2.weight, decoder.conv2.bias
     narrowed = weight.double() / scale.view(1, -1, 1, 1, 1)
     bias -= (narrowed * shift.view(1, -1, 1, 1, 1)).sum((1, 2, 3, 4))

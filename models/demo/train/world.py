@@ -22,11 +22,12 @@ from pathlib import Path
 
 from captions import caption
 from render import pack, render, to_bytes
-from scenes import COLORS, FPS, FRAMES, HEIGHT, MOTIONS, SHAPES, SPLITS, WIDTH
-from scenes import Scene, Thing, sample_scenes, truths
+from scenes import COLORS, FACTS, FPS, FRAMES, HEIGHT, MOTIONS, SHAPES, SPLITS, WIDTH
+from scenes import Scene, Thing, facts, sample_scenes, truths
 
-__all__ = ["COLORS", "FPS", "FRAMES", "HEIGHT", "MOTIONS", "SHAPES", "SPLITS", "WIDTH", "Scene",
-           "Thing", "caption", "choose", "pack", "render", "sample_scenes", "to_bytes", "truths"]
+__all__ = ["COLORS", "FACTS", "FPS", "FRAMES", "HEIGHT", "MOTIONS", "SHAPES", "SPLITS", "WIDTH",
+           "Scene", "Thing", "caption", "choose", "facts", "pack", "render", "sample_scenes",
+           "to_bytes", "truths"]
 
 PROMPTS_SEED = 20250
 PROMPTS, CI_PROMPTS = 128, 12
