@@ -67,7 +67,7 @@ finish() {
         printf '  %s\n' "${failures[@]}"
     fi
     if [ "$keep" -eq 0 ]; then
-        rm -rf build/asan build/tsan build/fuzz
+        rm -rf build/faults build/asan build/tsan build/fuzz
     fi
     printf '\n%d seconds\n%d passed, %d failed, %d skipped\n' "$SECONDS" "$passed" "$failed" "$skipped"
     [ "$failed" -eq 0 ] || exit 1
@@ -219,7 +219,7 @@ check_form() {
         printf '%s\n' "$long" | head -n 20
         fail "lines of more than 100 columns"
     fi
-    if shellcheck deploy/*.sh deploy/bundle/*.sh deploy/bundle/lx2v-check deploy/bundle/run-tests tests/*.sh tests/tools/*.sh \
+    if shellcheck deploy/*.sh deploy/bundle/*.sh deploy/bundle/lx2v-check deploy/bundle/run-tests tests/*.sh tests/faults/*.sh tests/tools/*.sh \
         .ci/run; then
         pass
     else
@@ -253,12 +253,23 @@ if [ "$bundle" -eq 1 ]; then
     fi
     finish
 fi
-run_tests release
+run_tests release -LE '^faults$' # those have a build of their own
 skip "GPU: tests on a card run with tests/run.sh --gpu"
 if [ "$quick" -eq 1 ]; then
     finish
 fi
 compile_cuda
+
+# As released but for the points where tests break things.
+say "building what faults are put into"
+if cmake --preset faults -DLX2V_WERROR=ON >"$logs/build-faults.log" 2>&1 &&
+    cmake --build --preset faults -j "$jobs" >>"$logs/build-faults.log" 2>&1; then
+    pass
+    run_tests faults -L '^faults$'
+else
+    grep -E -A 6 'error:|warning:|Error|FAILED' "$logs/build-faults.log" | tail -n 40
+    fail "build faults (whole log: $logs/build-faults.log)"
+fi
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1

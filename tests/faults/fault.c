@@ -92,6 +92,14 @@ static int count_children(pid_t pid)
     return n;
 }
 
+/* The spool is made for the first latent and stays; what lies in it must not. */
+static int count_state(const rig *r)
+{
+    char spool[128];
+    snprintf(spool, sizeof spool, "%s/spool", r->state);
+    return count_in(r->state, "") - (access(spool, F_OK) == 0) + count_in(spool, "");
+}
+
 leak_ledger leak_count(rig *r)
 {
     char prefix[64];
@@ -99,7 +107,7 @@ leak_ledger leak_count(rig *r)
     leak_ledger l = {.shm_names = count_in("/dev/shm", prefix),
                      .children = count_children(r->pid),
                      .parts = count_in(r->output, "."),
-                     .state_files = count_in(r->state, "")};
+                     .state_files = count_state(r)};
     l.fds[0] = count_fds(r->pid);
     for (int stage = ENCODER; stage <= MUX; stage++)
         l.fds[1 + stage] = count_fds(rig_stage_pid(r, stage));

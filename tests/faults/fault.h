@@ -2,8 +2,8 @@
  * fault.h - breaking a running pipeline on purpose, and proving what is left of it
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      On top of the pipeline rig: fault points armed at the start of a launcher, the ledger of
- *           what leaks, and the history of what a driver asked and was told.
+ * Role      On top of the pipeline rig: fault points armed at the start of a launcher, the ledger
+ *           of what leaks, and the history of what a driver asked and was told.
  * Names     A test is called test_ID_behaviour, with the fault's id from docs/reliability.md (p08,
  *           g02, ...): the table there is made from these names.
  */
@@ -36,11 +36,11 @@ fault_visits fault_seen(const rig *r, const char *name);
 /* --- what leaks ------------------------------------------------------------------------------- */
 
 typedef struct leak_ledger {
-    int shm_names; /* of this instance */
-    int children;  /* of the launcher */
-    int parts;     /* in the output folder */
-    int fds[5];    /* launcher, encoder, dit, vae, mux */
-    int state_files;
+    int shm_names;   /* of this instance */
+    int children;    /* of the launcher */
+    int parts;       /* in the output folder */
+    int fds[5];      /* launcher, encoder, dit, vae, mux */
+    int state_files; /* saved latents among them */
 } leak_ledger;
 
 /** Count. Every stage must be ready, and no job under way. */

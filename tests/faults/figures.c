@@ -4,8 +4,8 @@
  *
  *   figures [--rounds N]      one line each: name, median, worst, target, ok or MISSED
  *
- * Real processes with the small random model, on this machine as it is. What needs fault points says
- * so and is left out of a build without them. Exit code 0: every target was met.
+ * Real processes with the small random model, on this machine as it is. What needs fault points
+ * says so and is left out of a build without them. Exit code 0: every target was met.
  */
 #include <fcntl.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /*
- * test_promises.c - the journal fails or the launcher dies at its worst moments: what was acknowledged
- * is made, once
+ * test_promises.c - the journal fails or the launcher dies at its worst moments: what was
+ * acknowledged is made, once
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <signal.h>

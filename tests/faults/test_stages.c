@@ -169,8 +169,8 @@ static void fail_once(rig *r, const char *words)
     rig_remove(r);
 }
 
-/* A launcher whose first jobs meet this rule: what a point is visited while all becomes ready (tests
- * of links and of the stages themselves) is counted in another one before. */
+/* A launcher whose first jobs meet this rule: how often a point is visited while all becomes ready
+ * (tests of links and of the stages themselves) is counted in another one before. */
 static void start_with_rule(rig *r, const char *point, int nth, const char *action)
 {
     char rule[96];

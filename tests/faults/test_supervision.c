@@ -90,8 +90,8 @@ static void test_p09_hung_unit_is_found_behind_a_beating_heart(void **state)
     end(&r);
 }
 
-/* Ready once, and from then on it ends with code 1 as soon as it has loaded: restarted at once, then
- * after 1, 2 and 4 s; the fifth death parks it. */
+/* Ready once, and from then on it ends with code 1 as soon as it has loaded: restarted at once,
+ * then after 1, 2 and 4 s; the fifth death parks it. */
 static void test_p10_crash_loop_is_parked(void **state)
 {
     (void)state;
@@ -288,8 +288,8 @@ static FILE *wait_line(FILE *file, const char *path, char line[256])
     return NULL;
 }
 
-/* Where logind is there, its lock is held by a child for as long as there is work. Here a program of
- * the same name stands before it in PATH, and runs its command as the real one does. */
+/* Where logind is there, its lock is held by a child for as long as there is work. Here a program
+ * of the same name stands before it in PATH, and runs its command as the real one does. */
 static void test_inhibitor_is_held_while_there_is_work(void **state)
 {
     (void)state;
