@@ -6,8 +6,8 @@
  *
  * A driver keeps a few jobs in the queue, each under an id of its own, and writes down what it
  * asked and was told. Every so often (a third to five thirds of --every) one process is killed, or
- * stopped for a moment; with --launcher also the launcher, which is then started again. At the end the
- * history is judged and the ledgers are compared. Exit code 0: nothing lost, double, partial or
+ * stopped for a moment; with --launcher also the launcher, which is then started again. At the end
+ * the history is judged and the ledgers are compared. Exit code 0: nothing lost, double, partial or
  * different, and nothing leaked. `--seed` makes the choice of victims repeatable, not their moment.
  */
 #include <inttypes.h>
