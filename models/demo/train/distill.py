@@ -20,12 +20,12 @@ from torch import Tensor
 
 from dit import Linear
 from flow import LATENT, LEVELS, Flow, Guided, between, solve
-from loop import (Average, Optimizer, Plan, Rates, Training, as_bf16, lots, result_of, say,
-                  synchronize, uniform)
+from loop import (Average, Plan, Rates, Training, as_bf16, lots, result_of, say, synchronize,
+                  uniform)
 from pool import Texts, draw_captions
-from train_dit import compile_flow, latent_noise, load_flow
+from train_dit import compile_flow, latent_noise, load_flow, new_optimizer
 
-RATES = Rates(adam=5e-4, hold=0.4)
+RATES = Rates(adam=5e-4, muon=1.2e-3, hold=0.4)
 N_LEVELS = len(LEVELS) - 1
 SHARES = (0.2, 0.2, 0.25, 0.35)  # of a batch for each level; the last one makes the picture sharp
 # Progress from and to which the share of states that are the student's grows, and to how much.
@@ -145,7 +145,7 @@ class Distillation:
         self.teacher, self.student = load_flow(plan, "dit"), load_flow(plan, "dit")
         self.student.dit.requires_grad_(True)
         self.average = Average(self.student)
-        self.optimizer = Optimizer([self.student.dit], RATES, (0.9, 0.98), 0.0)
+        self.optimizer = new_optimizer(self.student, RATES, 0.0)
         self.store = Store.empty(plan.sizes.capacity, texts.ids.shape[2], plan.device)
         self.made = 0
         self.making, self.learning_since = 0.0, 0.0  # seconds in make(); since when the rest

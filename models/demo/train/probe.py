@@ -127,7 +127,7 @@ def make_pool(probe: Probe, n: int = 512) -> Pool:
 
 def probe_text(probe: Probe, pool: Pool, n: int) -> None:
     reader = train_text.Reader().to(probe.device)
-    optimizer = Optimizer([reader], train_text.RATES, (0.9, 0.98), 0.01)
+    optimizer = train_text.new_optimizer(reader)
 
     def step() -> None:
         generator = lots(probe.device, 1)
@@ -185,7 +185,7 @@ def probe_teacher(probe: Probe, pool: Pool, compiled: bool, n: int) -> None:
 def probe_int8(probe: Probe, pool: Pool, n: int) -> None:
     flow = new_flow(probe)
     distill.set_int8(flow, True)
-    optimizer = Optimizer([flow.dit], distill.RATES, (0.9, 0.98), 0.0)
+    optimizer = train_dit.new_optimizer(flow, distill.RATES, 0.0)
     probe.plan.compile = True
     train_dit.compile_flow(flow, probe.plan)
     whole = train_dit.STAGES[-1]

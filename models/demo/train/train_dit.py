@@ -58,8 +58,8 @@ def compile_flow(flow: Flow, plan: Plan) -> None:
 def new_optimizer(flow: Flow, rates: Rates, decay: float) -> Optimizer:
     """Muon's are the blocks' linears and the text's way into them."""
     parts = [flow.dit.blocks, flow.dit.text_embedding]
-    matrices = [p for part in parts for module in part.modules()
-                if isinstance(module, nn.Linear) for p in [module.weight]]
+    matrices = [module.weight for part in parts for module in part.modules()
+                if isinstance(module, nn.Linear)]
     return Optimizer([flow], rates, (0.9, 0.98), decay, matrices)
 
 

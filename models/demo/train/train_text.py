@@ -13,14 +13,14 @@ import random
 import torch
 from torch import Tensor, nn
 
-from loop import (Average, Optimizer, Plan, Rates, Training, as_bf16, compile_parts, load_file, lots,
-                  number, result_of, say)
+from loop import (Average, Optimizer, Plan, Rates, Training, as_bf16, compile_parts, load_file,
+                  lots, number, result_of, say)
 from nets import TextEncoder
 from pool import Texts, draw_captions, drop, open_tokenizer, pad
 from text import Block
 from world import FACTS, caption, facts, sample_scenes
 
-RATES = Rates(adam=2e-3)
+RATES = Rates(adam=2e-3, muon=4e-3)
 DROPPED = 0.03  # captions replaced by the empty prompt, which then says nothing
 SIZES = [len(answers) for answers in FACTS.values()]
 
@@ -75,12 +75,18 @@ def examine(plan: Plan, reader: Reader, n: int = 1000) -> None:
         + ", ".join(shares))
 
 
+def new_optimizer(reader: Reader) -> Optimizer:
+    """Muon's are the encoder's linears."""
+    matrices = [module.weight for module in reader.text.modules() if isinstance(module, nn.Linear)]
+    return Optimizer([reader], RATES, (0.9, 0.98), 0.01, matrices)
+
+
 def run(plan: Plan, texts: Texts) -> None:
     if result_of(plan, "text").exists():
         return
     torch.manual_seed(number(plan.seed, "text"))
     reader = Reader().to(plan.device)
-    optimizer = Optimizer([reader], RATES, (0.9, 0.98), 0.01)
+    optimizer = new_optimizer(reader)
     average = Average(reader)
     training = Training("text", plan, {"reader": reader, "optimizer": optimizer, "mean": average})
 
