@@ -626,7 +626,7 @@ void route_pump(route *r, double now_s)
     r->now_s = now_s;
     for (size_t k = 0; k < sizeof order / sizeof *order; k++) {
         lx_stage_kind kind = order[k];
-        double free_in_s[LX_LIMIT_REPLICAS];
+        double free_in_s[LX_LIMIT_REPLICAS] = {0};
         int n_idle = free_times(r, kind, free_in_s);
         n_idle = pump_list(r, kind, LX_LIST_RUNNING, n_idle, free_in_s);
         /* A queued job begins at the encoder, or at the DiT if its latent was saved. */
