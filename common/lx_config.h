@@ -143,7 +143,7 @@ typedef struct lx_config {
 } lx_config;
 
 /** Read and validate. out is only valid on LX_OK. $LX2V_STATE_DIR and $LX2V_OUTPUT_DIR (absolute)
- *  replace state.dir with state.journal, and output.dir: a second pipeline on one config, beside the first. */
+ *  replace state.dir with state.journal, and output.dir: a second pipeline on one config. */
 lx_status lx_config_load(lx_config *out, const char *path, lx_err *err);
 /** The same from memory; path is used in messages and for relative paths. For tests and fuzzing. */
 lx_status lx_config_parse(lx_config *out, const char *text, size_t bytes, const char *path,

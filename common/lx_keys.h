@@ -6,7 +6,7 @@
  *             server.key       public, secret                 of a launcher
  *             NAME.key         public, secret, server         all that one client needs
  *             clients/NAME.pub public                         lets that client in (lx_gate.h)
- * Promise   A file with a secret is ours, mode 0600 or less, a regular file and no link, or refused.
+ * Promise   A file with a secret is ours, mode 0600 or less, regular and no link, or refused.
  *           It is written whole under its name or not at all, and never over another.
  * Tests     tests/unit/test_gate.c
  */

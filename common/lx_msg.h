@@ -2,7 +2,7 @@
  * lx_msg.h - what stands in every control message, and as which bytes it travels
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      The fields of each kind (lx_msg_kind.h). A message is a msgpack map with fixed keys; "k"
+ * Role      Fields of each kind (lx_msg_kind.h). A message is a msgpack map with fixed keys; "k"
  *           is its kind. Tensors never ride here, tickets do.
  * Promise   Decoding never allocates: limits (size, depth, counts against the bytes that are there)
  *           are checked before a field is looked at; unknown, missing, duplicate or out-of-range

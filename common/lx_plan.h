@@ -82,7 +82,7 @@ void lx_plan_kind_text(const lx_plan_question *question, char *text, size_t byte
 /** One line of JSON on `out`. */
 lx_status lx_plan_say(const lx_plan_need *need, FILE *out, lx_err *err);
 
-/** A stage's own part: what this replica (of config, question applied) needs. need->stage is set. */
+/** A stage's own part: what this replica (of config, question applied) needs; stage is set. */
 typedef lx_status lx_plan_answer(lx_plan_need *need, const lx_plan_question *question,
                                  const struct lx_config *config, lx_err *err);
 /** All of `lx2v-STAGE plan`; argv after "plan". Returns the exit code: 3 where it does not fit. */

@@ -5,7 +5,7 @@
  * Role      DIR/spool/JOB.latent: minutes of denoising that survive the processes. The DiT stage
  *           writes and reads them (no tensor passes the launcher); the launcher keeps bytes and CRC
  *           in its journal, and removes what no job needs.
- * Promise   A file under its name is whole and synced. What is read has the CRC that was told, or is
+ * Promise   A file under its name is whole and synced. What is read has the CRC told, or is
  *           refused. Names are made from job ids, which cannot leave the folder; links are not
  *           followed.
  * Not here  When a job goes on from one: deploy/launcher/route.h.

@@ -92,7 +92,7 @@ bool lx_weights_extent(const lx_weights *weights, const char *name, lx_extent *o
  *  reads tensors from disk: their values were not looked at. */
 uint64_t lx_first_not_finite(const void *data, lx_dtype dtype, uint64_t n);
 
-/* --- writing what is in memory (what is not: lx_writer.h) -------------------------------------- */
+/* --- writing what is in memory (what is not: lx_writer.h) ------------------------------------- */
 
 typedef struct lx_named_tensor {
     const char *name; /* borrowed during the call */

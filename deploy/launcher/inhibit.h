@@ -4,8 +4,8 @@
  *
  * Role      Holds logind's inhibitor "sleep" while there are jobs, by a child that runs
  *           `systemd-inhibit`. Over D-Bus ourselves would mean libsystemd in the launcher for one
- *           call a day; the child needs nothing at build time and nothing where it is not installed.
- * Promise   The child ends with the launcher, however that ends: it reads from a pipe of ours. Where
+ *           call a day; the child needs nothing at build time, nothing where it is not there.
+ * Promise   The child ends with the launcher, however that ends: it reads our pipe. Where
  *           there is no systemd-inhibit or no logind, one line in the log says so, once.
  * Threads   The launcher's one thread.
  * Tests     tests/faults/test_supervision.c

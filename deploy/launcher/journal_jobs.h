@@ -15,7 +15,7 @@
 #include "journal.h"
 #include "lx_jobs.h"
 
-/** Open dir's journal and fill an empty table from it. LX_ECONFIG: as journal_open, or it holds more
+/** Open dir's journal, fill an empty table from it. LX_ECONFIG: as journal_open, or it holds more
  *  unfinished jobs than the table. */
 lx_status journal_jobs_open(journal **out, const char *dir, lx_jobs *jobs, double now_s,
                             lx_err *err);

@@ -2,7 +2,7 @@
  * journal_record.h - a fact about a job as bytes, and back
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      The form of the journal's file: a head of 32 bytes, then records. Nothing here touches a
+ * Role      Form of the journal's file: a head of 32 bytes, then records. Nothing here touches a
  *           file. All numbers are little-endian.
  *             head    "LX2VJRNL", version u32, CRC-32C of the rest u32, first sequence u64, 0 u64
  *             record  payload bytes u32, CRC u32 (of all but itself), sequence u64, type u16,

@@ -2,7 +2,7 @@
  * journal_replay.c - reading a journal: where it ends, and whether it is whole
  * SPDX-License-Identifier: Apache-2.0
  *
- * Records follow each other with sequences that grow by one. Where that stops there are three cases:
+ * Records follow each other, sequences grow by one. Where that stops there are three cases:
  *   nothing good behind it           a torn end (or zeros: the end)
  *   a good record that refers back   a torn end too: a power cut wrote a batch's pages in another
  *   to before the gap                order, and nobody had been promised any of it

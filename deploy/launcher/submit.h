@@ -31,8 +31,8 @@ lx_status submit_check_output(const lx_job *job, const lx_config *config, lx_err
  *  that cannot be asked counts as room enough: writing will tell. */
 lx_status submit_check_space(const lx_job *job, const lx_config *config, bool spool, lx_err *err);
 
-/** Is the clip of a job that was not seen to end there under its name all the same? Only where names
- *  are never taken twice (output.overwrite off): it was free when the job was accepted, and mux gives
+/** Is the clip of a job not seen to end there under its name all the same? Only where names
+ *  are never taken twice (output.overwrite off): it was free at acceptance, and mux gives
  *  it to whole files only. bytes: of a file; 0: a folder. */
 bool submit_is_made(const lx_entry *entry, const lx_config *config, uint64_t *bytes);
 

@@ -13,7 +13,7 @@
 #include "journal.h"
 #include "lx_crc32c.h"
 
-/* What journal_record.h promises of a decoded fact: what it says can be written, and is the same. */
+/* What journal_record.h promises of a decoded fact: it can be written, and is the same. */
 static lx_status check_fact(void *self, const journal_fact *fact, lx_err *err)
 {
     static unsigned char bytes[JOURNAL_RECORD_BYTES + JOURNAL_PAYLOAD_MAX];

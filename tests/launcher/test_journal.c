@@ -262,7 +262,7 @@ static void test_torn_end_is_cut_at_every_byte(void **state)
     free(bytes);
 }
 
-/* A power cut may keep the later page of a batch and lose the earlier one: still nobody was told. */
+/* A power cut may keep a batch's later page and lose the earlier one: still nobody was told. */
 static void test_batch_that_was_never_synced_is_cut_as_a_whole(void **state)
 {
     place *p = *state;
@@ -419,7 +419,7 @@ static void test_rewriting_keeps_exactly_what_it_is_given(void **state)
     journal_close(&j);
 }
 
-/* A disk that fills up: refused before anything is promised, and what was accepted can still end. */
+/* A disk that fills up: refused before a promise, and what was accepted can still end. */
 static void test_full_disk_refuses_and_ends_still_fit(void **state)
 {
     place *p = *state;

@@ -668,7 +668,7 @@ static void test_no_space_is_found_before_denoising(void **state)
     world_free(w);
 }
 
-/* The launcher ends its stages: no death of these is anybody's fault, and a clip may be finished. */
+/* The launcher ends its stages: no death is anybody's fault, and a clip may be finished. */
 static void test_leaving_changes_no_job(void **state)
 {
     (void)state;

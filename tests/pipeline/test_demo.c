@@ -29,7 +29,7 @@ typedef struct demo {
 
 static demo shared;
 
-/* --- what is asked for ------------------------------------------------------------------------- */
+/* --- what is asked for ------------------------------------------------------------------------ */
 
 static void read_prompts(demo *d)
 {
@@ -105,7 +105,7 @@ static void submit(demo *d, const char *id, const char *prompt, int64_t seed)
         fail_msg("submit %s: %s", id, err.message);
 }
 
-/* --- tests ------------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 static void test_demo_clips_show_their_prompts(void **state)
 {

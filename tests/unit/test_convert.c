@@ -67,7 +67,7 @@ static lx_weights *open_ok(const char *path)
     return w;
 }
 
-/* --- what the reference's converter makes ------------------------------------------------------ */
+/* --- what the reference's converter makes ----------------------------------------------------- */
 
 static uint64_t fnv(uint64_t hash, const void *data, size_t n)
 {
@@ -269,7 +269,7 @@ static void test_the_rest_keeps_its_type(void **state)
     remove_tree(s.dir);
 }
 
-/* --- refusals ---------------------------------------------------------------------------------- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static void test_usage_is_refused(void **state)
 {
@@ -381,7 +381,7 @@ static void test_a_small_disk_is_refused(void **state)
     remove_tree(s.dir);
 }
 
-/* --- size and interruption --------------------------------------------------------------------- */
+/* --- size and interruption -------------------------------------------------------------------- */
 
 /* 240 MB of bf16 as a hole. */
 static void make_large(const scratch *s)
