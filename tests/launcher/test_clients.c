@@ -361,14 +361,20 @@ static void test_submit_refuses_a_taken_output(void **state)
     assert_int_equal(last(d)->status, LX_ECONFIG);
 }
 
-static void test_submit_full_queue_says_when(void **state)
+/* Jobs j0, j1, ... until no more are taken. */
+static void fill_queue(desk *d)
 {
-    desk *d = *state;
     char id[16];
     for (int i = 0; i < WORLD_LIVE; i++) {
         snprintf(id, sizeof id, "j%d", i);
         assert_int_equal(submit(d, id)->kind, LX_MSG_ACCEPTED);
     }
+}
+
+static void test_submit_full_queue_says_when(void **state)
+{
+    desk *d = *state;
+    fill_queue(d);
     const heard *h = submit(d, "more");
     assert_int_equal(h->kind, LX_MSG_REFUSED);
     assert_int_equal(h->status, LX_EAGAIN);
@@ -380,11 +386,7 @@ static void test_submit_full_queue_says_when(void **state)
 static void test_submit_full_queue_knows_the_pace(void **state)
 {
     desk *d = *state;
-    char id[16];
-    for (int i = 0; i < WORLD_LIVE; i++) {
-        snprintf(id, sizeof id, "j%d", i);
-        assert_int_equal(submit(d, id)->kind, LX_MSG_ACCEPTED);
-    }
+    fill_queue(d);
     world_pump(d->w);
     world_lends(d->w, E, 0, true);
     world_done(d->w, E, 0, 2);

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 #include "weights/lx_catalog.h"
+#include "weights_hash.h"
 #include "weights_make.h"
 
 #define GOLDEN LX2V_SOURCE_DIR "/tests/golden/"
@@ -57,34 +58,7 @@ static int run(char *said, size_t room, const char *format, ...)
             fail_msg("exit code %d, not %d with \"%s\": %s", code_, code, word, said_);            \
     } while (0)
 
-static lx_weights *open_ok(const char *path)
-{
-    lx_weights_options options = {.verify = true};
-    lx_weights *w = NULL;
-    lx_err err = {0};
-    if (lx_weights_open(&w, path, &options, &err) != LX_OK)
-        fail_msg("%s", err.message);
-    return w;
-}
-
 /* --- what the reference's converter makes ----------------------------------------------------- */
-
-static uint64_t fnv(uint64_t hash, const void *data, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ ((const unsigned char *)data)[i]) * 0x100000001b3u;
-    return hash;
-}
-
-static uint64_t hash_of(const lx_weight *w)
-{
-    uint64_t n, hash = 0xcbf29ce484222325u;
-    lx_shape_bytes(&w->shape, w->dtype, NULL, &n, NULL);
-    hash = fnv(hash, lx_dtype_name(w->dtype), strlen(lx_dtype_name(w->dtype)));
-    hash = fnv(hash, w->shape.dim, (size_t)w->shape.n_dims * sizeof *w->shape.dim);
-    hash = fnv(hash, w->data, n);
-    return w->scale ? fnv(hash, w->scale, (size_t)w->shape.dim[0] * sizeof *w->scale) : hash;
-}
 
 /* tests/golden/quantized.fnv: folder, tensor, FNV-1a over dtype, shape, bytes, scales of the files
  * that LightX2V's converter made from the same distill_model.safetensors. */

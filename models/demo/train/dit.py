@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from text import RowNorm
+
 EPS = 1e-6
 HEAD_DIM = 128
 MAX_SIDE = 128  # of the grid of tokens, on any axis
@@ -42,18 +44,6 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(x, self.weight, self.bias)
-
-
-class RowNorm(nn.Module):
-    """RMS over all heads together, in float32; the result is too."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS) * self.weight
 
 
 class AffineNorm(nn.Module):
