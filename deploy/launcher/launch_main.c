@@ -2,6 +2,7 @@
  * launch_main.c - lx2v-launch config.yaml [--check | --plan]
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -144,6 +145,7 @@ int main(int argc, char **argv)
     lx_err err = {0};
     plan *p = NULL;
     arguments a;
+    signal(SIGPIPE, SIG_IGN); /* whoever reads the log may leave */
     lx_log_open("launch", LX_LOG_INFO);
     if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "--help") == 0)) {
         fputs(argv[1][2] == 'v' ? "lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ")\n" : usage,

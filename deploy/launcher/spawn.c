@@ -109,8 +109,9 @@ static bool hand_down(int handover, int shared)
     return close_range(shared > 0 ? SHARED_FD + 1 : HANDOVER_FD + 1, ~0U, 0) == 0;
 }
 
-static void become_stage(pid_t parent, int handover, int shared, int null, char *const argv[],
-                         char *const env[])
+/* oom: what the stage's oom_score_adj shall be */
+static void become_stage(pid_t parent, int handover, int shared, int null, const char *oom,
+                         char *const argv[], char *const env[])
 {
     setpgid(0, 0); /* Ctrl-C is for the launcher, which then stops us in order */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -119,8 +120,8 @@ static void become_stage(pid_t parent, int handover, int shared, int null, char 
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* a core would hold prompts and tensors */
     int adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (adj >= 0 && write(adj, "500", 3) < 0) /* short of memory: a stage goes, not the launcher */
-        close(adj);
+    if (adj >= 0 && write(adj, oom, strlen(oom)) < 0)
+        say("W lx2v-launch cannot write oom_score_adj of a stage\n");
     struct sigaction plain = {.sa_handler = SIG_DFL};
     sigaction(SIGPIPE, &plain, NULL);
     sigset_t none;
@@ -131,6 +132,19 @@ static void become_stage(pid_t parent, int handover, int shared, int null, char 
         _exit(1);
     execve(argv[0], argv, env);
     give_up_in_child(argv[0], errno);
+}
+
+/* Short of memory a stage goes, not the launcher: 500 above ours, which a service manager may have
+ * set; 1000 is the most there is. */
+static void make_oom_score(char out[16])
+{
+    int own = 0;
+    FILE *file = fopen("/proc/self/oom_score_adj", "re");
+    if (!file || fscanf(file, "%d", &own) != 1)
+        own = 0;
+    if (file)
+        fclose(file);
+    snprintf(out, 16, "%d", own + 500 < 1000 ? own + 500 : 1000);
 }
 
 /* The command line; its texts live as long as this. */
@@ -183,8 +197,9 @@ lx_status spawn_stage(pid_t *pid, int *lifeline, const spawn_request *q, lx_err 
     if (access(c.binary, X_OK))
         return lx_fail(err, LX_ECONFIG, "%s: %s; it is built and installed beside lx2v-launch",
                        c.binary, strerror(errno));
-    char *env[ENV_MAX];
+    char *env[ENV_MAX], oom[16];
     make_environment(env);
+    make_oom_score(oom);
 
     int handover[2];
     lx_status status = make_handover(handover, q, err);
@@ -195,7 +210,7 @@ lx_status spawn_stage(pid_t *pid, int *lifeline, const spawn_request *q, lx_err 
     int failed = LX_FAULT("spawn.fork");
     pid_t child = null < 0 || failed ? -1 : fork();
     if (child == 0)
-        become_stage(parent, handover[0], q->shared_fd, null, c.argv, env);
+        become_stage(parent, handover[0], q->shared_fd, null, oom, c.argv, env);
     int error = failed ? failed : errno;
     close(handover[0]);
     if (null >= 0)

@@ -117,7 +117,9 @@ static void sweep(const rig *r)
 static void show_log(const rig *r)
 {
     char line[2048];
-    FILE *file = fopen(r->log, "r");
+    struct stat st;
+    bool is_plain = stat(r->log, &st) == 0 && S_ISREG(st.st_mode); /* a pipe would not end */
+    FILE *file = is_plain ? fopen(r->log, "r") : NULL;
     while (file && fgets(line, sizeof line, file))
         fprintf(stderr, "| %s", line);
     if (file)
