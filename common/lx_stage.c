@@ -615,14 +615,17 @@ static void post_last_words(lx_stage *stage, const lx_err *err)
 
 void lx_stage_close(lx_stage **stage, const lx_err *err)
 {
-    if (err && err->status != LX_OK)
-        LX_E("%s: %s (%s:%d)", lx_status_name(err->status), err->message, err->file, err->line);
-    if (!stage || !*stage)
+    lx_err last = err ? *err : (lx_err){0};
+    lx_stage *s = stage ? *stage : NULL;
+    if (s && s->has_control && !s->is_ready && last.status == LX_EAGAIN)
+        stage_blame_users(s, &last);
+    if (last.status != LX_OK)
+        LX_E("%s: %s (%s:%d)", lx_status_name(last.status), last.message, last.file, last.line);
+    if (!s)
         return;
-    lx_stage *s = *stage;
     (void)LX_FAULT("stage.stop");
-    if (s->has_control && !s->is_ready && err && err->status != LX_OK)
-        post_last_words(s, err);
+    if (s->has_control && !s->is_ready && last.status != LX_OK)
+        post_last_words(s, &last);
     if (s->has_control)
         stage_control_join(s);
     lx_bus_close(&s->bus);
