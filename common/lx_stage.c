@@ -50,7 +50,7 @@ struct lx_stage_job {
 
 typedef struct stage_args {
     const char *config;
-    int replica, handover, shared;
+    int replica, handover, shared, settings;
     int64_t vram, ram, lease;
 } stage_args;
 
@@ -67,8 +67,9 @@ static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
         {"config", required_argument, 0, 'c'},   {"replica", required_argument, 0, 'r'},
         {"handover", required_argument, 0, 'h'}, {"vram", required_argument, 0, 'v'},
         {"ram", required_argument, 0, 'm'},      {"lease", required_argument, 0, 'l'},
-        {"shared", required_argument, 0, 's'},   {0}};
-    *out = (stage_args){.handover = -1};
+        {"shared", required_argument, 0, 's'},   {"settings", required_argument, 0, 'g'},
+        {0}};
+    *out = (stage_args){.handover = -1, .settings = -1};
     opterr = 0;
     lx_status status = LX_OK;
     for (int c; status == LX_OK && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -80,6 +81,8 @@ static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
             out->handover = atoi(optarg);
         else if (c == 's')
             out->shared = atoi(optarg);
+        else if (c == 'g')
+            out->settings = atoi(optarg);
         else if (c == 'v')
             status = parse_bytes("--vram", optarg, &out->vram, err);
         else if (c == 'm')
@@ -128,6 +131,16 @@ static lx_status read_handover(lx_stage *stage, int fd, lx_err *err)
     else
         close(fd);
     return found >= 4 ? LX_OK : lx_fail(err, LX_ECONFIG, "the launcher's hand-over is incomplete");
+}
+
+/* What the launcher follows, not what the file has become meanwhile. */
+static lx_status read_config(lx_stage *stage, const stage_args *args, lx_err *err)
+{
+    if (args->settings < 0)
+        return lx_config_load(&stage->config, args->config, err);
+    lx_status status = lx_config_from_fd(&stage->config, args->settings, err);
+    close(args->settings);
+    return status;
 }
 
 static lx_status start_control(lx_stage *stage, lx_err *err)
@@ -201,7 +214,7 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     status = read_handover(stage, args.handover, err);
     stage->is_deaf = is_orphan;
     if (status == LX_OK)
-        status = lx_config_load(&stage->config, args.config, err);
+        status = read_config(stage, &args, err);
     if (status == LX_OK)
         status = lx_config_check_build(&stage->config, err);
     if (status != LX_OK)

@@ -257,7 +257,8 @@ static void start(replicas *r, replica *p, double now_s)
                        .token = p->token,
                        .instance = state_dir_instance(r->o.dir),
                        .epoch = p->epoch,
-                       .shared_fd = r->shared_fd[p->kind]};
+                       .shared_fd = r->shared_fd[p->kind],
+                       .config_fd = *r->o.config_fd};
     if (status == LX_OK)
         status = spawn_stage(&p->pid, &p->lifeline, &q, &err);
     if (status == LX_OK) {
