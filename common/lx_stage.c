@@ -63,12 +63,15 @@ static lx_status parse_bytes(const char *flag, const char *text, int64_t *out, l
 
 static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
 {
-    static const struct option options[] = {
-        {"config", required_argument, 0, 'c'},   {"replica", required_argument, 0, 'r'},
-        {"handover", required_argument, 0, 'h'}, {"vram", required_argument, 0, 'v'},
-        {"ram", required_argument, 0, 'm'},      {"lease", required_argument, 0, 'l'},
-        {"shared", required_argument, 0, 's'},   {"settings", required_argument, 0, 'g'},
-        {0}};
+    static const struct option options[] = {{"config", required_argument, 0, 'c'},
+                                            {"replica", required_argument, 0, 'r'},
+                                            {"handover", required_argument, 0, 'h'},
+                                            {"vram", required_argument, 0, 'v'},
+                                            {"ram", required_argument, 0, 'm'},
+                                            {"lease", required_argument, 0, 'l'},
+                                            {"shared", required_argument, 0, 's'},
+                                            {"settings", required_argument, 0, 'g'},
+                                            {0}};
     *out = (stage_args){.handover = -1, .settings = -1};
     opterr = 0;
     lx_status status = LX_OK;
