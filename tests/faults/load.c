@@ -160,9 +160,9 @@ static void probe(double now_s)
     lx_err err = {0};
     bool is_waiting = c.probe_s > 0;
     while (is_waiting && lx_bus_receive(c.prober, NULL, &msg, 0, NULL) == LX_OK)
-        if (msg.kind == LX_MSG_END) {
+        if (msg.kind == LX_MSG_END || msg.kind == LX_MSG_REFUSED) { /* refused: no place as yet */
             is_waiting = false;
-            if (c.n_probes < PROBES_MAX)
+            if (msg.kind == LX_MSG_END && c.n_probes < PROBES_MAX)
                 c.probe[c.n_probes++] = now_s - c.probe_s;
             c.probe_s = -now_s;
         }
@@ -233,6 +233,8 @@ static void open_crowd(void)
     must(lx_bus_connect(&c.watcher, c.r.endpoint, &err), &err);
     must(lx_bus_connect(&c.prober, c.r.endpoint, &err), &err);
     watch();
+    c.probe_s = 0;
+    probe(rig_now_s()); /* these two have their places first */
     for (int i = 0; i < c.n_clients; i++)
         must(lx_bus_connect(&c.asker[i].bus, c.r.endpoint, &err), &err);
 }
