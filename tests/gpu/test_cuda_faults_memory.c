@@ -285,6 +285,38 @@ static void test_release_gives_the_card_back_and_resume_takes_it(void **state)
     witness_check(&card, before, "after it");
 }
 
+/* Watched closely: the next process takes as much again, a quarter of a second later. */
+static void test_p04_killed_vae_gives_its_memory_back_in_half_a_second(void **state)
+{
+    (void)state;
+    rig r;
+    history h;
+    uint64_t before = witness_free(&card), most = 0;
+    start(&r, AT_ONCE, 0);
+    history_open(&h, &r);
+    make_clip(&r, &h, "ahead");
+    uint64_t ready = witness_free(&card);
+    double from_s = rig_now_s(), back_s = -1;
+    kill(rig_stage_pid(&r, VAE), SIGKILL);
+    while (back_s < 0 && rig_now_s() - from_s < 3) {
+        uint64_t now = witness_free(&card);
+        most = now > most ? now : most;
+        if (now > ready + 700 * MIB) /* its arena alone has 450 */
+            back_s = rig_now_s() - from_s;
+        rig_sleep(0.001);
+    }
+    printf("  %.0f MiB of a killed process are back after %.3f s\n",
+           ((double)most - (double)ready) / 0x1p20, back_s);
+    assert_true(back_s >= 0 && back_s <= 0.5);
+    rig_wait_ready(&r, 30);
+    printf("  ready again after %.2f s\n", rig_now_s() - from_s);
+    make_clip(&r, &h, "after");
+    witness_check(&card, ready, "with a new process");
+    history_check(&h, &r);
+    gpu_rig_end(&r);
+    witness_check(&card, before, "after it");
+}
+
 static void test_card_memory_is_back_after_all_that_took_it(void **state)
 {
     (void)state;
@@ -309,6 +341,7 @@ int main(void)
         ALONE(test_g01_too_little_memory_is_waited_for),
         ALONE(test_g01_memory_taken_between_two_turns_is_waited_for),
         ALONE(test_release_gives_the_card_back_and_resume_takes_it),
+        ALONE(test_p04_killed_vae_gives_its_memory_back_in_half_a_second),
         ALONE(test_g01_no_memory_for_a_context_is_waited_for),
         ALONE(test_card_memory_is_back_after_all_that_took_it),
     };
