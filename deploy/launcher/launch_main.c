@@ -147,6 +147,7 @@ int main(int argc, char **argv)
     plan *p = NULL;
     arguments a;
     signal(SIGPIPE, SIG_IGN); /* whoever reads the log may leave */
+    signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes: an error, as on a full disk */
     lx_log_open("launch", LX_LOG_INFO);
     if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "--help") == 0)) {
         fputs(argv[1][2] == 'v' ? "lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ")\n" : usage,

@@ -24,6 +24,7 @@
 #include "links.h"
 #include "listen.h"
 #include "lx_bus.h"
+#include "lx_folder.h"
 #include "lx_jobs.h"
 #include "lx_log.h"
 #include "lx_share.h"
@@ -376,10 +377,10 @@ static lx_status go_on(launcher *l, lx_err *err)
 
 static lx_status make_output_dir(const lx_config *config, lx_err *err)
 {
-    if (mkdir(config->output.dir, 0755) == 0 || errno == EEXIST)
-        return LX_OK;
-    return lx_fail(err, LX_ECONFIG, "output.dir %s: cannot be made: %s", config->output.dir,
-                   strerror(errno));
+    int error = lx_folder_make(config->output.dir, 0755);
+    return error ? lx_fail(err, LX_ECONFIG, "output.dir %s: cannot be made: %s", config->output.dir,
+                           strerror(error))
+                 : LX_OK;
 }
 
 /* For stages that start from now on: the file itself may be another one, or wrong, by then. */

@@ -409,6 +409,8 @@ lx_status mux_out_commit(mux_out *out, lx_err *err)
 {
     if (out->is_again && is_there_already(out)) {
         LX_I("output=%s is there from an earlier attempt", out->name);
+        if (fsync(out->dir_fd)) /* that one may have died before this */
+            LX_W("output=%s sync of the directory failed: %s", out->name, strerror(errno));
         mux_out_discard(out);
         return LX_OK;
     }

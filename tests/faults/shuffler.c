@@ -19,7 +19,7 @@
 #include "lx_bus.h"
 
 #define LATE   3
-#define HELD_S 0.3 /* when nothing comes behind it, it was last anyway */
+#define HELD_S 5.0 /* when nothing comes behind it, it was last anyway */
 
 typedef struct way {
     lx_bus *to;

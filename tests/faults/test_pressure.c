@@ -110,8 +110,9 @@ static void test_r04_slow_mux_is_waited_for(void **state)
     /* One in mux, one in the VAE, those that wait for it, and one that the DiT may begin. */
     assert_true(p.most_ahead <= DEPTH + 3);
     assert_true(dit_s > mux_s); /* the last waited until the clips before it had moved on */
-    for (int stage = -1; stage <= MUX; stage++)
-        if (rss_of(&r, stage) > before[stage + 1] + GROWTH * RIG_SLACK)
+    for (int stage = -1; stage <= MUX && RIG_SLACK == 1;
+         stage++) /* a sanitizer keeps what was freed */
+        if (rss_of(&r, stage) > before[stage + 1] + GROWTH)
             fail_msg("%s grew from %.1f to %.1f MiB",
                      stage < 0 ? "the launcher" : lx_client_stage_name(stage),
                      (double)before[stage + 1] / 0x1p20, (double)rss_of(&r, stage) / 0x1p20);
