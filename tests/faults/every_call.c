@@ -2,17 +2,21 @@
  * every_call.c - launcher and mux, killed before each of their system calls
  * SPDX-License-Identifier: Apache-2.0
  *
- *   every_call [--step N] [--only submit|finish|mux]     each N-th call; 1 without
+ *   every_call [--step N] [--only submit|finish|mux|start]
  *
- * Three windows, each gone through once for every call in it (tracer.h):
+ * Four windows, each gone through once for every call in it (tracer.h):
  *   submit  the launcher, from a client's request to "accepted" heard
  *   finish  the launcher, from mux's renaming of the clip to "done" heard
  *   mux     from the making of the part to "done" heard
+ *   start   the launcher, started over an unfinished job, from its lock to its first stage
+ * --step N: before each N-th call alone; of mux and start, which are long, each 3 N-th.
  * After each kill the launcher starts again (mux: is started again), the same id is submitted again
  * or asked for, and must end as done. In the end the history judge proves promises 1 to 4 and 10,
  * and the ledger that nothing leaked. Exit code 0: all holds; 77: ptrace is not allowed here.
  */
+#include <fcntl.h>
 #include <inttypes.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -202,9 +206,50 @@ static bool turn_mux(drive *d, uint64_t at, tracer_news *news)
     return is_killed;
 }
 
+/* --- start ------------------------------------------------------------------------------------ */
+
+/* A launcher that waits, before it is one, to be watched. */
+static pid_t start_doomed(drive *d)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int log = open(d->r.log, O_WRONLY | O_APPEND);
+        dup2(log, STDOUT_FILENO);
+        dup2(log, STDERR_FILENO);
+        raise(SIGSTOP);
+        execl(LX2V_BIN_DIR "/lx2v-launch", "lx2v-launch", d->r.config, (char *)NULL);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    return pid;
+}
+
+static bool turn_start(drive *d, uint64_t at, tracer_news *news)
+{
+    char id[32];
+    next_id(d, id);
+    if (!history_submit(&d->h, &d->r, id, 40 + d->n_asked % SEEDS))
+        fail_msg("%s was refused", id);
+    kill(d->r.pid, SIGKILL);
+    assert_int_equal(rig_wait_exit(&d->r, 10), 128 + SIGKILL);
+    pid_t pid = start_doomed(d);
+    watch(&(tracer_order){
+        .pid = {pid}, .opener = 0, .open_nr = SYS_flock, .close_nr = SYS_clone, .at = at});
+    kill(pid, SIGCONT);
+    *news = tracer_wait(tracer_fd);
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    launch(d);
+    assert_int_equal(history_end(&d->h, &d->r, id, 60), LX_CLIENT_DONE);
+    return news->word == TRACER_KILLED;
+}
+
 /* --- all -------------------------------------------------------------------------------------- */
 
-static void go_through(const char *name, bool (*turn)(drive *, uint64_t, tracer_news *))
+static void go_through(const char *name, bool (*turn)(drive *, uint64_t, tracer_news *), int stride)
 {
     if (only && strcmp(only, name))
         skip();
@@ -226,7 +271,7 @@ static void go_through(const char *name, bool (*turn)(drive *, uint64_t, tracer_
             d.longest = news.count;
         if (!is_killed && news.count == 0)
             fail_msg("%s: the window was not seen", name);
-        at += is_killed ? (uint64_t)step : 0;
+        at += is_killed ? (uint64_t)stride : 0;
     }
     rig_wait_ready(&d.r, 60);
     leak_check(&d.r, &before);
@@ -234,7 +279,7 @@ static void go_through(const char *name, bool (*turn)(drive *, uint64_t, tracer_
     rig_stop(&d.r, SIGTERM);
     printf("%s: killed before %d calls (each %d. of a window of up to %" PRIu64
            "), %d jobs, %.0f s; lost 0, double 0, partial 0, different 0, leaked 0\n",
-           name, d.n_killed, step, d.longest, d.n_turns, rig_now_s() - from_s);
+           name, d.n_killed, stride, d.longest, d.n_turns, rig_now_s() - from_s);
     lx_bus_close(&d.bus);
     rig_remove(&d.r);
 }
@@ -242,19 +287,25 @@ static void go_through(const char *name, bool (*turn)(drive *, uint64_t, tracer_
 static void test_p06_launcher_killed_before_every_call_of_submit(void **state)
 {
     (void)state;
-    go_through("submit", turn_submit);
+    go_through("submit", turn_submit, step);
 }
 
 static void test_p06_launcher_killed_before_every_call_of_finish(void **state)
 {
     (void)state;
-    go_through("finish", turn_finish);
+    go_through("finish", turn_finish, step);
 }
 
 static void test_p05_mux_killed_before_every_call(void **state)
 {
     (void)state;
-    go_through("mux", turn_mux);
+    go_through("mux", turn_mux, step > 1 ? 3 * step : 1);
+}
+
+static void test_p06_launcher_killed_before_every_call_of_its_start(void **state)
+{
+    (void)state;
+    go_through("start", turn_start, step > 1 ? 3 * step : 1);
 }
 
 static int drive_all(void)
@@ -263,6 +314,7 @@ static int drive_all(void)
         cmocka_unit_test(test_p06_launcher_killed_before_every_call_of_submit),
         cmocka_unit_test(test_p06_launcher_killed_before_every_call_of_finish),
         cmocka_unit_test(test_p05_mux_killed_before_every_call),
+        cmocka_unit_test(test_p06_launcher_killed_before_every_call_of_its_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
@@ -303,7 +355,7 @@ int main(int argc, char **argv)
             step = 0;
     }
     if (step < 1) {
-        fprintf(stderr, "usage: every_call [--step N] [--only submit|finish|mux]\n");
+        fprintf(stderr, "usage: every_call [--step N] [--only submit|finish|mux|start]\n");
         return 2;
     }
     if (!may_trace()) {

@@ -143,6 +143,11 @@ static bool on_call(tracer *t, thread *x)
     }
     if (!t->is_open || x->owner != t->order.victim || t->has_killed)
         return false;
+    if (t->order.close_nr && (long)info.entry.nr == t->order.close_nr) {
+        t->is_leaving = true;
+        interrupt_all(t);
+        return false;
+    }
     if (++t->count != t->order.at)
         return false;
     t->nr = (long)info.entry.nr;
@@ -282,6 +287,11 @@ bool tracer_has_killed(int fd, tracer_news *news)
         return false;
     *news = hear(fd);
     return news->word == TRACER_KILLED;
+}
+
+tracer_news tracer_wait(int fd)
+{
+    return hear(fd);
 }
 
 tracer_news tracer_leave(int fd)

@@ -23,13 +23,14 @@ typedef struct tracer_order {
     int opener;           /* 0 or 1: whose call opens the window; -1: it is open at once */
     long open_nr;         /* that call */
     bool opens_at_return; /* when it returns, instead of when it is made */
+    long close_nr;        /* the victim's call that closes it: all are let go; 0: none does */
     uint64_t at;          /* die at this call, counted from 1 */
 } tracer_order;
 
 typedef enum tracer_word {
     TRACER_WATCHES,  /* the answer to an order */
     TRACER_KILLED,   /* comes by itself */
-    TRACER_LEFT,     /* the answer to tracer_leave: all are let go */
+    TRACER_LEFT,     /* the answer to tracer_leave, or the window has closed: all are let go */
     TRACER_FORBIDDEN /* the answer to an order that the system did not allow */
 } tracer_word;
 
@@ -48,6 +49,8 @@ int tracer_run(int fd, pid_t driver);
 tracer_news tracer_watch(int fd, const tracer_order *order);
 /** Has it been killed? Does not wait; true once. */
 bool tracer_has_killed(int fd, tracer_news *news);
+/** Where a call closes the window: what it came to. */
+tracer_news tracer_wait(int fd);
 /** Stop watching. TRACER_KILLED: it was too late for that. */
 tracer_news tracer_leave(int fd);
 
