@@ -195,7 +195,7 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     lx_log_open(lx_stage_kind_name(kind), LX_LOG_INFO);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes: an error, as on a full disk */
-    signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the launcher decides the order */
+    signal(SIGINT, SIG_IGN);  /* Ctrl-C reaches the whole group; the launcher decides the order */
     stage_args args;
     lx_status status = parse_args(argc, argv, &args, err);
     if (status != LX_OK)
