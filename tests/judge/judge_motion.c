@@ -2,8 +2,8 @@
  * judge_motion.c - what an object does: from its centre, its size and its turning
  * SPDX-License-Identifier: Apache-2.0
  *
- * Every bound lies well inside what scenes.py draws (least way 44 pixels, growth 2, spin 3/4 turn,
- * orbit one turn, two hops) and well outside of what a resting object does. Between them: unclear.
+ * Every bound lies well inside what scenes.py draws (least way 44 pixels, growth 2, spin 0.4 turns,
+ * orbit 0.7, 1.6 hops) and well outside of what a resting object does. Between them: unclear.
  */
 #include <math.h>
 
@@ -193,7 +193,7 @@ static const char *moving_name(const path *p, judge_motion *m)
     float dy = end_of(p->y, p->n, true) - end_of(p->y, p->n, false);
     float net = hypotf(dx, dy);
     circle c = fit_circle(p);
-    if (fabsf(c.turns) > 0.7f && c.off < 0.22f * c.radius && c.radius > 12 && c.radius < 50) {
+    if (fabsf(c.turns) > 0.5f && c.off < 0.22f * c.radius && c.radius > 12 && c.radius < 50) {
         m->turns = c.turns;
         return "orbit";
     }
@@ -214,7 +214,7 @@ static const char *name_of(const path *p, judge_motion *m)
     if (range > 9 || m->growth > 1.3f || m->growth < 1 / 1.3f)
         return JUDGE_UNCLEAR;
     float turns = fabsf(m->turns);
-    return turns > 0.45f ? "spin" : turns < 0.2f ? "still" : JUDGE_UNCLEAR;
+    return turns > 0.27f ? "spin" : turns < 0.13f ? "still" : JUDGE_UNCLEAR;
 }
 
 judge_motion judge_motion_of(const judge_track *track, int n_frames, int width)

@@ -74,6 +74,7 @@ class Plan:
     teacher_steps: int = 24
     guidance: float = 2.0
     int8_from: float = 0.6  # progress of the distillation from which linears are as in INT8
+    dit_from: Path | None = None  # dit.pt of an earlier run
 
     def check_time(self) -> None:
         if time.monotonic() >= self.stop_at:

@@ -27,6 +27,8 @@ from world import caption, facts, pack, render, sample_scenes
 TEXT_LEN = 47  # with the padding's key 48 keys, a multiple of 8; pad_rows cuts what is longer
 SPELLED = 0.01  # of the words, letter by letter
 BATCH = 50  # clips drawn at once
+# What is learned last is seen more often; the world itself has all motions equally often.
+WEIGHTS = {"spin": 3.0, "orbit": 3.0, "bounce": 2.0, "pair": 1.5}
 
 
 @dataclass
@@ -64,7 +66,7 @@ def make_texts(out: Path, seed: int, index: int, n: int, wordings: int) -> None:
     """One file: what render() needs of n scenes, and their captions as tokens."""
     torch.set_num_threads(1)
     words = tokens.load(out / "tokenizer.json")
-    scenes = sample_scenes(n, number(seed, "clips", index), "train")
+    scenes = sample_scenes(n, number(seed, "clips", index), "train", WEIGHTS)
     rng = random.Random(number(seed, "captions", index))
     rows = [words.encode_for_training(caption(scene, rng, "train"), rng, SPELLED)
             for scene in scenes for _ in range(wordings)]

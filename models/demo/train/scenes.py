@@ -269,8 +269,8 @@ def _bounce(thing: Thing, rng: random.Random) -> None:
     least, most = _room(thing, thing.size0)
     thing.x0 = thing.x1 = _between(rng, least, most)
     thing.y0 = thing.y1 = round(most, 2)
-    thing.hop = _between(rng, 0.75, 1.0) * (most - least)
-    thing.hops = _between(rng, 2.0, 2.75)
+    thing.hop = _between(rng, 32.0, min(most - least, 52.0))
+    thing.hops = _between(rng, 1.6, 2.0)
     thing.phase = _between(rng, 0.0, 1.0)
 
 
@@ -280,7 +280,7 @@ def _orbit(thing: Thing, rng: random.Random) -> None:
     least, most = _room(thing, thing.size0)
     thing.x0 = thing.x1 = _between(rng, least + thing.orbit, most - thing.orbit)
     thing.y0 = thing.y1 = _between(rng, least + thing.orbit, most - thing.orbit)
-    thing.turns = _between(rng, 1.0, 1.25) * rng.choice((-1, 1))
+    thing.turns = _between(rng, 0.7, 0.85) * rng.choice((-1, 1))
     thing.phase = _between(rng, 0.0, 1.0)
 
 
@@ -320,17 +320,23 @@ def _draw_numbers(scene: Scene, rng: random.Random) -> None:
         _set_size(thing, rng, ["small", "medium", "medium", "big"])
         _rest(thing, rng, thing.size0)
         if scene.motion == "spin":
-            thing.spin = _between(rng, 0.75, 1.25) * rng.choice((-1, 1))
+            thing.spin = _between(rng, 0.4, 0.55) * rng.choice((-1, 1))
 
 
-def sample_scenes(n: int, seed: int, split: str) -> list[Scene]:
-    """n scenes of a split ("train" or "held_out"); the same for the same seed."""
+def sample_scenes(n: int, seed: int, split: str,
+                  weights: dict[str, float] | None = None) -> list[Scene]:
+    """n scenes of a split ("train" or "held_out"); the same for the same seed. `weights` are of
+    motions, and of "pair" for two objects; what is not named has 1."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {SPLITS}")
     rng = random.Random(f"{seed} {split}")
+    most = max(1.0, *weights.values()) if weights else 1.0
     scenes: list[Scene] = []
     while len(scenes) < n:
         scene = _draw_content(rng)
+        kind = "pair" if scene.relation else scene.motion
+        if weights and rng.random() * most >= weights.get(kind, 1.0):
+            continue
         if is_held_out(scene) == (split == "held_out"):
             _draw_numbers(scene, rng)
             scenes.append(scene)

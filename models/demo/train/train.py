@@ -42,6 +42,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes-text", type=float, default=0.75)
     parser.add_argument("--minutes-dit", type=float, default=10.5)
     parser.add_argument("--minutes-distill", type=float, default=3.0)
+    parser.add_argument("--dit-from", type=Path, metavar="FILE",
+                        help="dit.pt of an earlier run, to go on from")
     parser.add_argument("--until", choices=TRAININGS, default="student", help="the last training")
     parser.add_argument("--stop-after", type=float, default=math.inf, metavar="SECONDS")
     parser.add_argument("--scale", type=float, default=1.0, help="of minutes, batches, clips")
@@ -74,7 +76,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     seconds = {name: 60.0 * m * arguments.scale for name, m in zip(TRAININGS, minutes)}
     return Plan(out=arguments.out, seed=arguments.seed, device=torch.device(arguments.device),
                 stop_at=BEGAN + arguments.stop_after, compile=arguments.compile,
-                workers=arguments.workers, sizes=sizes_of(arguments), seconds=seconds,
+                workers=arguments.workers, sizes=sizes_of(arguments), seconds=seconds, dit_from=arguments.dit_from,
                 teacher_steps=arguments.teacher_steps, guidance=arguments.guidance,
                 int8_from=arguments.int8_from)
 

@@ -25,6 +25,7 @@ from pool import Pool, draw_captions, drop
 from train_text import load_text
 
 RATES = Rates(adam=1.5e-3, muon=4e-3)
+RATES_ON = Rates(adam=7.5e-4, muon=2e-3, hold=0.3)  # going on from an earlier run
 DROPPED = 0.1  # captions replaced by the empty prompt
 
 
@@ -39,14 +40,20 @@ class Stage:
 STAGES = (Stage(0.20, 1, 6, 2.0), Stage(0.35, 3, 3, 3.0), Stage(1.0, 9, 1, 4.0))
 
 
-def stage_at(p: float) -> Stage:
+def stage_at(p: float, plan: Plan) -> Stage:
+    """What goes on from an earlier run sees whole clips alone."""
+    if plan.dit_from:
+        return STAGES[-1]
     return next((stage for stage in STAGES if p < stage.until), STAGES[-1])
 
 
 def new_flow(plan: Plan) -> Flow:
     torch.manual_seed(number(plan.seed, "flow"))
     flow = Flow()
-    flow.text.load_state_dict(load_text(plan))
+    if plan.dit_from:
+        flow.load_state_dict(load_file(plan.dit_from)["flow"])
+    else:
+        flow.text.load_state_dict(load_text(plan))
     flow.text.requires_grad_(False)
     return flow.to(plan.device)
 
@@ -85,7 +92,7 @@ def run(plan: Plan, pool: Pool) -> None:
     if result_of(plan, "dit").exists():
         return
     flow = new_flow(plan)
-    optimizer = new_optimizer(flow, RATES, 0.01)
+    optimizer = new_optimizer(flow, RATES_ON if plan.dit_from else RATES, 0.01)
     average = Average(flow)
     training = Training("dit", plan, {"flow": flow, "optimizer": optimizer, "mean": average})
     compile_flow(flow, plan)
@@ -95,12 +102,12 @@ def run(plan: Plan, pool: Pool) -> None:
         return flow_loss(flow, pool, stage, stage.batch * plan.sizes.dit_batch, generator)
 
     def warm_up() -> None:
-        for stage in STAGES:
+        for stage in STAGES[-1:] if plan.dit_from else STAGES:
             if training.progress < stage.until:
                 loss_of(0, stage)[0].backward()
 
     def step(number_: int, p: float) -> dict[str, Tensor]:
-        stage = stage_at(p)
+        stage = stage_at(p, plan)
         loss, strong = loss_of(number_, stage)
         norm = optimizer.step(loss, p)
         average.update(flow, number_)
