@@ -123,9 +123,6 @@ OTHERS = {
 PARTLY = {
     "C3": "50 clients, 1,000 submits; all of them: see above",
     "D7": "with what was synced; no power was cut",
-    "G1": "the wait; not with a card",
-    "G2": "on the CPU",
-    "G4": "on the CPU",
     "R5": "whom the kernel would take; that it does needs a cgroup of our own",
 }
 
