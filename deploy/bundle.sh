@@ -83,7 +83,7 @@ build() {
     fi
     targets=(all)
     if [ "$with_tests" -eq 0 ]; then
-        targets=("${programs[@]}")
+        targets=("${programs[@]}" demo_model)
         for target in lx2v-probe lx2v_cuda; do
             if cmake --build "$tree" --target help | grep -q "^$target:"; then
                 targets+=("$target")
@@ -153,11 +153,25 @@ take_tests() {
     fi
 }
 
+# The demo model in the form that config.yaml runs, and with the tests its other forms.
+take_model() {
+    local model=$folder/models/demo
+    [ -e "$tree/models/demo/made" ] || die 1 "$tree/models/demo is missing: build the target demo_model"
+    mkdir -p "$model"
+    cp -R "$tree/models/demo/distill_int8" "$tree/models/demo/google" "$tree/models/demo/made" "$model/"
+    if [ -e "$root/models/demo/MODEL_CARD.md" ]; then
+        cp "$root/models/demo/MODEL_CARD.md" "$model/"
+    fi
+    if [ "$with_tests" -eq 1 ]; then
+        cp -R "$root/models/demo/judge" "$model/"
+    fi
+}
+
 take_share() {
     local share=$folder/share/lx2v file
     mkdir -p "$share/docs"
-    sed 's|^model: .*|model: models/random|' "$root/config.yaml" >"$share/config.yaml"
-    grep -qx 'model: models/random' "$share/config.yaml" || die 1 "config.yaml has no line \`model: ...\`"
+    sed 's|^model: .*|model: models/demo|' "$root/config.yaml" >"$share/config.yaml"
+    grep -qx 'model: models/demo' "$share/config.yaml" || die 1 "config.yaml has no line \`model: ...\`"
     for file in README.md SECURITY.md docs; do
         cp -R "$root/$file" "$share/docs/"
     done
@@ -477,6 +491,7 @@ take_programs
 if [ "$with_tests" -eq 1 ]; then
     take_tests
 fi
+take_model
 take_share
 take_libraries
 set_paths

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 #   deploy/quickstart.sh                                    a clip of a standard prompt
-#   deploy/quickstart.sh "a red ball rolls over the grass"  a clip of yours
+#   deploy/quickstart.sh "a small blue star spins on white" a clip of yours
 #   deploy/quickstart.sh --cpu "..."                        leave a graphics card alone
 #
-# Installs missing packages, builds, starts the pipeline with the small random model, makes one clip,
+# Installs missing packages, builds, starts the pipeline with the demo model, makes one clip,
 # shuts everything down. Exit codes are those of lx2v: 0 ok, 1 failed, 2 a person must act, 130 cancelled.
 set -euo pipefail
 
@@ -36,7 +36,7 @@ for argument in "$@"; do
         ;;
     esac
 done
-prompt=${prompt:-"a red ball rolls from left to right over green grass"}
+prompt=${prompt:-"a red circle moves right on a white background"}
 
 # --- the card ------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ build() {
         tail -n 20 "$log" >&2
         die 1 "configuring failed; its last words are above"
     fi
-    targets=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux random_model)
+    targets=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux demo_model)
     if grep -q '^-- cuda: building for ' "$log"; then
         sed -n 's/^-- cuda: building for/quickstart: with kernels for compute capability/p' "$log"
         targets+=(lx2v_cuda)
@@ -135,15 +135,15 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # config.yaml computes on the CPU. With a card, what `lx2v init` proposes for this machine instead, at
-# the small model's size.
+# the demo model's size.
 choose_config() {
     config=$root/config.yaml
     if [ "$cpu_only" -eq 1 ]; then
         return
     fi
-    if "$bin/lx2v" init "$root/build/release/models/random" >"$work/config.yaml" 2>"$work/init.log" &&
+    if "$bin/lx2v" init "$root/build/release/models/demo" >"$work/config.yaml" 2>"$work/init.log" &&
         grep -q '^  dit: {device: "cuda:' "$work/config.yaml"; then
-        printf '%s\n' "output: {dir: \"$root/output\"}" 'defaults: {size: 256x128, frames: 17}' \
+        printf '%s\n' "output: {dir: \"$root/output\"}" 'defaults: {size: 128x128, frames: 33}' \
             'limits: {size: 256x256, frames: 49}' >>"$work/config.yaml"
         config=$work/config.yaml
         say "on the card: $(sed -n '/^#   cuda:/{s/^#   //p;q}' "$work/config.yaml")"

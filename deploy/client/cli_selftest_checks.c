@@ -533,8 +533,8 @@ static void picture_checks(selftest *s, const film *f, const moments *m)
              "bounds chosen below what films have; not measured with these weights");
     if (is_noise)
         snprintf(c->advice, sizeof c->advice,
-                 "looks like noise: are these trained weights? The small model that comes with the "
-                 "build is random. Otherwise: a warning of the dit above says that %.300s is at "
+                 "looks like noise: are these trained weights? Those of lx2v-mkmodel are random. "
+                 "Otherwise: a warning of the dit above says that %.300s is at "
                  "fault; without one suspect %.300s",
                  s->paths->dit, s->paths->vae);
 }

@@ -35,8 +35,7 @@ is_child() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | grep -q "^[A-Z] $launc
 
 "$bundle/bin/lx2v-check"
 cp "$bundle/share/lx2v/config.yaml" "$work/"
-mkdir "$work/models"
-"$bundle/bin/lx2v-mkmodel" "$work/models/random" --preset small --tree --quiet
+ln -s "$bundle/models" "$work/models"
 mkfifo "$work/out"
 : >"$work/log"
 "$bundle/bin/lx2v-launch" "$work/config.yaml" >"$work/out" 2>"$work/log" &

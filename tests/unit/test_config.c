@@ -95,7 +95,7 @@ static void test_config_shipped_file_is_valid_and_complete(void **state)
     lx_err err = {0};
     if (lx_config_load(&config, LX2V_SOURCE_DIR "/config.yaml", &err) != LX_OK)
         fail_msg("%s", err.message);
-    assert_string_equal(config.model.dir, LX2V_SOURCE_DIR "/build/release/models/random");
+    assert_string_equal(config.model.dir, LX2V_SOURCE_DIR "/build/release/models/demo");
     /* Every setting is shown there. */
     const char *keys[] = {"model",
                           "dir",
