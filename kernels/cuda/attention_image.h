@@ -76,6 +76,13 @@ LX_CU_BOTH static inline int lx_cu_image_fp8_at(int key, int channel)
     return lx_cu_image_at(channel, key / 16 * 16 + lx_cu_image_fp8_place(key % 16));
 }
 
+/* Register `reg` of operand A in FP8 (4 to a step of 32 keys) holds the weights of a lane's scores
+ * n, n + 1, n + 4, n + 5 from this n on; in F16 (4 to a step of 16) those of 2 reg, 2 reg + 1. */
+LX_CU_BOTH static inline int lx_cu_image_fp8_score(int reg)
+{
+    return reg / 4 * 16 + reg / 2 % 2 * 8 + reg % 2 * 2;
+}
+
 /* wgmma's descriptor of such an operand at a shared memory address (1,024-byte aligned, plus 32 per
  * step): address / 16 in bits 0-13, leading offset in 16-29 (not read with a swizzle), 1,024 / 16
  * from 8 rows to the next 8 in 32-45, 128-byte swizzle in 62-63. */

@@ -271,7 +271,7 @@ __device__ __forceinline__ void pack(const float (&f)[64], uint32_t (&p)[16])
 {
 #pragma unroll
     for (int i = 0; i < 16; i++) {
-        int first = i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
+        int first = lx_cu_image_fp8_score(i);
         asm("{\n\t"
             ".reg .b16 low, high;\n\t"
             "cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n\t"
