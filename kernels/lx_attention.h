@@ -8,9 +8,9 @@
  * Shapes    q [n_q, n_heads, head_dim], k and v [n_k, n_heads, head_dim], each with its own row
  *           stride; head_dim any (64, 128, 384 in Wan). No mask, not causal.
  * Numbers   CPU: f32 products, online softmax in f32. A card: BF16 products with f32 sums, or
- *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16, or those
- *           too (LX_ATTENTION_INT8_FP8) in E4M3, values scaled per channel (attention.md a). Fixed
- *           order of summation everywhere.
+ *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16, or
+ *           (LX_ATTENTION_INT8_FP8) those in E4M3, values scaled per channel (attention.md a).
+ *           Fixed order of summation everywhere.
  * Tests     tests/kernels/test_attention.c, tests/gpu/test_cuda_attention.c
  */
 #ifndef LX_ATTENTION_H
@@ -34,13 +34,13 @@ typedef struct lx_kv {
     float *scale;  /* INT8: one per group of keys and head */
     float *k_mean; /* INT8: [n_heads * head_dim] */
     /* INT8 on Hopper, instead of codes and scale: keys and values in images as its kernel reads
-     * them (cuda/attention_image.h), else NULL; v_scale with FP8 only, [n_heads * head_dim]. */
+     * them (cuda/attention_image.h), else NULL; the last two with FP8, [n_heads * head_dim]. */
     uint8_t *k_images, *v_images;
-    float *v_scale;
+    float *v_scale, *v_shift;
 } lx_kv;
 
 /** Prepare keys (x->rows) and values (x->value), [n, n_heads * head_dim] each. INT8 codes,
- *  and on Hopper copies of the values, are taken from the arena; k and v themselves stay borrowed. */
+ *  and on Hopper copies of values, are taken from the arena; k and v themselves stay borrowed. */
 lx_status lx_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_mat *k, const lx_mat *v,
                         int64_t n_heads, lx_kv *out, lx_err *err);
 

@@ -125,11 +125,14 @@ static lx_status take_images(lx_exec *x, lx_kv *kv, bool is_fp8, lx_cu_kv *job, 
         status = lx_arena_take_f32(x->arena, width, &kv->k_mean, err);
     if (status == LX_OK && is_fp8)
         status = lx_arena_take_f32(x->arena, width, &kv->v_scale, err);
+    if (status == LX_OK && is_fp8)
+        status = lx_arena_take_f32(x->arena, width, &kv->v_shift, err);
     if (status != LX_OK)
         return status;
     job->k_images = kv->k_images = k_images;
     job->v_images = kv->v_images = v_images;
     job->v_scale = kv->v_scale;
+    job->v_shift = kv->v_shift;
     return LX_OK;
 }
 
@@ -162,7 +165,8 @@ lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_e
     if (status != LX_OK)
         return status;
     size_t mark = lx_arena_mark(x->arena);
-    uint64_t chunks = (uint64_t)ceil_div(kv->n, LX_CU_ATTENTION_MEAN_ROWS);
+    int64_t rows = kv->v_scale ? LX_CU_IMAGE_KEYS : LX_CU_ATTENTION_MEAN_ROWS;
+    uint64_t chunks = (uint64_t)ceil_div(kv->n, rows);
     status = lx_arena_take_f32(x->arena, chunks * (uint64_t)kv->k.cols, &job.partial, err);
     lx_arena_reset(x->arena, mark);
     if (status != LX_OK || x->is_dry)
@@ -239,6 +243,7 @@ lx_status lx_cuda_attention(lx_exec *x, const lx_attention_args *args, lx_err *e
         a.k_images = kv->k_images;
         a.v_images = kv->v_images;
         a.v_scale = kv->v_scale;
+        a.v_shift = kv->v_shift;
         a.k_mean = kv->k_mean;
         a.lse = args->lse;
     }

@@ -5,6 +5,9 @@
  * Formula   k' = k - mean(k), codes = round(k' / scale), scale = max|k'| / 127 over the 16 keys of
  *           a group; FP8: v_scale = max|v| / 448 over all keys of a channel, codes = e4m3(v /
  *           v_scale); F16: as they are.                        attention.md a.2, a.3, a.9
+ * Shift     v_shift = mean(v - v_scale codes) of a channel. As weights sum to 1 it may be added to
+ *           every result, and what rounding took from values then cancels as far as weights are
+ *           even: normal q, k, v, 4,096 keys, relative L2 0.038 without and 0.035 with it.
  * Images    attention_image.h; those of keys and values that do not exist are zeros.
  * Floor     32,760 keys, 40 heads of 128, one H100 at 3.35 TB/s: k read twice, codes written: 0.25
  *           ms; v read and written in F16 0.20 ms, read twice and written in FP8 0.25 ms.
@@ -54,7 +57,7 @@ __global__ void __launch_bounds__(THREADS) k_attention_key_images(lx_cu_kv kv)
 struct F16 {
     static constexpr int PER_UNIT = 8;
 
-    static __device__ __forceinline__ uint4 unit(const __half (&v)[8], float)
+    static __device__ __forceinline__ uint4 unit(const __half (&v)[8], float, float &)
     {
         uint4 out;
         memcpy(&out, v, sizeof out);
@@ -65,14 +68,21 @@ struct F16 {
 struct Fp8 {
     static constexpr int PER_UNIT = 16;
 
-    static __device__ __forceinline__ uint4 unit(const __half (&v)[16], float inverse)
+    /* lacks: the sum of what the codes lack. */
+    static __device__ __forceinline__ uint4 unit(const __half (&v)[16], float scale, float &lacks)
     {
+        float inverse = scale > 0 ? 1 / scale : 0;
         uint8_t b[16];
         uint4 out;
+        lacks = 0;
 #pragma unroll
-        for (int i = 0; i < 16; i++)
-            b[lx_cu_image_fp8_place(i)] = (uint8_t)__nv_cvt_float_to_fp8(
-                __half2float(v[i]) * inverse, __NV_SATFINITE, __NV_E4M3);
+        for (int i = 0; i < 16; i++) {
+            float is = __half2float(v[i]);
+            __nv_fp8_storage_t code =
+                __nv_cvt_float_to_fp8(is * inverse, __NV_SATFINITE, __NV_E4M3);
+            lacks += is - __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3))) * scale;
+            b[lx_cu_image_fp8_place(i)] = code;
+        }
         memcpy(&out, b, sizeof out);
         return out;
     }
@@ -117,7 +127,14 @@ __global__ void __launch_bounds__(THREADS) k_attention_value_images(lx_cu_kv kv)
             float scale = kv.v_scale ? kv.v_scale[head * DIM + channel + c] : 1;
             int at = N == 16 ? lx_cu_image_fp8_at(place * 16, channel + c)
                              : lx_cu_image_f16_at(place * 8, channel + c);
-            *(uint4 *)(image + at) = Format::unit(value[c], scale > 0 ? 1 / scale : 0);
+            float lacks;
+            *(uint4 *)(image + at) = Format::unit(value[c], scale, lacks);
+            if (N == 16) { /* the 8 lanes beside each other have all keys of the channel */
+                for (int i = 1; i < 8; i *= 2)
+                    lacks += __shfl_xor_sync(0xffffffffu, lacks, i);
+                if (lane % 8 == 0)
+                    kv.partial[(blockIdx.x * gridDim.y + head) * DIM + channel + c] = lacks;
+            }
         }
     }
 }
@@ -138,5 +155,9 @@ extern "C" int cu_attention_tiles(lx_cuda_dev *dev, const lx_cu_kv *kv)
     CU_TRY((launch_columns<__half, Peak>(dev, (const __half *)kv->v, kv->v_stride, kv->n, width,
                                          kv->partial, E4M3_MAX, kv->v_scale)));
     k_attention_value_images<Fp8><<<grid, THREADS, 0, dev->compute>>>(*kv);
+    CU_TRY(cu_launched());
+    k_attention_fold<Sum>
+        <<<(unsigned)cu_ceil_div(width, (int64_t)COLUMNS), COLUMNS, 0, dev->compute>>>(
+            kv->partial, grid.x, width, (float)kv->n, kv->v_shift);
     return cu_launched();
 }

@@ -4,8 +4,8 @@
  *
  * Types     q, k, out BF16; v F16; biases F32. Rows are a stride of elements apart, heads lie side
  *           by side in a row, head_dim elements each.
- * Aligned   int8, wgmma, flash and wide: q, k, v, out at 16 bytes, strides and head_dim multiples of
- *           8 elements. small takes anything.
+ * Aligned   All but small: q, k, v, out at 16 bytes, strides and head_dim multiples of 8 elements.
+ *           small takes anything.
  * Launches  No launch has more than units_per_launch units; how many there are in all is said at
  *           each function. Which card takes which variant is decided in attention.c.
  */
@@ -29,14 +29,15 @@ typedef struct lx_cu_kv {
     const void *k, *v;
     int64_t k_stride, v_stride, n;
     int n_heads, head_dim; /* 64 or 128 */
-    float *partial;        /* scratch [ceil(n / MEAN_ROWS), n_heads * head_dim] */
-    float *k_mean;         /* [n_heads * head_dim] */
-    int8_t *codes;         /* [n, n_heads * head_dim] */
-    float *k_scale;        /* [n_heads, ceil(n / TILE_K), GROUPS] */
-    float *v_peak;         /* [n_heads] max |v|, or NULL */
-    uint8_t *k_images;     /* tiles only, instead of codes and k_scale: attention_image.h */
-    uint8_t *v_images;     /* tiles only */
-    float *v_scale;        /* tiles only: [n_heads * head_dim], values in FP8; NULL: in F16 */
+    float *partial; /* scratch [ceil(n / MEAN_ROWS), n_heads * head_dim]; tiles in FP8: n / 128 */
+    float *k_mean;  /* [n_heads * head_dim] */
+    int8_t *codes;  /* [n, n_heads * head_dim] */
+    float *k_scale; /* [n_heads, ceil(n / TILE_K), GROUPS] */
+    float *v_peak;  /* [n_heads] max |v|, or NULL */
+    uint8_t *k_images; /* tiles only, instead of codes and k_scale: attention_image.h */
+    uint8_t *v_images; /* tiles only */
+    float *v_scale;    /* tiles only: [n_heads * head_dim], values in FP8; NULL: in F16 */
+    float *v_shift;    /* with v_scale, the same shape: see attention_tiles.cu */
 } lx_cu_kv;
 
 typedef struct lx_cu_attention {
@@ -50,15 +51,17 @@ typedef struct lx_cu_attention {
     const float *key_bias; /* [n_k] or NULL */
     const int8_t *codes;   /* int8 only, as are the next four */
     const float *k_scale;
-    const float *v_peak;                /* with has_f16_sums */
-    int rows_per_block;                 /* 128 or 256 queries */
-    bool has_f16_sums;                  /* weights x values summed in F16 over 32 keys, then in F32;
-                           256 rows per block */
-    const uint8_t *k_images, *v_images; /* wgmma only, as are the next three */
-    const float *v_scale;               /* values and weights in FP8, or NULL */
-    const float *k_mean;                /* with lse */
-    float *lse;                         /* [n_heads, n_q] ln of the sum of e^logit, or NULL */
-    bool is_out_of_turn;                /* wgmma: its two halves do not wait for each other */
+    const float *v_peak; /* with has_f16_sums */
+    int rows_per_block;  /* 128 or 256 queries */
+    bool has_f16_sums;   /* weights x values summed in F16 over 32 keys, then in F32;
+                            256 rows per block */
+    /* wgmma only */
+    const uint8_t *k_images, *v_images;
+    const float *v_scale; /* values and weights in FP8, or NULL */
+    const float *v_shift; /* with v_scale */
+    const float *k_mean;  /* with lse */
+    float *lse;           /* [n_heads, n_q] ln of the sum of e^logit, or NULL */
+    bool is_out_of_turn;  /* wgmma: its two halves do not wait for each other */
     int64_t units_per_launch;
 } lx_cu_attention;
 

@@ -347,6 +347,7 @@ static inline lx_cu_attention direct_of(const lx_attention_args *args)
                              .k_images = kv->k_images,
                              .v_images = kv->v_images,
                              .v_scale = kv->v_scale,
+                             .v_shift = kv->v_shift,
                              .k_mean = kv->k_mean,
                              .units_per_launch = 1 << 20};
 }

@@ -2,8 +2,8 @@
  * test_cuda_attention.c - attention on a card against the f64 definition; --bench: its speed
  * SPDX-License-Identifier: Apache-2.0
  *
- * Designs  On Hopper INT8 of head_dim 128 is the wgmma kernel, tested in test_cuda_attention_wgmma.c
- *          too; `pretend` has those of other cards run.
+ * Designs  On Hopper INT8 of head_dim 128 is the wgmma kernel, which has more tests in
+ *          test_cuda_attention_wgmma.c; `pretend` has those of other cards run.
  */
 #include "gpu_attention.h"
 

@@ -2,10 +2,10 @@
  * test_cuda_attention_wgmma.c - Hopper's attention kernel, piece by piece
  * SPDX-License-Identifier: Apache-2.0
  *
- * Reading   Images wrong: preparation (attention_tiles.cu). Images right and one tile of keys (up to
- *           128) wrong: operands or registers. One tile right and two wrong: the running softmax or
- *           what is in flight; five wrong: stages come round. Only lengths that are no multiple of
- *           128 wrong: the tail. Bits that change: barriers.
+ * Reading   Images wrong: preparation (attention_tiles.cu). Images right and one tile of 128 keys
+ *           wrong: operands or registers, of values if with zeros for q and k too. One tile right
+ *           and two wrong: the running softmax or what is in flight; five wrong: stages come round.
+ *           Only lengths that are no multiple of 128 wrong: the tail. Bits that change: barriers.
  */
 #include "cuda/attention_image.h"
 #include "gpu_attention.h"

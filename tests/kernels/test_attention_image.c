@@ -84,8 +84,8 @@ static void test_scales_are_those_of_a_lane(void **state)
     assert_true(LX_CU_IMAGE_K_BYTES >= LX_CU_IMAGE_K_COPIED && LX_CU_IMAGE_K_COPIED % 16 == 0);
 }
 
-/* Which key lane (g, t)'s register `reg` has at place `part`, and for which of a warp's rows; and at
- * which k of its step the tensor cores take it. */
+/* Which of a warp's rows and which key a score of lane (g, t) is of; and at which k of its step the
+ * tensor cores take its weight. */
 typedef struct weight {
     int row, key, k;
 } weight;
