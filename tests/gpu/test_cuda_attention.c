@@ -190,18 +190,19 @@ static void test_dry_run_takes_the_same(void **state)
 {
     gpu *g = *state;
     static const int64_t dims[] = {64, 96, 128};
-    for (int i = 0; i < 3; i++) {
-        shape s = {.n_q = 65, .n_k = 700, .n_heads = 3, .head_dim = dims[i]};
+    for (int i = 0; i < 6; i++) {
+        shape s = {.n_q = 65, .n_k = 700, .n_heads = 3, .head_dim = dims[i % 3]};
+        s.kind = i < 3 ? LX_ATTENTION_INT8 : LX_ATTENTION_INT8_FP8;
         problem p = make(g, &s);
         lx_exec dry = gpu_plan_open(g);
         lx_kv kv, dry_kv;
         size_t mark = lx_arena_mark(g->scratch);
-        gpu_ok(lx_kv_prepare(&dry, LX_ATTENTION_INT8, &p.d_k, &p.d_v, 3, &dry_kv, err));
-        gpu_ok(lx_kv_prepare(&g->x, LX_ATTENTION_INT8, &p.d_k, &p.d_v, 3, &kv, err));
+        gpu_ok(lx_kv_prepare(&dry, s.kind, &p.d_k, &p.d_v, 3, &dry_kv, err));
+        gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, 3, &kv, err));
         lx_attention_args args = args_of(&p, &dry_kv);
         gpu_ok(lx_attention(&dry, &args, err));
         assert_int_equal(kv.kind, dry_kv.kind);
-        assert_int_equal(kv.kind, dims[i] == 96 ? LX_ATTENTION_PLAIN : LX_ATTENTION_INT8);
+        assert_int_equal(kv.kind == LX_ATTENTION_PLAIN, dims[i % 3] == 96);
         assert_int_equal(lx_arena_mark(g->scratch) - mark, lx_arena_mark(dry.arena));
         assert_true(lx_arena_peak(dry.arena) >= lx_arena_mark(dry.arena));
         gpu_ok(lx_exec_wait(&g->x, err));
