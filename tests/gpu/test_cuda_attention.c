@@ -152,7 +152,8 @@ static void test_int8_with_large_logits(void **state)
     for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
         shape s = {.n_q = 200, .n_k = 3001, .n_heads = 2, .head_dim = 128, .scale = 12};
         s.kind = (lx_attention_kind)kind;
-        s.allowed = 0.15; /* INT8 scores err by 12 times what they do with unit logits */
+        /* The same numbers computed in f64 from rounded operands: 0.033 and 0.043. */
+        s.allowed = kind == LX_ATTENTION_INT8 ? 0.05 : 0.065;
         check_shape(*state, &s);
     }
 }
@@ -224,24 +225,35 @@ typedef struct bench {
     bool is_out_of_turn; /* the wgmma kernel so */
 } bench;
 
+enum { PIECE = 8 << 20 };
+
+/* Made once for each format: to draw them takes longer than all that is timed. */
+static const uint16_t *random_piece(lx_dtype dtype)
+{
+    static uint16_t *pieces[2];
+    uint16_t **piece = &pieces[dtype == LX_DTYPE_F16];
+    check_rng r = {(uint64_t)dtype};
+    if (*piece)
+        return *piece;
+    *piece = malloc(PIECE * sizeof **piece);
+    if (!*piece)
+        exit(1);
+    for (int64_t i = 0; i < PIECE; i++)
+        gpu_narrow(*piece + i, dtype, normal(&r));
+    return *piece;
+}
+
 /* Random numbers from a piece of 8 Mi elements, again and again. */
 static lx_mat random_mat(gpu *g, lx_dtype dtype, int64_t rows, int64_t cols)
 {
-    enum { PIECE = 8 << 20 };
     lx_err err = {0};
-    check_rng r = {(uint64_t)dtype};
     lx_mat m = {dtype, rows, cols, cols, NULL};
-    uint16_t *piece = malloc(PIECE * sizeof *piece);
-    if (!piece)
-        exit(1);
+    const uint16_t *piece = random_piece(dtype);
     gpu_must(lx_arena_take(g->store, (size_t)(rows * cols) * 2, &m.data, &err), &err);
-    for (int64_t i = 0; i < PIECE; i++)
-        gpu_narrow(piece + i, dtype, normal(&r));
     for (int64_t at = 0; at < rows * cols; at += PIECE) {
         int64_t n = rows * cols - at < PIECE ? rows * cols - at : PIECE;
         gpu_must(lx_upload(&g->x, (uint16_t *)m.data + at, piece, (size_t)n * 2, &err), &err);
     }
-    free(piece);
     return m;
 }
 
