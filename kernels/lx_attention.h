@@ -8,8 +8,9 @@
  * Shapes    q [n_q, n_heads, head_dim], k and v [n_k, n_heads, head_dim], each with its own row
  *           stride; head_dim any (64, 128, 384 in Wan). No mask, not causal.
  * Numbers   CPU: f32 products, online softmax in f32. A card: BF16 products with f32 sums, or
- *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16
- *           (attention.md a). Fixed order of summation everywhere.
+ *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16, or
+ *           (LX_ATTENTION_INT8_FP8) those in E4M3, values scaled per channel (attention.md a).
+ *           Fixed order of summation everywhere.
  * Tests     tests/kernels/test_attention.c, tests/gpu/test_cuda_attention.c
  */
 #ifndef LX_ATTENTION_H
@@ -18,8 +19,9 @@
 #include "lx_exec.h"
 
 typedef enum lx_attention_kind {
-    LX_ATTENTION_PLAIN, /* the device's own float products */
-    LX_ATTENTION_INT8   /* INT8 q k^T where the device and head_dim allow, else as PLAIN */
+    LX_ATTENTION_PLAIN,   /* the device's own float products */
+    LX_ATTENTION_INT8,    /* INT8 q k^T where the device and head_dim allow, else as PLAIN */
+    LX_ATTENTION_INT8_FP8 /* and weights and values in FP8 where there is a kernel, else as INT8 */
 } lx_attention_kind;
 
 /* Keys and values as this device's attention reads them. Plain data; its memory is borrowed from
@@ -31,10 +33,14 @@ typedef struct lx_kv {
     int8_t *codes; /* INT8: [n, n_heads * head_dim] of k - mean; else NULL */
     float *scale;  /* INT8: one per group of keys and head */
     float *k_mean; /* INT8: [n_heads * head_dim] */
+    /* INT8 on Hopper, instead of codes and scale: keys and values in images as its kernel reads
+     * them (cuda/attention_image.h), else NULL; the last two with FP8, [n_heads * head_dim]. */
+    uint8_t *k_images, *v_images;
+    float *v_scale, *v_shift;
 } lx_kv;
 
-/** Prepare keys (x->rows) and values (x->value), [n, n_heads * head_dim] each. INT8 codes are taken
- *  from the arena; k and v themselves stay borrowed. */
+/** Prepare keys (x->rows) and values (x->value), [n, n_heads * head_dim] each. INT8 codes,
+ *  and on Hopper copies of values, are taken from the arena; k and v themselves stay borrowed. */
 lx_status lx_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_mat *k, const lx_mat *v,
                         int64_t n_heads, lx_kv *out, lx_err *err);
 
@@ -45,6 +51,7 @@ typedef struct lx_attention_args {
     const float *rel;      /* [n_heads, n_q + n_k - 1] or NULL; needs n_q == n_k */
     const float *key_bias; /* [n_k] or NULL */
     lx_mat out;            /* x->rows, [n_q, n_heads * head_dim]; must not overlap the inputs */
+    float *lse; /* [n_heads, n_q] <- ln sum_j e^s, or NULL; a card: only from images (LX_EJOB) */
 } lx_attention_args;
 
 lx_status lx_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);

@@ -33,6 +33,8 @@ lx_card_kind lx_card_of_plan(const struct lx_plan_question *question);
 
 /** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
 bool lx_card_has_fp8(const lx_card_kind *card);
+/** Hopper's own kernels run on it, unless this build leaves them out (LX2V_ARCH_MAX below 90). */
+bool lx_card_has_wgmma(const lx_card_kind *card);
 
 /**
  * Load the module and open card `index` (PCI order). module: path of liblx2v_cuda.so; NULL: beside

@@ -8,6 +8,8 @@
  *           softmax). Scratch is one tile of scores per thread, whatever the length.
  * Order     Keys pass in order and a task is never split: same bits for any number of threads.
  */
+#include <math.h>
+
 #include "lx_cpu.h"
 #include "lx_dnnl.h"
 #include "lx_rows.h"
@@ -81,8 +83,11 @@ static int run_task(const job *j, int64_t index)
         if (code)
             return code;
     }
-    for (int64_t i = 0; i < t.n; i++)
+    for (int64_t i = 0; i < t.n; i++) {
         j->rows->scale(t.out + i * a->out.stride, kv->head_dim, 1.0f / t.sum[i]);
+        if (a->lse)
+            a->lse[t.h * a->q.rows + t.i0 + i] = t.max[i] + logf(t.sum[i]);
+    }
     return 0;
 }
 

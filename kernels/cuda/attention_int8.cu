@@ -22,76 +22,12 @@
  * GeForce   F16 products with F32 sums run at half rate there: has_f16_sums sums 32 keys in F16.
  *           The weights are kept so small that 32 max|v| 2^top < 65504 for each head.
  */
-#include <cstring>
-
+#include "attention_codes.cuh"
 #include "attention_tile.cuh"
 
 using namespace tile;
 
 /* --- keys: mean, codes, scales --------------------------------------------------------------- */
-
-constexpr int COLUMNS = 128; /* threads, 8 columns each */
-
-struct Sum {
-    static __device__ float begin() { return 0; }
-    static __device__ float with(float a, float b) { return a + b; }
-};
-
-struct Peak {
-    static __device__ float begin() { return 0; }
-    static __device__ float with(float a, float b) { return fmaxf(a, fabsf(b)); }
-};
-
-/* 8 elements as f32. */
-template <typename T> __device__ __forceinline__ void widen8(const uint4 &raw, float (&f)[8])
-{
-    T h[8];
-    memcpy(h, &raw, sizeof h);
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        f[i] = cu_to_f32(h[i]);
-}
-
-/* partial[chunk, column] over MEAN_ROWS rows. Grid: columns / 1024, chunks. */
-template <typename T, typename Op>
-__global__ void __launch_bounds__(COLUMNS)
-    k_attention_columns(const T *in, int64_t stride, int64_t n, int64_t width, float *partial)
-{
-    int64_t column = ((int64_t)blockIdx.x * COLUMNS + threadIdx.x) * 8;
-    int64_t first = (int64_t)blockIdx.y * LX_CU_ATTENTION_MEAN_ROWS;
-    int rows = (int)min((int64_t)LX_CU_ATTENTION_MEAN_ROWS, n - first);
-    float total[8];
-    if (column >= width)
-        return;
-    for (int i = 0; i < 8; i++)
-        total[i] = Op::begin();
-    const T *from = in + first * stride + column;
-#pragma unroll 8
-    for (int r = 0; r < rows; r++) {
-        float f[8];
-        uint4 raw = *(const uint4 *)(from + r * stride);
-        widen8<T>(raw, f);
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            total[i] = Op::with(total[i], f[i]);
-    }
-    float *to = partial + blockIdx.y * width + column;
-    for (int i = 0; i < 8; i++)
-        to[i] = total[i];
-}
-
-__global__ void k_attention_mean(const float *partial, int64_t chunks, int64_t width, int64_t n,
-                                 float *mean)
-{
-    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    float total = 0;
-    if (column >= width)
-        return;
-#pragma unroll 8
-    for (int64_t c = 0; c < chunks; c++)
-        total += partial[c * width + column];
-    mean[column] = total / (float)n;
-}
 
 /* max|v| of a head. Grid: heads; one warp. */
 __global__ void k_attention_peak(const float *partial, int64_t chunks, int64_t width, int head_dim,
@@ -104,17 +40,6 @@ __global__ void k_attention_peak(const float *partial, int64_t chunks, int64_t w
     most = cu_warp_max(most);
     if (threadIdx.x == 0)
         peak[blockIdx.x] = most;
-}
-
-/* 8 values as codes. NaN becomes 0; |x inverse| <= 127 as inverse = 127 / max|x|. */
-__device__ __forceinline__ uint2 codes_of(const float (&f)[8], float inverse)
-{
-    uint32_t b[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        b[i] = (uint32_t)__float2int_rn(f[i] * inverse) & 0xff;
-    return make_uint2(b[0] | b[1] << 8 | b[2] << 16 | b[3] << 24,
-                      b[4] | b[5] << 8 | b[6] << 16 | b[7] << 24);
 }
 
 /* Grid: tiles of 64 keys, heads. Warp t makes group t: keys 8 j + 2 t + b. */
@@ -155,22 +80,16 @@ template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_
     }
 }
 
-static int launch_columns(lx_cuda_dev *dev, const lx_cu_kv *kv, bool is_peak)
+static int launch_peaks(lx_cuda_dev *dev, const lx_cu_kv *kv)
 {
     int64_t width = (int64_t)kv->n_heads * kv->head_dim;
     int64_t chunks = cu_ceil_div(kv->n, (int64_t)LX_CU_ATTENTION_MEAN_ROWS);
     dim3 grid((unsigned)cu_ceil_div(width, (int64_t)COLUMNS * 8), (unsigned)chunks);
-    if (is_peak) {
-        k_attention_columns<__half, Peak><<<grid, COLUMNS, 0, dev->compute>>>(
-            (const __half *)kv->v, kv->v_stride, kv->n, width, kv->partial);
-        k_attention_peak<<<(unsigned)kv->n_heads, 32, 0, dev->compute>>>(kv->partial, chunks, width,
-                                                                         kv->head_dim, kv->v_peak);
-    } else {
-        k_attention_columns<__nv_bfloat16, Sum><<<grid, COLUMNS, 0, dev->compute>>>(
-            (const __nv_bfloat16 *)kv->k, kv->k_stride, kv->n, width, kv->partial);
-        k_attention_mean<<<(unsigned)cu_ceil_div(width, (int64_t)COLUMNS), COLUMNS, 0,
-                           dev->compute>>>(kv->partial, chunks, width, kv->n, kv->k_mean);
-    }
+    k_attention_columns<__half, Peak><<<grid, COLUMNS, 0, dev->compute>>>(
+        (const __half *)kv->v, kv->v_stride, kv->n, width, kv->partial);
+    CU_TRY(cu_launched());
+    k_attention_peak<<<(unsigned)kv->n_heads, 32, 0, dev->compute>>>(kv->partial, chunks, width,
+                                                                     kv->head_dim, kv->v_peak);
     return cu_launched();
 }
 
@@ -178,8 +97,10 @@ extern "C" int cu_attention_quantize(lx_cuda_dev *dev, const lx_cu_kv *kv)
 {
     dim3 grid((unsigned)cu_ceil_div(kv->n, (int64_t)KEYS), (unsigned)kv->n_heads);
     if (kv->v_peak)
-        CU_TRY(launch_columns(dev, kv, true));
-    CU_TRY(launch_columns(dev, kv, false));
+        CU_TRY(launch_peaks(dev, kv));
+    CU_TRY((launch_columns<__nv_bfloat16, Sum>(dev, (const __nv_bfloat16 *)kv->k, kv->k_stride,
+                                               kv->n, (int64_t)kv->n_heads * kv->head_dim,
+                                               kv->partial, (float)kv->n, kv->k_mean)));
     if (kv->head_dim == 128)
         k_attention_quantize<128><<<grid, 128, 0, dev->compute>>>(*kv);
     else

@@ -48,6 +48,11 @@ bool lx_card_has_fp8(const lx_card_kind *card)
     return card->major > 8 || (card->major == 8 && card->minor >= 9);
 }
 
+bool lx_card_has_wgmma(const lx_card_kind *card)
+{
+    return card->major == 9 && LX2V_ARCH_MAX >= 90;
+}
+
 /* --- opening --------------------------------------------------------------------------------- */
 
 /* Beside the program, in ../lib of it, then where the loader looks. */
@@ -137,8 +142,10 @@ static lx_status open_card(lx_cuda *c, int index, lx_err *err)
 static void describe_card(lx_cuda *c)
 {
     const char *fp8 = lx_card_has_fp8(&c->card) ? "native" : "widened to bf16";
-    snprintf(c->text, sizeof c->text, "%.64s sm_%d%d, bf16 and int8 tensor cores, fp8 %s",
-             c->card.name, c->card.major, c->card.minor, fp8);
+    int n = snprintf(c->text, sizeof c->text, "%.64s sm_%d%d, bf16 and int8 tensor cores, fp8 %s",
+                     c->card.name, c->card.major, c->card.minor, fp8);
+    if (LX2V_ARCH_MAX < 10 * c->card.major + c->card.minor)
+        snprintf(c->text + n, sizeof c->text - (size_t)n, ", kernels of sm_%d", LX2V_ARCH_MAX);
 }
 
 lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err)

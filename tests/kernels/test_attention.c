@@ -171,6 +171,26 @@ static void test_attention_over_shapes(void **state)
     check_close(&x);
 }
 
+/* Over several tiles of keys and queries, in f64 by the reference. */
+static void test_attention_tells_the_log_of_the_sum(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {259, 1030, 2, 16};
+    lx_exec x = check_open(2);
+    problem p = make(CHECK_RANDOM, dims, 3, 2, 1);
+    float *got = check_floats(2 * 259), *want = check_floats(2 * 259);
+    p.a.lse = got;
+    attend(&x, &p);
+    p.a.lse = want;
+    p.a.out.data = p.want;
+    lx_attention_ref(&p.a);
+    assert_true(check_error(got, want, 2 * 259) < 2e-5);
+    assert_true(check_largest(want, 2 * 259) > 1);
+    free(got), free(want);
+    destroy(&p);
+    check_close(&x);
+}
+
 /* UMT5 does not scale scores: they are large, and the softmax is nearly one-hot. With planted
  * extremes the error is that of the one score that decides, so both sides are summed over draws. */
 static void test_attention_over_inputs(void **state)
@@ -367,6 +387,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention_definition),
         cmocka_unit_test(test_attention_over_shapes),
+        cmocka_unit_test(test_attention_tells_the_log_of_the_sum),
         cmocka_unit_test(test_attention_over_inputs),
         cmocka_unit_test(test_attention_maximum_moves_between_tiles),
         cmocka_unit_test(test_attention_key_bias_stands_for_copies),

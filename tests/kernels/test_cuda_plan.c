@@ -5,6 +5,7 @@
  * The same figures are held against real runs by tests/gpu.
  */
 #include "check.h"
+#include "lx_attention.h"
 #include "lx_cuda.h"
 
 #define MIB ((size_t)1 << 20)
@@ -167,6 +168,43 @@ static void test_what_a_grid_cannot_count_is_refused(void **state)
     plan_close(&x);
 }
 
+/* Bytes that prepared keys and values hold, and what they were made into. */
+static size_t prepared_on(const lx_card_kind *card, lx_attention_kind asked,
+                          lx_attention_kind *made)
+{
+    lx_exec x = plan_on(card);
+    lx_mat k = {x.rows, 1000, 384, 384, nowhere()}, v = {x.value, 1000, 384, 384, nowhere()};
+    lx_kv kv;
+    check_ok(lx_kv_prepare(&x, asked, &k, &v, 3, &kv, err));
+    size_t held = lx_arena_mark(x.arena);
+    *made = kv.kind;
+    plan_close(&x);
+    return held;
+}
+
+static void assert_about(size_t bytes, size_t floor)
+{
+    assert_in_range(bytes, floor, floor + (8 << 10)); /* scales and means */
+}
+
+/* 1,000 keys of 3 heads of 128 are 24 images. */
+static void test_attention_keys_take_what_the_kernel_reads(void **state)
+{
+    (void)state;
+    lx_attention_kind made;
+    for (int i = 0; i < N_CARDS; i++) {
+        bool has_images = lx_card_has_wgmma(cards[i]);
+        assert_int_equal(has_images, cards[i] == &h100 && LX2V_ARCH_MAX >= 90);
+        assert_int_equal(prepared_on(cards[i], LX_ATTENTION_PLAIN, &made), 0);
+        assert_about(prepared_on(cards[i], LX_ATTENTION_INT8, &made),
+                     has_images ? 24 * (16512 + 32768) : 1000 * 384);
+        assert_int_equal(made, LX_ATTENTION_INT8);
+        assert_about(prepared_on(cards[i], LX_ATTENTION_INT8_FP8, &made),
+                     has_images ? 24 * (16512 + 16384) : 1000 * 384);
+        assert_int_equal(made, has_images ? LX_ATTENTION_INT8_FP8 : LX_ATTENTION_INT8);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +213,7 @@ int main(void)
         cmocka_unit_test(test_fewer_rows_never_take_more),
         cmocka_unit_test(test_rows_take_no_scratch),
         cmocka_unit_test(test_what_a_grid_cannot_count_is_refused),
+        cmocka_unit_test(test_attention_keys_take_what_the_kernel_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
