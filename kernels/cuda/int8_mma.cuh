@@ -89,8 +89,7 @@ __device__ __forceinline__ void mma(int (&c)[4], const uint32_t (&a)[4], uint32_
 /* --- fetching -------------------------------------------------------------------------------- */
 
 /* Where the fetching of this block has come to: ahead of its products, also across tiles. Rows
- * beyond the matrices are the last ones again (their outputs are not stored); beyond K are zeros.
- *           */
+ * beyond the matrices are the last ones again (their outputs are not stored); beyond K are zeros. */
 struct fetcher {
     const int8_t *x, *w;    /* of the tile's first row, this thread's unit */
     int last_x, last_w;     /* the last row that exists, from there */
@@ -295,8 +294,8 @@ __device__ __forceinline__ void finish_tile(const lx_cu_int8 &p, const order &o,
             raise_most(p.most, row0 + 16 * (i / 2) + 8 * (i % 2), p.e.m, most[i]);
 }
 
-/* Results of F32 are what codes are made of. */
-template <typename S, int C> constexpr bool has_codes = S::DEEP &&C == 4;
+/* Codes are made of F32, so calls that write F32 may have some to make. */
+template <int C> constexpr bool has_codes = C == 4;
 
 /* --- the kernel ------------------------------------------------------------------------------ */
 
