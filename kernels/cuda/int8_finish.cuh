@@ -195,7 +195,7 @@ __device__ __forceinline__ void coding_row(const lx_cu_codes &c, coding &k)
 {
     const int lane = (int)threadIdx.x % 32;
     k.col = 4 * lane;
-    k.at = (uint32_t)(k.row * (int)c.cols + k.col);
+    k.at = (uint32_t)k.row * (uint32_t)c.cols + (uint32_t)k.col;
     if (k.row >= c.rows)
         return;
     const cu_coder coder = cu_coder_of(LX_CU_I8, __uint_as_float(c.most[k.row]));

@@ -351,9 +351,11 @@ template <typename S, int C, bool GELU>
 static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o)
 {
     const int most = dev->n_sm * S::BLOCKS, blocks = o.n_tiles < most ? o.n_tiles : most;
-    CU_TRY(cudaFuncSetAttribute(k_int8_mma<S, C, GELU>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                S::SHARED));
-    k_int8_mma<S, C, GELU><<<blocks, S::THREADS, S::SHARED, dev->compute>>>(*p, o);
+    const auto kernel = k_int8_mma<S, C, GELU>;
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SHARED));
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared));
+    kernel<<<blocks, S::THREADS, S::SHARED, dev->compute>>>(*p, o);
     return cu_launched();
 }
 

@@ -24,7 +24,8 @@
 #include "lx_log.h"
 
 #define SUM_BYTES     ((int64_t)40 << 20) /* of one band: an H100 has 50 MiB of cache */
-#define ROW_BYTES     ((int64_t)50 << 20) /* of one of two bands that become codes */
+#define CODE_ROWS     512 /* of a band that becomes codes, so that weights are shared, */
+#define CODE_WAVES    3   /* or more rows: so many tiles for each multiprocessor */
 #define WEIGHT_BYTES  ((int64_t)32 << 20) /* of one band of widened weights */
 #define ROWS_MOST     16384               /* of a band, where N is small */
 #define TILE_M        128                 /* what cuBLASLt gives one multiprocessor at a time, */
@@ -141,7 +142,8 @@ static void plan_int8(job *j)
     j->whole_rows = is_coded((lx_dtype)j->out.dtype);
     j->band_n = j->n;
     j->band_m = j->m;
-    int64_t rows = rows_of_band(card, j->n, ROW_BYTES, 4 * j->n);
+    int64_t waves = CODE_WAVES * card->n_sm * 4 * TILE_M * TILE_N, least = CODE_ROWS * 4 * j->n;
+    int64_t rows = rows_of_band(card, j->n, waves > least ? waves : least, 4 * j->n);
     if (j->whole_rows && rows < j->m)
         j->band_m = rows;
 }

@@ -5,6 +5,8 @@
  * --bench   milliseconds, operations, and the share of what mma.sync alone reaches on this card
  *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
  *
+ * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
+ *
  * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
  */
 #include <assert.h>
@@ -22,6 +24,9 @@ static_assert(sizeof names / sizeof *names == LX_CU_INT8_DESIGNS, "by number");
 static bool has_design(const gpu *g, int design, int64_t n)
 {
     const lx_card_kind *card = lx_cuda_card(g->cuda);
+    const char *only = getenv("LX2V_TEST_DESIGNS");
+    if (only && !strchr(only, '0' + design))
+        return false;
     return design != LX_CU_WGMMA_128x256 ||
            (card->major == 9 && strstr(g->cuda->module->archs, "90a") && n % 32 == 0);
 }
@@ -556,6 +561,7 @@ static int open_card(void **state)
 
 int main(int argc, char **argv)
 {
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
     if (gpu_wants_bench(argc, argv))
         return bench_all();
     const struct CMUnitTest tests[] = {
