@@ -5,6 +5,9 @@
  * Role      A linear is a product into a band of sums, acc [m, n], and then one kernel that reads
  *           the sums once while they lie in the second-level cache: scale, bias, activation,
  *           factors, gate, residual, rounding or quantization. linear.c cuts the bands.
+ * INT8      The large INT8 linears finish their sums in registers instead: one kernel, no sums in
+ *           memory (lx_cu_int8). Only a quantized output needs a second look at its rows, and that
+ *           is work for idle warps of the next band's kernel.
  * Sums      acc[m][n] = sum_k x[m][k] w[n][k]: s32 (exact) for I8, else f32.
  * Both      This header is read by C17 and by C++17.
  */
@@ -59,6 +62,35 @@ typedef struct lx_cu_epilogue {
     float *out_scale;  /* [m] for I8 and F8_E4M3 */
 } lx_cu_epilogue;
 
+/* Kernels for INT8: rows x columns of a block's tile. int8_mma.cuh, int8_wgmma.cu */
+enum {
+    LX_CU_MMA_128x256,   /* mma.sync: 8.0 and later */
+    LX_CU_MMA_128x128,   /* two blocks on a multiprocessor */
+    LX_CU_WGMMA_128x256, /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
+    LX_CU_INT8_DESIGNS
+};
+
+/* Rows of f32 whose largest magnitudes are known, as codes of I8. */
+typedef struct lx_cu_codes {
+    int64_t rows, cols;   /* rows 0: nothing to do; cols % 4 == 0 */
+    const float *y;       /* [rows, cols] dense, 16-byte aligned */
+    const uint32_t *most; /* [rows]: bits of the largest magnitudes */
+    int8_t *out;          /* [rows, cols] dense, 4-byte aligned */
+    float *scale;         /* [rows] */
+} lx_cu_codes;
+
+/* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. */
+typedef struct lx_cu_int8 {
+    int design;
+    int64_t k;
+    const int8_t *x; /* [m, k] dense */
+    const int8_t *w; /* [n, k] dense */
+    /* acc is none; plain or gelu, no mul; out F32 (alone with add_to_out), BF16 or F16 */
+    lx_cu_epilogue e;
+    uint32_t *most;    /* [m] or NULL: raised to the largest magnitudes of the output's rows */
+    lx_cu_codes codes; /* done meanwhile: an earlier call's rows, never this one's */
+} lx_cu_int8;
+
 typedef struct lx_cuda_linear_ops {
     int (*product)(lx_cuda_dev *dev, const lx_cu_product *p);
     int (*few)(lx_cuda_dev *dev, const lx_cu_few *p);
@@ -67,6 +99,10 @@ typedef struct lx_cuda_linear_ops {
     int (*quantize)(lx_cuda_dev *dev, const lx_cu_mat *in, const lx_cu_mat *out, float *scale);
     /* n numbers of any float type as BF16, rounded once */
     int (*to_bf16)(lx_cuda_dev *dev, lx_cu_vec in, int64_t n, void *out);
+    int (*int8)(lx_cuda_dev *dev, const lx_cu_int8 *p);
+    int (*codes)(lx_cuda_dev *dev, const lx_cu_codes *c); /* what no later call did meanwhile */
+    /* Nothing but INT8 mma.sync from registers, to time: *operations of one call */
+    int (*int8_rate)(lx_cuda_dev *dev, double *operations);
 } lx_cuda_linear_ops;
 
 #ifdef __cplusplus

@@ -139,6 +139,28 @@ static lx_status open_card(lx_cuda *c, int index, lx_err *err)
     return LX_OK;
 }
 
+/* LX2V_ARCH_MAX=86: this card does only what a card of compute capability 8.6 could: kernels,
+ * shared memory, products of cuBLASLt apart. To measure and to test; no one's config needs it. */
+static lx_status limit_card(lx_cuda *c, lx_err *err)
+{
+    const char *text = getenv("LX2V_ARCH_MAX");
+    lx_card_kind *card = &c->card;
+    if (!text || !*text)
+        return LX_OK;
+    char *end;
+    long most = strtol(text, &end, 10);
+    if (*end || most < 80 || most > 999)
+        return lx_fail(err, LX_ECONFIG,
+                       "LX2V_ARCH_MAX=%s: a compute capability is needed, as in 86", text);
+    if (card->major * 10 + card->minor <= most)
+        return LX_OK;
+    card->major = (int)most / 10;
+    card->minor = (int)most % 10;
+    int shared = most == 80 ? 163 << 10 : most < 90 || most >= 120 ? 99 << 10 : 227 << 10;
+    card->shared_bytes = card->shared_bytes < shared ? card->shared_bytes : shared;
+    return LX_OK;
+}
+
 static void describe_card(lx_cuda *c)
 {
     const char *fp8 = lx_card_has_fp8(&c->card) ? "native" : "widened to bf16";
@@ -159,6 +181,8 @@ lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err
     lx_status status = load_module(c, module, err);
     if (status == LX_OK)
         status = open_card(c, index, err);
+    if (status == LX_OK)
+        status = limit_card(c, err);
     if (status != LX_OK) {
         lx_cuda_close(&c);
         return status;

@@ -1,0 +1,578 @@
+/*
+ * test_cuda_linear_int8.c - every design of INT8 linears, each forced, against the f64 definition
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * --bench   milliseconds, operations, and the share of what mma.sync alone reaches on this card
+ *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
+ *
+ * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
+ *
+ * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
+ */
+#include <assert.h>
+
+#include "cuda/lx_cuda_priv.h"
+#include "gpu_linear.h"
+
+#define STORE_BYTES   ((size_t)1 << 30)
+#define BENCH_BYTES   ((size_t)3 << 30)
+#define SCRATCH_BYTES ((size_t)512 << 20)
+
+static const char *const names[] = {"mma 128x256", "mma 128x128", "wgmma 128x256"};
+static_assert(sizeof names / sizeof *names == LX_CU_INT8_DESIGNS, "by number");
+
+static bool has_design(const gpu *g, int design, int64_t n)
+{
+    const lx_card_kind *card = lx_cuda_card(g->cuda);
+    const char *only = getenv("LX2V_TEST_DESIGNS");
+    if (only && !strchr(only, '0' + design))
+        return false;
+    return design != LX_CU_WGMMA_128x256 ||
+           (card->major == 9 && strstr(g->cuda->module->archs, "90a") && n % 32 == 0);
+}
+
+static void must(const gpu *g, int code, const char *what)
+{
+    if (code)
+        fail_msg("%s: %s (%d)", what, g->cuda->module->error_text(code), code);
+}
+
+/* --- one call -------------------------------------------------------------------------------- */
+
+static lx_cu_int8 call_of(const problem *p, const finish *f, int design)
+{
+    lx_cu_int8 call = {.design = design, .k = p->k, .x = p->d_in.data, .w = p->d_w.data};
+    call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
+    call.e.acc_is_s32 = true;
+    call.e.x_scale = p->d_in.scale;
+    call.e.w_scale = p->d_w.scale;
+    call.e.bias = f->bias ? lx_cu_vec_of(&p->d_bias) : (lx_cu_vec){0, NULL};
+    call.e.activation = (int)f->activation;
+    call.e.gate = f->gate ? p->d_gate : NULL;
+    return call;
+}
+
+/* The output's bytes. Fails if anything is written between its rows. */
+static unsigned char *run(gpu *g, const problem *p, const finish *f, int design)
+{
+    size_t size = lx_dtype_size(f->out), mark = lx_arena_mark(g->store);
+    int64_t stride = p->n + f->gap;
+    size_t bytes = (size_t)(p->m * stride) * size, row = (size_t)stride * size;
+    unsigned char *out = check_alloc(1, bytes);
+    memset(out, 0xff, bytes);
+    for (int64_t m = 0; m < p->m && f->add; m++)
+        memcpy(out + (size_t)m * row, p->out0 + m * p->n, (size_t)p->n * sizeof(float));
+    lx_cu_int8 call = call_of(p, f, design);
+    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, stride, gpu_put(g, out, bytes)};
+    must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+    gpu_get(g, out, call.e.out.data, bytes);
+    for (int64_t m = 0; m < p->m; m++)
+        for (size_t i = (size_t)m * row + (size_t)p->n * size; i < (size_t)(m + 1) * row; i++)
+            if (out[i] != 0xff)
+                fail_msg("%s: row %d: written beyond its columns", names[design], (int)m);
+    lx_arena_reset(g->store, mark);
+    return out;
+}
+
+static void check_design(gpu *g, const problem *p, const finish *f, int design)
+{
+    char what[112];
+    int64_t stride = p->n + f->gap;
+    snprintf(what, sizeof what, "%s %dx%dx%d%s%s%s%s -> %s%s", names[design], (int)p->m, (int)p->n,
+             (int)p->k, f->bias ? " bias" : "", f->activation ? " gelu" : "",
+             f->gate ? " gate" : "", f->add ? " add" : "", lx_dtype_name(f->out),
+             f->gap ? " strided" : "");
+    unsigned char *out = run(g, p, f, design), *again = run(g, p, f, design);
+    bool is_same = memcmp(out, again, (size_t)(p->m * stride) * lx_dtype_size(f->out)) == 0;
+    sample s = sample_of(p);
+    problem part = part_of(p, &s);
+    float *want = defined(&part, f), *f32 = plain(&part, f), *got = check_floats(part.m * part.n);
+    for (int64_t i = 0; i < part.m; i++)
+        for (int64_t j = 0; j < part.n; j++)
+            got[i * part.n + j] = gpu_widen(out, f->out, s.rows[i] * stride + s.cols[j]);
+    gpu_report_allowed(what, got, want, f32, part.m * part.n, part.n, f->out, 0);
+    if (!is_same)
+        fail_msg("%s: other bits the second time", what);
+    bool is_exact = f->out == LX_DTYPE_F32 && !f->activation && !f->gate && !f->add;
+    if (is_exact && memcmp(got, want, (size_t)(part.m * part.n) * sizeof *got) != 0)
+        fail_msg("%s: not the exact bits", what);
+    destroy_part(&part);
+    free(s.rows), free(s.cols), free(want), free(f32), free(got), free(out), free(again);
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+/* What the model asks for, and what else is served. */
+static const finish finishes[] = {
+    {.out = LX_DTYPE_F32},
+    {.bias = true, .out = LX_DTYPE_F32, .gap = 8},
+    {.bias = true, .out = LX_DTYPE_BF16},
+    {.bias = true, .out = LX_DTYPE_F16, .gap = 16},
+    {.bias = true, .gate = true, .out = LX_DTYPE_BF16, .gap = 1}, /* not aligned */
+    {.bias = true, .out = LX_DTYPE_F32, .gap = 3},
+    {.bias = true, .gate = true, .add = true, .out = LX_DTYPE_F32},
+    {.add = true, .out = LX_DTYPE_F32, .gap = 1},
+    {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F32},
+    {.bias = true, .activation = LX_ACTIVATION_GELU, .gate = true, .out = LX_DTYPE_F16},
+};
+enum { N_FINISHES = sizeof finishes / sizeof *finishes };
+
+/* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
+ * than blocks, steps of K that are cut short. */
+static const int64_t shapes[][3] = {
+    {128, 256, 128}, {128, 256, 64},  {128, 256, 16},   {128, 256, 640},  {64, 64, 64},
+    {1, 32, 16},     {17, 32, 48},    {127, 96, 80},    {129, 272, 144},  {256, 512, 256},
+    {257, 288, 272}, {300, 1024, 64}, {1000, 160, 336}, {383, 544, 1040},
+};
+
+static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t every)
+{
+    problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], shape[2]);
+    p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+        for (size_t i = 0; i < N_FINISHES && has_design(g, design, p.n); i += every)
+            check_design(g, &p, &finishes[i], design);
+    destroy(g, &p);
+}
+
+static void test_designs_over_shapes(void **state)
+{
+    check_rng r = {21};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (!gpu_is_small() || shapes[i][0] * shapes[i][1] * shapes[i][2] <= 10000000)
+            each_design(*state, &r, shapes[i], 1);
+}
+
+/* Sides of 16 that are no multiple of 32: F32 alone on Hopper. */
+static void test_designs_over_sixteens(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {22};
+    problem p = make(g, &r, variants[0], CHECK_RANDOM, 150, 304, 208);
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+        for (int i = 0; i < 3; i++)
+            if (has_design(g, design, i < 2 ? 32 : p.n))
+                check_design(g, &p, &finishes[i], design);
+    destroy(g, &p);
+}
+
+/* Every block has several tiles; every column and row of tiles. */
+static void test_designs_over_model_shapes(void **state)
+{
+    static const int64_t large[][3] = {{1000, 1536, 1536},  {4096, 5120, 64},   {4100, 5120, 1024},
+                                       {4096, 5120, 5120},  {1500, 13824, 512}, {900, 13824, 5120},
+                                       {1111, 5120, 13824}, {512, 5120, 5120}};
+    check_rng r = {23};
+    if (gpu_is_small())
+        skip();
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+        each_design(*state, &r, large[i], 3);
+}
+
+/* The largest sums that there are, with signs and without. */
+static void test_designs_at_the_ends_of_s32(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {24};
+    int64_t m = 130, n = 96, k = gpu_is_small() ? 528 : 131072;
+    problem p = make(g, &r, variants[0], CHECK_RANDOM, m, n, k);
+    int8_t *x = p.in.data, *w = (int8_t *)(uintptr_t)p.w.data;
+    for (int64_t i = 0; i < m * k; i++)
+        x[i] = i / k % 3 == 1 ? -127 : 127;
+    for (int64_t i = 0; i < n * k; i++)
+        w[i] = i / k % 2 ? -128 : 127;
+    gpu_ok(lx_upload(&g->x, p.d_in.data, x, (size_t)(m * k), err));
+    gpu_ok(lx_upload(&g->x, (void *)(uintptr_t)p.d_w.data, w, (size_t)(n * k), err));
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+        if (has_design(g, design, n))
+            check_design(g, &p, &finishes[0], design);
+    destroy(g, &p);
+}
+
+/* --- codes ----------------------------------------------------------------------------------- */
+
+typedef struct band {
+    float *y, *scale;
+    uint32_t *most;
+    int8_t *codes;
+} band;
+
+static band take_band(gpu *g, int64_t m, int64_t n)
+{
+    band b = {.y = gpu_take(g, (size_t)(m * n) * 4), .scale = gpu_take(g, (size_t)m * 4)};
+    b.most = gpu_take(g, (size_t)m * 4);
+    b.codes = gpu_take(g, (size_t)(m * n));
+    gpu_ok(lx_zero(&g->x, b.most, (size_t)m * 4, err));
+    gpu_ok(lx_zero(&g->x, b.codes, (size_t)(m * n), err));
+    return b;
+}
+
+static lx_cu_codes codes_of(const band *b, int64_t m, int64_t n)
+{
+    return (lx_cu_codes){m, n, b->y, b->most, b->codes, b->scale};
+}
+
+/* Codes, scales and maxima of y as it lies on the card: the definition's bits. */
+static void check_band(gpu *g, const char *what, const band *b, int64_t m, int64_t n, bool has_most)
+{
+    float *y = check_floats(m * n), *scale = check_floats(m);
+    int8_t *codes = check_alloc(m * n, 1);
+    uint32_t *most = check_alloc(m, 4);
+    lx_act want = {.dtype = LX_DTYPE_I8, .rows = m, .cols = n};
+    want.data = check_alloc(m * n, 1);
+    want.scale = check_floats(m);
+    gpu_get(g, y, b->y, (size_t)(m * n) * 4);
+    gpu_get(g, scale, b->scale, (size_t)m * 4);
+    gpu_get(g, codes, b->codes, (size_t)(m * n));
+    gpu_get(g, most, b->most, (size_t)m * 4);
+    lx_quantize_rows_ref(y, &want);
+    for (int64_t i = 0; i < m; i++) {
+        float largest = 0, told;
+        for (int64_t j = 0; j < n; j++)
+            largest = fmaxf(largest, fabsf(y[i * n + j]));
+        memcpy(&told, &most[i], 4);
+        if (has_most && told != largest)
+            fail_msg("%s: row %d: the largest is %.9g, told is %.9g", what, (int)i, (double)largest,
+                     (double)told);
+        if (scale[i] != want.scale[i])
+            fail_msg("%s: row %d: scale %.9g, not %.9g", what, (int)i, (double)scale[i],
+                     (double)want.scale[i]);
+    }
+    for (int64_t i = 0; i < m * n; i++)
+        if (codes[i] != ((int8_t *)want.data)[i])
+            fail_msg("%s: [%d, %d]: code %d, not %d, for %.9g", what, (int)(i / n), (int)(i % n),
+                     codes[i], ((int8_t *)want.data)[i], (double)y[i]);
+    printf("  %-56s %lld codes exact\n", what, (long long)(m * n));
+    free(y), free(scale), free(codes), free(most), free(want.data), free(want.scale);
+}
+
+/* Two bands: the second call makes the first one's codes, one call more the second one's. */
+static void check_codes(gpu *g, check_rng *r, const int64_t shape[3], int design)
+{
+    char what[96];
+    problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], shape[2]);
+    finish f = {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F32};
+    band b[2];
+    for (int i = 0; i < 2; i++) {
+        b[i] = take_band(g, p.m, p.n);
+        lx_cu_int8 call = call_of(&p, &f, design);
+        call.e.out = (lx_cu_mat){LX_CU_F32, p.m, p.n, p.n, b[i].y};
+        call.most = b[i].most;
+        if (i)
+            call.codes = codes_of(&b[0], p.m, p.n);
+        must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+    }
+    lx_cu_codes last = codes_of(&b[1], p.m, p.n);
+    must(g, g->cuda->module->linear->codes(g->cuda->dev, &last), "codes");
+    for (int i = 0; i < 2; i++) {
+        snprintf(what, sizeof what, "%s %dx%dx%d: codes %s", names[design], (int)p.m, (int)p.n,
+                 (int)p.k, i ? "afterwards" : "meanwhile");
+        check_band(g, what, &b[i], p.m, p.n, true);
+    }
+    destroy(g, &p);
+}
+
+static void test_designs_make_codes(void **state)
+{
+    static const int64_t all[][3] = {{1, 32, 16},     {129, 256, 64},     {300, 1536, 64},
+                                     {33, 160, 640},  {700, 13824, 128},  {896, 13824, 1024},
+                                     {2000, 64, 128}, {40, 13824, 13824}, {5, 20000, 32}};
+    check_rng r = {25};
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            if (has_design(*state, design, 32) &&
+                (!gpu_is_small() || all[i][0] * all[i][1] * all[i][2] <= 50000000))
+                check_codes(*state, &r, all[i], design);
+}
+
+/* The model's way to codes, in bands: those of the same rows as f32, to the bit. */
+static void test_linear_to_act_in_bands(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {27};
+    int64_t m = 1900, n = 13824, k = 64;
+    if (gpu_is_small())
+        skip();
+    problem p = make(g, &r, variants[0], CHECK_RANDOM, m, n, k);
+    finish f = {.bias = true, .activation = LX_ACTIVATION_GELU};
+    lx_epilogue e = epilogue_of(&p, &f);
+    band b = take_band(g, m, n);
+    lx_mat y = {.dtype = LX_DTYPE_F32, .rows = m, .cols = n, .stride = n, .data = b.y};
+    lx_act act = {.dtype = LX_DTYPE_I8, .rows = m, .cols = n, .data = b.codes, .scale = b.scale};
+    size_t scratch = lx_arena_mark(g->scratch);
+    gpu_ok(lx_linear(&g->x, &p.d_in, &p.d_w, &e, &y, err));
+    gpu_ok(lx_linear_to_act(&g->x, &p.d_in, &p.d_w, &e, &act, err));
+    assert_int_equal(lx_arena_mark(g->scratch), scratch);
+    check_band(g, "lx_linear_to_act in bands", &b, m, n, false);
+    destroy(g, &p);
+}
+
+/* Rows whose numbers are all zero, and a NaN that must reach its row's scale. */
+static void test_codes_of_odd_rows(void **state)
+{
+    gpu *g = *state;
+    enum { M = 6, N = 96 };
+    float y[M][N], scale[M];
+    uint32_t most[M] = {0};
+    band b = take_band(g, M, N);
+    for (int i = 0; i < M * N; i++)
+        y[i / N][i % N] = i / N == 0 ? 0 : (float)(i % 17 - 8);
+    y[2][5] = NAN;
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            uint32_t bits;
+            float v = fabsf(y[i][j]);
+            memcpy(&bits, &v, 4);
+            most[i] = bits > most[i] ? bits : most[i];
+        }
+    gpu_ok(lx_upload(&g->x, b.y, y, sizeof y, err));
+    gpu_ok(lx_upload(&g->x, b.most, most, sizeof most, err));
+    lx_cu_codes c = codes_of(&b, M, N);
+    must(g, g->cuda->module->linear->codes(g->cuda->dev, &c), "codes");
+    gpu_get(g, scale, b.scale, sizeof scale);
+    assert_true(scale[0] == 0);
+    assert_true(scale[1] == 8.0f / 127);
+    assert_true(isnan(scale[2]));
+}
+
+/* What no design takes is refused, not computed wrongly. */
+static void test_designs_refuse(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {26};
+    problem p = make(g, &r, variants[0], CHECK_RANDOM, 32, 64, 64);
+    finish f = {.out = LX_DTYPE_BF16};
+    lx_cu_int8 good = call_of(&p, &f, 0), bad;
+    good.e.out = (lx_cu_mat){LX_CU_BF16, 32, 64, 64, gpu_take(g, 32 * 64 * 4)};
+    const lx_cuda_linear_ops *ops = g->cuda->module->linear;
+    bad = good, bad.k = 40;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    bad = good, bad.e.n = 40;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    bad = good, bad.e.add_to_out = true;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    bad = good, bad.x++;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    bad = good, bad.design = LX_CU_INT8_DESIGNS;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    must(g, ops->int8(g->cuda->dev, &good), "what is left");
+    destroy(g, &p);
+}
+
+/* --- speed ----------------------------------------------------------------------------------- */
+
+typedef struct bench {
+    lx_act in, act;
+    lx_weight w, bias;
+    lx_epilogue e;
+    lx_mat out;
+    bool is_act;
+    int64_t m, n, k, rows; /* rows: of a band */
+    int design;
+    void *acc[2];
+    uint32_t *most;
+    lx_cu_product product; /* as cuBLASLt is asked */
+    double rate_operations;
+} bench;
+
+/* Random codes or numbers on the card: one block made here, then copied. */
+static void *card_random(gpu *g, lx_dtype dtype, int64_t n)
+{
+    lx_err err = {0};
+    check_rng r = {(uint64_t)n + 9};
+    size_t size = lx_dtype_size(dtype), bytes = (size_t)n * size, block = (size_t)4 << 20;
+    void *made =
+        random_elements(&r, dtype, (int64_t)(block / size), dtype == LX_DTYPE_I8 ? 127 : 1);
+    unsigned char *out = gpu_take(g, bytes);
+    gpu_must(lx_upload(&g->x, out, made, bytes < block ? bytes : block, &err), &err);
+    for (size_t at = block; at < bytes; at += block)
+        gpu_must(lx_copy(&g->x, out + at, out, bytes - at < block ? bytes - at : block, &err),
+                 &err);
+    free(made);
+    return out;
+}
+
+static void tell(const gpu *g, int code, const char *what)
+{
+    if (code)
+        printf("%s: %s\n", what, g->cuda->module->error_text(code));
+}
+
+static void call_rate(gpu *g, void *self)
+{
+    bench *b = self;
+    tell(g, g->cuda->module->linear->int8_rate(g->cuda->dev, &b->rate_operations), "rate");
+}
+
+/* As the model's code calls it, whatever is chosen. */
+static void call_chosen(gpu *g, void *self)
+{
+    bench *b = self;
+    lx_err err = {0};
+    gpu_must(b->is_act ? lx_linear_to_act(&g->x, &b->in, &b->w, &b->e, &b->act, &err)
+                       : lx_linear(&g->x, &b->in, &b->w, &b->e, &b->out, &err),
+             &err);
+}
+
+static lx_cu_epilogue epilogue_for(const bench *b, int64_t row, int64_t rows)
+{
+    size_t size = lx_dtype_size(b->out.dtype);
+    lx_cu_epilogue e = {.m = rows, .n = b->n, .acc_is_s32 = true, .x_scale = b->in.scale + row};
+    e.w_scale = b->w.scale;
+    e.bias = lx_cu_vec_of(&b->bias);
+    e.activation = (int)b->e.activation;
+    e.gate = b->e.gate;
+    e.add_to_out = b->e.add_to_out;
+    e.out = (lx_cu_mat){(int)b->out.dtype, rows, b->n, b->n, NULL};
+    e.out.data = (unsigned char *)b->out.data + (size_t)(row * b->n) * size;
+    e.out_scale = b->act.scale ? b->act.scale + row : NULL;
+    return e;
+}
+
+/* Forced; codes in bands as linear.c has them. */
+static void call_design(gpu *g, void *self)
+{
+    bench *b = self;
+    lx_err err = {0};
+    const lx_cuda_linear_ops *ops = g->cuda->module->linear;
+    lx_cu_codes before = {0};
+    if (b->is_act)
+        gpu_must(lx_zero(&g->x, b->most, (size_t)b->m * 4, &err), &err);
+    for (int64_t row = 0, i = 0; row < b->m; row += b->rows, i++) {
+        int64_t rows = b->m - row < b->rows ? b->m - row : b->rows;
+        lx_cu_int8 p = {.design = b->design, .k = b->k, .w = b->w.data};
+        p.x = (const int8_t *)b->in.data + row * b->k;
+        p.e = epilogue_for(b, row, rows);
+        if (b->is_act) {
+            p.e.out = (lx_cu_mat){LX_CU_F32, rows, b->n, b->n, b->acc[i % 2]};
+            p.most = b->most + row;
+            p.codes = before;
+            before = (lx_cu_codes){rows, b->n, b->acc[i % 2], p.most, NULL, b->act.scale + row};
+            before.out = (int8_t *)b->act.data + row * b->n;
+        }
+        tell(g, ops->int8(g->cuda->dev, &p), names[b->design]);
+    }
+    tell(g, ops->codes(g->cuda->dev, &before), "codes");
+}
+
+static void call_blas(gpu *g, void *self)
+{
+    bench *b = self;
+    const lx_cuda_linear_ops *ops = g->cuda->module->linear;
+    for (int64_t row = 0; row < b->m; row += b->rows) {
+        int64_t rows = b->m - row < b->rows ? b->m - row : b->rows;
+        lx_cu_product p = b->product;
+        lx_cu_epilogue e = epilogue_for(b, row, rows);
+        p.m = rows;
+        p.x = (const int8_t *)b->in.data + row * b->k;
+        e.acc = p.acc;
+        tell(g, ops->product(g->cuda->dev, &p), "product");
+        tell(g, ops->epilogue(g->cuda->dev, &e), "epilogue");
+    }
+}
+
+/* q, k, v; the attention's output; the FFN's first; its second. */
+typedef enum shape_kind { PLAIN, RESIDUAL, FIRST, SECOND } shape_kind;
+
+static bench bench_of(gpu *g, shape_kind kind, int64_t m)
+{
+    int64_t n = kind == FIRST ? 13824 : 5120, k = kind == SECOND ? 13824 : 5120;
+    bool is_added = kind == RESIDUAL || kind == SECOND;
+    lx_dtype out = kind == FIRST ? LX_DTYPE_I8 : is_added ? LX_DTYPE_F32 : LX_DTYPE_BF16;
+    bench b = {.m = m, .n = n, .k = k, .is_act = kind == FIRST};
+    b.w = (lx_weight){.name = "i8", .dtype = LX_DTYPE_I8, .shape = {2, {n, k}}};
+    b.w.data = card_random(g, LX_DTYPE_I8, n * k);
+    b.w.scale = card_random(g, LX_DTYPE_F32, n);
+    b.bias = (lx_weight){.name = "bias", .dtype = LX_DTYPE_BF16, .shape = {1, {n}}};
+    b.bias.data = card_random(g, LX_DTYPE_BF16, n);
+    b.in = (lx_act){.dtype = LX_DTYPE_I8, .rows = m, .cols = k};
+    b.in.data = card_random(g, LX_DTYPE_I8, m * k);
+    b.in.scale = card_random(g, LX_DTYPE_F32, m);
+    b.act = (lx_act){.dtype = out, .rows = m, .cols = n};
+    b.act.data = gpu_take(g, (size_t)(m * n) * lx_dtype_size(out));
+    b.act.scale = kind == FIRST ? gpu_take(g, (size_t)m * 4) : NULL;
+    b.out = (lx_mat){.dtype = out, .rows = m, .cols = n, .stride = n, .data = b.act.data};
+    b.e.bias = &b.bias;
+    b.e.activation = kind == FIRST ? LX_ACTIVATION_GELU : LX_ACTIVATION_NONE;
+    b.e.gate = is_added ? card_random(g, LX_DTYPE_F32, n) : NULL;
+    b.e.add_to_out = is_added;
+    if (is_added)
+        gpu_ok(lx_zero(&g->x, b.out.data, (size_t)(m * n) * 4, err));
+    return b;
+}
+
+static void print_line(const bench *b, const char *how, shape_kind kind, double s, double rate)
+{
+    static const char *const kinds[] = {"-> bf16", "gate add -> f32", "gelu -> codes",
+                                        "gate add -> f32"};
+    double tera = 2e-12 * (double)b->m * (double)b->n * (double)b->k;
+    printf("%-14s M %5d %5d -> %5d %-16s %8.4f ms %7.1f T/s %6.1f %% of mma.sync\n", how, (int)b->m,
+           (int)b->k, (int)b->n, kinds[kind], 1e3 * s, tera / s, 100 * tera / s / rate);
+}
+
+static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
+{
+    size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
+    bench b = bench_of(g, kind, m);
+    b.e.bias = &b.bias;
+    int64_t rows = b.is_act ? 896 : m, most = m < 2048 ? m : 2048;
+    b.most = gpu_take(g, (size_t)m * 4);
+    for (int i = 0; i < 2; i++)
+        b.acc[i] = gpu_take(g, (size_t)((b.is_act && m > 896 ? 896 : most) * b.n) * 4);
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
+        b.design = design;
+        b.rows = rows < m ? rows : m;
+        if (has_design(g, design, b.n))
+            print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
+    }
+    print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
+    b.rows = b.n > 10000 ? 512 : 1664; /* of sums that stay in 50 MiB of cache */
+    b.rows = b.rows < m ? b.rows : m;
+    b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
+    b.product.w = b.w.data;
+    b.product.acc = b.acc[0];
+    b.product.scratch = gpu_take(g, blas);
+    b.product.scratch_bytes = blas;
+    print_line(&b, "cuBLASLt", kind, gpu_time(g, call_blas, &b), rate);
+    lx_arena_reset(g->store, mark);
+}
+
+static int bench_all(void)
+{
+    static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
+    gpu g;
+    bench b = {0};
+    gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
+    double seconds = gpu_time(&g, call_rate, &b), rate = 1e-12 * b.rate_operations / seconds;
+    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate);
+    for (int kind = PLAIN; kind <= SECOND; kind++)
+        for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
+            bench_shape(&g, (shape_kind)kind, rows[m], rate);
+    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n",
+           1e-12 * b.rate_operations / gpu_time(&g, call_rate, &b));
+    gpu_close(&g);
+    return 0;
+}
+
+static int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+}
+
+int main(int argc, char **argv)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
+    if (gpu_wants_bench(argc, argv))
+        return bench_all();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_codes_of_odd_rows),
+        cmocka_unit_test(test_designs_refuse),
+        cmocka_unit_test(test_designs_over_shapes),
+        cmocka_unit_test(test_designs_over_sixteens),
+        cmocka_unit_test(test_designs_make_codes),
+        cmocka_unit_test(test_linear_to_act_in_bands),
+        cmocka_unit_test(test_designs_at_the_ends_of_s32),
+        cmocka_unit_test(test_designs_over_model_shapes),
+    };
+    return cmocka_run_group_tests(tests, open_card, gpu_end_tests);
+}
