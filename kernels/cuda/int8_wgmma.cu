@@ -64,7 +64,7 @@ struct block_shared {
     uint32_t ring, full, free; /* addresses */
 };
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && LX2V_ARCH_MAX >= 90
 
 constexpr int IDLE_WARPS = 3;
 
@@ -204,7 +204,7 @@ __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1)
     k_int8_wgmma(const __grid_constant__ maps m, const __grid_constant__ lx_cu_int8 p,
                  const __grid_constant__ order o)
 {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && LX2V_ARCH_MAX >= 90
     extern __shared__ unsigned char memory[];
     const block_shared s = shared_begin(memory);
     const int group = (int)threadIdx.x / 128, warp = (int)threadIdx.x / 32;
@@ -286,7 +286,7 @@ template <int C, bool GELU> static int launch(lx_cuda_dev *dev, const lx_cu_int8
 int cu_int8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
     const bool is_f32 = p->e.out.dtype == LX_CU_F32, is_gelu = p->e.activation == LX_CU_GELU;
-    if (dev->major != 9 || !std::strstr(LX_CUDA_ARCHS, "90a") || p->e.n % (is_f32 ? 16 : 32) != 0)
+    if (dev->major != 9 || LX2V_ARCH_MAX < 90 || !std::strstr(LX_CUDA_ARCHS, "90a") || p->e.n % (is_f32 ? 16 : 32) != 0)
         return (int)cudaErrorInvalidConfiguration;
     if (is_f32)
         return is_gelu ? int8::launch<4, true>(dev, p) : int8::launch<4, false>(dev, p);

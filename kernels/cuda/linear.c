@@ -16,7 +16,6 @@
  *           quantized, where a small error becomes another code. All else is rounded to BF16.
  */
 #include <inttypes.h>
-#include <string.h>
 
 #include "cu_linear.h"
 #include "cu_rows.h"
@@ -342,7 +341,7 @@ static int design_of(const job *j)
     } mma[] = {{128, 256, 1, 1.0}, {128, 128, 2, 0.94}};
     const lx_cuda *c = j->x->cuda;
     int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
-    if (c->card.major == 9 && strstr(c->module->archs, "90a") && j->n % 32 == 0)
+    if (lx_card_has_wgmma(&c->card) && j->n % 32 == 0)
         return LX_CU_WGMMA_128x256;
     int best = LX_CU_MMA_128x256;
     double least = 0;

@@ -28,7 +28,7 @@ static bool has_design(const gpu *g, int design, int64_t n)
     if (only && !strchr(only, '0' + design))
         return false;
     return design != LX_CU_WGMMA_128x256 ||
-           (card->major == 9 && strstr(g->cuda->module->archs, "90a") && n % 32 == 0);
+           (lx_card_has_wgmma(card) && n % 32 == 0);
 }
 
 static void must(const gpu *g, int code, const char *what)

@@ -198,7 +198,7 @@ static void test_attention_keys_take_what_the_kernel_reads(void **state)
     lx_attention_kind made;
     for (int i = 0; i < N_CARDS; i++) {
         bool has_images = lx_card_has_wgmma(cards[i]);
-        assert_int_equal(has_images, cards[i] == &h100 && LX2V_ARCH_MAX >= 90);
+        assert_int_equal(has_images, cards[i] == &h100);
         assert_int_equal(prepared_on(cards[i], LX_ATTENTION_PLAIN, &made), 0);
         assert_about(prepared_on(cards[i], LX_ATTENTION_INT8, &made),
                      has_images ? 24 * (16512 + 32768) : 1000 * 384);
@@ -207,6 +207,39 @@ static void test_attention_keys_take_what_the_kernel_reads(void **state)
                      has_images ? 24 * (16512 + 16384) : 1000 * 384);
         assert_int_equal(made, has_images ? LX_ATTENTION_INT8_FP8 : LX_ATTENTION_INT8);
     }
+}
+
+/* LX2V_ARCH_MAX=86: plans, like runs, take what a card of 8.6 would. */
+static void test_a_card_is_held_to_less(void **state)
+{
+    (void)state;
+    lx_attention_kind made;
+    lx_err why = {0};
+    lx_exec x;
+    lx_arena *arena = NULL;
+    lx_weight fp8 = weight_of(LX_DTYPE_F8_E4M3, true, 8, 8);
+    lx_card_kind card = h100;
+    setenv("LX2V_ARCH_MAX", "86", 1);
+    check_ok(lx_card_limit(&card, err));
+    assert_false(lx_card_has_wgmma(&card) || lx_card_has_fp8(&card));
+    assert_int_equal(card.shared_bytes, 99 << 10);
+    assert_int_equal(card.is_from, 90);
+    assert_about(prepared_on(&h100, LX_ATTENTION_INT8_FP8, &made), 1000 * 384);
+    assert_int_equal(made, LX_ATTENTION_INT8);
+    x = plan_on(&h100);
+    assert_int_equal(lx_linear_act_dtype(&x, &fp8), LX_DTYPE_BF16);
+    assert_non_null(strstr(lx_exec_describe(&x), "held to sm_86"));
+    plan_close(&x);
+    check_ok(lx_arena_create_dry(&arena, err));
+    setenv("LX2V_ARCH_MAX", "hopper", 1);
+    assert_int_equal(lx_exec_plan_cuda(&x, &h100, arena, arena, &why), LX_ECONFIG);
+    assert_non_null(strstr(why.message, "hopper"));
+    lx_arena_destroy(&arena);
+    setenv("LX2V_ARCH_MAX", "120", 1); /* more than it is: nothing changes */
+    card = h100;
+    check_ok(lx_card_limit(&card, err));
+    assert_true(lx_card_has_wgmma(&card) && card.is_from == 0);
+    unsetenv("LX2V_ARCH_MAX");
 }
 
 int main(void)
@@ -218,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_rows_take_no_scratch),
         cmocka_unit_test(test_what_a_grid_cannot_count_is_refused),
         cmocka_unit_test(test_attention_keys_take_what_the_kernel_reads),
+        cmocka_unit_test(test_a_card_is_held_to_less),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
