@@ -57,9 +57,9 @@ bool lx_card_has_wgmma(const lx_card_kind *card)
 /* Shared memory that a block may have at most. CUDA C++ programming guide, compute capabilities. */
 static int shared_of(int capability)
 {
-    return capability == 80                        ? 163 << 10
+    return capability == 80                       ? 163 << 10
            : capability < 90 || capability >= 120 ? 99 << 10
-                                                   : 227 << 10;
+                                                  : 227 << 10;
 }
 
 static lx_status limit_of_environment(int *most, lx_err *err)

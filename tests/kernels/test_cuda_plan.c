@@ -10,9 +10,11 @@
 
 #define MIB ((size_t)1 << 20)
 
-static const lx_card_kind rtx3060 = {"NVIDIA GeForce RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30};
-static const lx_card_kind rtx4090 = {"NVIDIA GeForce RTX 4090", -1, 8, 9, 128, 101376, 24ull << 30};
-static const lx_card_kind h100 = {"NVIDIA H100 80GB HBM3", -1, 9, 0, 132, 232448, 80ull << 30};
+static const lx_card_kind rtx3060 = {
+    "NVIDIA GeForce RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30, 0};
+static const lx_card_kind rtx4090 = {
+    "NVIDIA GeForce RTX 4090", -1, 8, 9, 128, 101376, 24ull << 30, 0};
+static const lx_card_kind h100 = {"NVIDIA H100 80GB HBM3", -1, 9, 0, 132, 232448, 80ull << 30, 0};
 static const lx_card_kind *const cards[] = {&rtx3060, &rtx4090, &h100};
 enum { N_CARDS = sizeof cards / sizeof *cards };
 
