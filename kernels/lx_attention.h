@@ -17,6 +17,7 @@
 #define LX_ATTENTION_H
 
 #include "lx_exec.h"
+#include "lx_rope.h"
 
 typedef enum lx_attention_kind {
     LX_ATTENTION_PLAIN,   /* the device's own float products */
@@ -39,13 +40,39 @@ typedef struct lx_kv {
     float *v_scale, *v_shift;
 } lx_kv;
 
+/* What makes a linear's rows the queries or keys that attention takes: lx_qk_norm_rope, still to be
+ * done. Kernels that read each row once do it on the way, others in place. */
+typedef struct lx_qk_norm {
+    const lx_weight *gain;      /* [width] */
+    const lx_rope_table *table; /* NULL: norm only */
+    int64_t first_token;
+    float eps;
+    const float
+        *square; /* [rows] their sums of squares, as lx_epilogue tells them; NULL: unknown */
+} lx_qk_norm;
+
+/* Keys and values, and what else is known of them. */
+typedef struct lx_kv_source {
+    lx_mat k, v; /* as for lx_kv_prepare */
+    int64_t n_heads;
+    const lx_qk_norm *k_norm; /* NULL: k is as attention takes it. Else k may be overwritten */
+    size_t k_room; /* bytes from k.data on that may be overwritten and stay borrowed; values may
+                      move there, after which k is gone: lx_kv_room of them. 0: k stays */
+} lx_kv_source;
+
+/** Bytes of k_room for n dense rows of `width` that serve every kind of attention on this device:
+ *  what the rows take, or a little more. */
+size_t lx_kv_room(const lx_exec *x, int64_t n, int64_t width);
+lx_status lx_kv_prepare_from(lx_exec *x, lx_attention_kind kind, const lx_kv_source *from,
+                             lx_kv *out, lx_err *err);
 /** Prepare keys (x->rows) and values (x->value), [n, n_heads * head_dim] each. INT8 codes,
  *  and on Hopper copies of values, are taken from the arena; k and v themselves stay borrowed. */
 lx_status lx_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_mat *k, const lx_mat *v,
                         int64_t n_heads, lx_kv *out, lx_err *err);
 
 typedef struct lx_attention_args {
-    lx_mat q; /* x->rows, [n_q, n_heads * head_dim] */
+    lx_mat q;                 /* x->rows, [n_q, n_heads * head_dim] */
+    const lx_qk_norm *q_norm; /* NULL: q is as it should be. Else q may be overwritten */
     const lx_kv *kv;
     float scale;           /* 1/sqrt(128) for the DiT, 1 for UMT5 */
     const float *rel;      /* [n_heads, n_q + n_k - 1] or NULL; needs n_q == n_k */
@@ -55,6 +82,6 @@ typedef struct lx_attention_args {
 } lx_attention_args;
 
 lx_status lx_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
-void lx_attention_ref(const lx_attention_args *args); /* all F32 */
+void lx_attention_ref(const lx_attention_args *args); /* all F32; q_norm is not looked at */
 
 #endif

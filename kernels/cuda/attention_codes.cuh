@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "attention_turn.cuh"
 #include "cu_attention.h"
 #include "cu_dev.cuh"
 
@@ -101,6 +102,58 @@ static int launch_columns(lx_cuda_dev *dev, const T *in, int64_t stride, int64_t
     k_attention_fold<Op>
         <<<(unsigned)cu_ceil_div(width, (int64_t)COLUMNS), COLUMNS, 0, dev->compute>>>(
             partial, chunks, width, divisor, out);
+    return cu_launched();
+}
+
+/* --- the mean of keys ------------------------------------------------------------------------ */
+
+/* k_attention_columns of raw keys. */
+template <int ROWS>
+__global__ void __launch_bounds__(COLUMNS) k_attention_turned_sums(lx_cu_kv kv, int64_t width)
+{
+    __shared__ TurnRow turns[ROWS];
+    const int64_t column = ((int64_t)blockIdx.x * COLUMNS + threadIdx.x) * 8;
+    const int64_t first = (int64_t)blockIdx.y * ROWS;
+    const int rows = (int)min((int64_t)ROWS, kv.n - first);
+    for (int i = (int)threadIdx.x; i < rows; i += COLUMNS)
+        turns[i] = turn_row(kv.turn, first + i);
+    __syncthreads();
+    if (column >= width)
+        return;
+    const __nv_bfloat16 *from = (const __nv_bfloat16 *)kv.k + first * kv.k_stride + column;
+    float total[8] = {};
+    TurnLane lane;
+    lane.begin(kv.turn, column);
+#pragma unroll 4
+    for (int r = 0; r < rows; r++) {
+        float x[8];
+        widen8<__nv_bfloat16>(*(const uint4 *)(from + r * kv.k_stride), x);
+        lane.turn(turns[r], x);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            total[i] += x[i];
+    }
+    float *to = kv.partial + blockIdx.y * width + column;
+    for (int i = 0; i < 8; i++)
+        to[i] = total[i];
+}
+
+/* kv.k_mean, of keys as they will be. */
+static inline int launch_key_mean(lx_cuda_dev *dev, const lx_cu_kv *kv)
+{
+    const int64_t width = (int64_t)kv->n_heads * kv->head_dim;
+    if (!kv->turn.square)
+        return launch_columns<__nv_bfloat16, Sum>(dev, (const __nv_bfloat16 *)kv->k, kv->k_stride,
+                                                  kv->n, width, kv->partial, (float)kv->n,
+                                                  kv->k_mean);
+    constexpr int ROWS = LX_CU_ATTENTION_MEAN_ROWS;
+    const int64_t chunks = cu_ceil_div(kv->n, (int64_t)ROWS);
+    dim3 grid((unsigned)cu_ceil_div(width, (int64_t)COLUMNS * 8), (unsigned)chunks);
+    k_attention_turned_sums<ROWS><<<grid, COLUMNS, 0, dev->compute>>>(*kv, width);
+    CU_TRY(cu_launched());
+    k_attention_fold<Sum>
+        <<<(unsigned)cu_ceil_div(width, (int64_t)COLUMNS), COLUMNS, 0, dev->compute>>>(
+            kv->partial, chunks, width, (float)kv->n, kv->k_mean);
     return cu_launched();
 }
 

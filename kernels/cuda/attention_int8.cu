@@ -49,9 +49,19 @@ template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_
     int lane = threadIdx.x % 32, t = threadIdx.x / 32, head = (int)blockIdx.y;
     int64_t column = (int64_t)head * D + lane % LANES * 8, width = (int64_t)kv.n_heads * D;
     const __nv_bfloat16 *k = (const __nv_bfloat16 *)kv.k + column;
+    __shared__ TurnRow turns[KEYS];
+    const bool is_raw = kv.turn.square != NULL;
     float x[STEPS][8], mean[8], most = 0;
+    TurnLane by;
     for (int i = 0; i < 8; i++)
         mean[i] = kv.k_mean[column + i];
+    if (is_raw) {
+        const int64_t first = (int64_t)blockIdx.x * KEYS;
+        by.begin(kv.turn, column);
+        if (threadIdx.x < KEYS && first + threadIdx.x < kv.n)
+            turns[threadIdx.x] = turn_row(kv.turn, first + threadIdx.x);
+        __syncthreads();
+    }
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         int r = step * ROWS + lane / LANES;
@@ -60,6 +70,8 @@ template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_
         if (key < kv.n)
             raw = *(const uint4 *)(k + key * kv.k_stride);
         widen8<__nv_bfloat16>(raw, x[step]);
+        if (is_raw && key < kv.n)
+            by.turn(turns[r / 2 * 8 + 2 * t + r % 2], x[step]);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             x[step][i] = key < kv.n ? x[step][i] - mean[i] : 0;
@@ -98,9 +110,7 @@ extern "C" int cu_attention_quantize(lx_cuda_dev *dev, const lx_cu_kv *kv)
     dim3 grid((unsigned)cu_ceil_div(kv->n, (int64_t)KEYS), (unsigned)kv->n_heads);
     if (kv->v_peak)
         CU_TRY(launch_peaks(dev, kv));
-    CU_TRY((launch_columns<__nv_bfloat16, Sum>(dev, (const __nv_bfloat16 *)kv->k, kv->k_stride,
-                                               kv->n, (int64_t)kv->n_heads * kv->head_dim,
-                                               kv->partial, (float)kv->n, kv->k_mean)));
+    CU_TRY(launch_key_mean(dev, kv));
     if (kv->head_dim == 128)
         k_attention_quantize<128><<<grid, 128, 0, dev->compute>>>(*kv);
     else
@@ -121,7 +131,11 @@ __device__ __forceinline__ float quantize_queries(const lx_cu_attention &a, int 
     constexpr int LANES = D / 8, ROWS = 32 / LANES, STEPS = 4 / ROWS;
     int lane = threadIdx.x % 32, unit8 = lane % LANES;
     const __nv_bfloat16 *q = (const __nv_bfloat16 *)a.q + (int64_t)head * D + unit8 * 8;
+    const bool is_raw = a.turn.square != NULL;
     float mine = 0;
+    TurnLane by;
+    if (is_raw)
+        by.begin(a.turn, (int64_t)head * D + unit8 * 8);
 #pragma unroll 4
     for (int g = 0; g < 8; g++) {
         float x[STEPS][8], most = 0;
@@ -132,6 +146,8 @@ __device__ __forceinline__ float quantize_queries(const lx_cu_attention &a, int 
             if (row < a.n_q)
                 raw = *(const uint4 *)(q + row * a.q_stride);
             widen8<__nv_bfloat16>(raw, x[step]);
+            if (is_raw && row < a.n_q)
+                by.turn(turn_row(a.turn, row), x[step]);
 #pragma unroll
             for (int i = 0; i < 8; i++)
                 most = fmaxf(most, fabsf(x[step][i]));

@@ -9,8 +9,10 @@
  *           every result, and what rounding took from values then cancels as far as weights are
  *           even: normal q, k, v, 4,096 keys, relative L2 0.038 without and 0.035 with it.
  * Images    attention_image.h; those of keys and values that do not exist are zeros.
+ * Raw keys  are normalised and rotated on their way, in both passes: attention_turn.cuh.
  * Floor     32,760 keys, 40 heads of 128, one H100 at 3.35 TB/s: k read twice, codes written: 0.25
- *           ms; v read and written in F16 0.20 ms, read twice and written in FP8 0.25 ms.
+ *           ms; v read and written in F16 0.20 ms, read twice and written in FP8 0.25 ms. Rotating
+ *           takes about 60 instructions for 8 numbers: 0.06 ms a pass at 2.5 a clock.
  */
 #include "attention_codes.cuh"
 #include "attention_image.h"
@@ -25,9 +27,18 @@ __global__ void __launch_bounds__(THREADS) k_attention_key_images(lx_cu_kv kv)
     const int64_t head = blockIdx.y, first = (int64_t)blockIdx.x * TILE;
     const __nv_bfloat16 *k = (const __nv_bfloat16 *)kv.k + head * DIM + channel;
     uint8_t *image = kv.k_images + (head * gridDim.x + blockIdx.x) * LX_CU_IMAGE_K_BYTES;
+    __shared__ TurnRow turns[TILE];
+    const bool is_raw = kv.turn.square != NULL;
     float x[8][8], mean[8], most = 0;
+    TurnLane by;
     for (int i = 0; i < 8; i++)
         mean[i] = kv.k_mean[head * DIM + channel + i];
+    if (is_raw) {
+        by.begin(kv.turn, head * DIM + channel);
+        if (threadIdx.x < TILE && first + threadIdx.x < kv.n)
+            turns[threadIdx.x] = turn_row(kv.turn, first + threadIdx.x);
+        __syncthreads();
+    }
 #pragma unroll
     for (int step = 0; step < 8; step++) {
         int key = group / 4 * 64 + step * 8 + group % 4 * 2 + lane / 16;
@@ -36,6 +47,8 @@ __global__ void __launch_bounds__(THREADS) k_attention_key_images(lx_cu_kv kv)
         if (is_there)
             raw = *(const uint4 *)(k + (first + key) * kv.k_stride);
         widen8<__nv_bfloat16>(raw, x[step]);
+        if (is_raw && is_there)
+            by.turn(turns[key], x[step]);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             x[step][i] = is_there ? x[step][i] - mean[i] : 0;
@@ -143,9 +156,7 @@ extern "C" int cu_attention_tiles(lx_cuda_dev *dev, const lx_cu_kv *kv)
 {
     dim3 grid((unsigned)cu_ceil_div(kv->n, (int64_t)TILE), (unsigned)kv->n_heads);
     int64_t width = (int64_t)kv->n_heads * DIM;
-    CU_TRY(
-        (launch_columns<__nv_bfloat16, Sum>(dev, (const __nv_bfloat16 *)kv->k, kv->k_stride, kv->n,
-                                            width, kv->partial, (float)kv->n, kv->k_mean)));
+    CU_TRY(launch_key_mean(dev, kv));
     k_attention_key_images<<<grid, THREADS, 0, dev->compute>>>(*kv);
     CU_TRY(cu_launched());
     if (!kv->v_scale) {

@@ -124,6 +124,10 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
     const int lane = threadIdx.x % 32, channel = lane % 16 * 8, warp = threadIdx.x / 32 % 4;
     const __nv_bfloat16 *q = (const __nv_bfloat16 *)a.q + (int64_t)head * DIM + channel;
     const float unit = a.scale * LOG2E;
+    const bool is_raw = a.turn.square != NULL;
+    TurnLane by;
+    if (is_raw)
+        by.begin(a.turn, (int64_t)head * DIM + channel);
 #pragma unroll 4
     for (int step = 0; step < 8; step++) {
         int r = 2 * step + lane / 16;
@@ -132,6 +136,8 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
         if (row0 + r < a.n_q)
             raw = *(const uint4 *)(q + (row0 + r) * a.q_stride);
         widen8<__nv_bfloat16>(raw, x);
+        if (is_raw && row0 + r < a.n_q)
+            by.turn(turn_row(a.turn, row0 + r), x);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             most = fmaxf(most, fabsf(x[i]));

@@ -12,7 +12,7 @@
 #ifndef CU_ATTENTION_H
 #define CU_ATTENTION_H
 
-#include "lx_cuda_module.h"
+#include "cu_rows.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,6 +27,7 @@ enum {
 /* Keys to INT8, values where a kernel wants them otherwise than they are. */
 typedef struct lx_cu_kv {
     const void *k, *v;
+    lx_cu_rope turn; /* square not NULL: k is a linear's rows, all this is still to be done */
     int64_t k_stride, v_stride, n;
     int n_heads, head_dim; /* 64 or 128 */
     float *partial; /* scratch [ceil(n / MEAN_ROWS), n_heads * head_dim]; tiles in FP8: n / 128 */
@@ -42,6 +43,7 @@ typedef struct lx_cu_kv {
 
 typedef struct lx_cu_attention {
     const void *q, *k, *v;
+    lx_cu_rope turn; /* square not NULL: so is q; int8, wgmma and flash alone */
     void *out;
     int64_t q_stride, k_stride, v_stride, out_stride;
     int64_t n_q, n_k;

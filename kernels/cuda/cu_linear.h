@@ -70,6 +70,9 @@ enum {
     LX_CU_INT8_DESIGNS
 };
 
+/* Columns of one part of a row's sum of squares. */
+#define LX_CU_INT8_PART(design) ((design) == LX_CU_WGMMA_128x256 ? 256 : 64)
+
 /* Rows of f32 whose largest magnitudes are known, as codes of I8. */
 typedef struct lx_cu_codes {
     int64_t rows, cols;   /* rows 0: nothing to do; cols % 4 == 0 */
@@ -87,7 +90,10 @@ typedef struct lx_cu_int8 {
     const int8_t *w; /* [n, k] dense */
     /* acc is none; plain or gelu, no mul; out F32 (alone with add_to_out), BF16 or F16 */
     lx_cu_epilogue e;
-    uint32_t *most;    /* [m] or NULL: raised to the largest magnitudes of the output's rows */
+    uint32_t *most; /* [m] or NULL: raised to the largest magnitudes of the output's rows (F32) */
+    /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
+     * of LX_CU_INT8_PART each, by design */
+    float *squares;
     lx_cu_codes codes; /* done meanwhile: an earlier call's rows, never this one's */
 } lx_cu_int8;
 

@@ -138,26 +138,36 @@ __device__ __forceinline__ void put(const lx_cu_mat &out, int64_t at, bool is_wi
     }
 }
 
-/* One piece of one row; the largest magnitude written (bits). */
+/* What is told of a row: of F32 its largest magnitude (bits), of 16 bits its sum of squares. */
+template <int C> struct told_of {
+    using type = float;
+};
+template <> struct told_of<4> {
+    using type = unsigned;
+};
+template <int C> using told = typename told_of<C>::type;
+
+/* One piece of one row. */
 template <int C, bool GELU>
-__device__ __forceinline__ unsigned finish(const lx_cu_epilogue &e, int64_t row, int64_t col,
-                                           bool is_wide, float x_scale, const int (&acc)[C],
-                                           const columns<C> &c, const float (&old)[C])
+__device__ __forceinline__ void finish(const lx_cu_epilogue &e, int64_t row, int64_t col,
+                                       bool is_wide, float x_scale, const int (&acc)[C],
+                                       const columns<C> &c, const float (&old)[C], told<C> &tell)
 {
     float y[C];
-    unsigned most = 0;
     if (row >= e.m || col >= e.n)
-        return 0;
+        return;
 #pragma unroll
     for (int i = 0; i < C; i++) {
         y[i] = fmaf(x_scale, c.w_scale[i] * (float)acc[i], c.bias[i]);
         y[i] = GELU ? gelu(y[i]) : y[i];
         y[i] = e.gate ? y[i] * c.gate[i] : y[i];
         y[i] = C == 4 && e.add_to_out ? old[i] + y[i] : y[i];
-        most = max(most, cu_magnitude(y[i]));
+        if constexpr (C == 4)
+            tell = max(tell, cu_magnitude(y[i]));
+        else
+            tell = fmaf(y[i], y[i], tell);
     }
     put<C>(e.out, row * e.out.stride + col, is_wide, y);
-    return most;
 }
 
 /* The four lanes of a row have its largest magnitude among them. */
@@ -167,6 +177,30 @@ __device__ __forceinline__ void raise_most(uint32_t *most, int64_t row, int64_t 
     bits = max(bits, __shfl_xor_sync(0xffffffffu, bits, 2));
     if (threadIdx.x % 4 == 0 && row < m)
         atomicMax(most + row, bits);
+}
+
+/* The sum over the part's columns that these four lanes have had: a place of its own, so the order
+ * of all additions is fixed. */
+__device__ __forceinline__ void put_square(const lx_cu_int8 &p, int part, int64_t row, float sum)
+{
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (threadIdx.x % 4 == 0 && row < p.e.m)
+        p.squares[part * p.e.m + row] = sum;
+}
+
+/* part: which columns; those beyond the matrix are nobody's. */
+template <int C>
+__device__ __forceinline__ void tell_row(const lx_cu_int8 &p, int part, bool is_there, int64_t row,
+                                         told<C> tell)
+{
+    if constexpr (C == 4) {
+        if (p.most)
+            raise_most(p.most, row, p.e.m, tell);
+    } else {
+        if (p.squares && is_there)
+            put_square(p, part, row, tell);
+    }
 }
 
 __device__ __forceinline__ float x_scale_at(const lx_cu_epilogue &e, int64_t row)

@@ -250,7 +250,7 @@ __device__ __forceinline__ void step(const lx_cu_int8 &p, const order &o, fetche
 template <int C, bool GELU>
 __device__ __forceinline__ void
 finish_rows(const lx_cu_int8 &p, bool is_wide, const int (&acc)[4][8][4], int mt0, int piece,
-            int64_t row0, int64_t col, const columns<C> &c, unsigned (&most)[8])
+            int64_t row0, int64_t col, const columns<C> &c, told<C> (&tell)[8])
 {
     float old[4][C];
 #pragma unroll
@@ -264,9 +264,8 @@ finish_rows(const lx_cu_int8 &p, bool is_wide, const int (&acc)[4][8][4], int mt
 #pragma unroll
         for (int j = 0; j < C; j++)
             sums[j] = acc[mt][piece * (C / 2) + j / 2][2 * half + j % 2];
-        most[2 * mt + half] =
-            max(most[2 * mt + half],
-                finish<C, GELU>(p.e, row, col, is_wide, x_scale_at(p.e, row), sums, c, old[i]));
+        finish<C, GELU>(p.e, row, col, is_wide, x_scale_at(p.e, row), sums, c, old[i],
+                        tell[2 * mt + half]);
     }
 }
 
@@ -278,20 +277,20 @@ __device__ __forceinline__ void finish_tile(const lx_cu_int8 &p, const order &o,
     const place t = tile_at(o, tile);
     const int64_t row0 = (int64_t)t.m * S::BM + warp / S::WN * 64 + lane / 4;
     const int64_t col0 = (int64_t)t.n * S::BN + warp % S::WN * 64 + lane % 4 * C;
-    unsigned most[8] = {};
+    told<C> tell[8] = {};
 #pragma unroll
     for (int piece = 0; piece < 16 / C; piece++) {
         const int64_t col = col0 + piece * 4 * C;
         columns<C> c;
         if (col < p.e.n)
             get_columns<C>(p.e, col, o.is_wide, c);
-        finish_rows<C, GELU>(p, o.is_wide, acc, 0, piece, row0, col, c, most);
-        finish_rows<C, GELU>(p, o.is_wide, acc, 2, piece, row0, col, c, most);
+        finish_rows<C, GELU>(p, o.is_wide, acc, 0, piece, row0, col, c, tell);
+        finish_rows<C, GELU>(p, o.is_wide, acc, 2, piece, row0, col, c, tell);
     }
-    if (p.most)
+    const int64_t part = col0 / 64; /* of this warp */
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            raise_most(p.most, row0 + 16 * (i / 2) + 8 * (i % 2), p.e.m, most[i]);
+    for (int i = 0; i < 8; i++)
+        tell_row<C>(p, (int)part, part * 64 < p.e.n, row0 + 16 * (i / 2) + 8 * (i % 2), tell[i]);
 }
 
 /* Codes are made of F32, so calls that write F32 may have some to make. */

@@ -133,7 +133,7 @@ __device__ __forceinline__ void finish_group(const lx_cu_int8 &p, bool is_wide, 
     const int lane = (int)threadIdx.x % 32;
     const int64_t row = row0 + (int)threadIdx.x % 128 / 32 * 16 + lane / 4;
     const float x_scale[2] = {x_scale_at(p.e, row), x_scale_at(p.e, row + 8)};
-    unsigned most[2] = {};
+    told<C> tell[2] = {};
 #pragma unroll
     for (int piece = 0; piece < BN / (4 * C); piece += AT_ONCE) {
         columns<C> c[AT_ONCE];
@@ -153,15 +153,12 @@ __device__ __forceinline__ void finish_group(const lx_cu_int8 &p, bool is_wide, 
 #pragma unroll
             for (int j = 0; j < C; j++)
                 sums[j] = acc[(piece + i / 2) * 2 * C + j / 2 * 4 + i % 2 * 2 + j % 2];
-            most[i % 2] =
-                max(most[i % 2], finish<C, GELU>(p.e, row + i % 2 * 8, col, is_wide, x_scale[i % 2],
-                                                 sums, c[i / 2], old[i / 2][i % 2]));
+            finish<C, GELU>(p.e, row + i % 2 * 8, col, is_wide, x_scale[i % 2], sums, c[i / 2],
+                            old[i / 2][i % 2], tell[i % 2]);
         }
     }
-    if (p.most) {
-        raise_most(p.most, row, p.e.m, most[0]);
-        raise_most(p.most, row + 8, p.e.m, most[1]);
-    }
+    tell_row<C>(p, (int)(col0 / BN), true, row, tell[0]);
+    tell_row<C>(p, (int)(col0 / BN), true, row + 8, tell[1]);
 }
 
 template <int C, bool GELU>
@@ -286,7 +283,8 @@ template <int C, bool GELU> static int launch(lx_cuda_dev *dev, const lx_cu_int8
 int cu_int8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
     const bool is_f32 = p->e.out.dtype == LX_CU_F32, is_gelu = p->e.activation == LX_CU_GELU;
-    if (dev->major != 9 || LX2V_ARCH_MAX < 90 || !std::strstr(LX_CUDA_ARCHS, "90a") || p->e.n % (is_f32 ? 16 : 32) != 0)
+    if (dev->major != 9 || LX2V_ARCH_MAX < 90 || !std::strstr(LX_CUDA_ARCHS, "90a") ||
+        p->e.n % (is_f32 ? 16 : 32) != 0)
         return (int)cudaErrorInvalidConfiguration;
     if (is_f32)
         return is_gelu ? int8::launch<4, true>(dev, p) : int8::launch<4, false>(dev, p);

@@ -56,6 +56,7 @@ typedef struct job {
     void *acc;             /* [band_m, n] if whole_rows, else [band_m, band_n] */
     void *acc2;            /* INT8: every second band of f32 that becomes codes */
     uint32_t *most;        /* [m]: largest magnitudes of its rows */
+    float *squares;        /* INT8: [parts, m], where the rows' sums are wanted */
     void *blas;            /* workspace */
     void *w_band, *x_band; /* BF16 copies (SHORT: F32, of w alone), or NULL */
     lx_err *err;
@@ -194,6 +195,11 @@ static lx_status take_int8_scratch(job *j)
     if (status == LX_OK && fewer > taken)
         status = lx_arena_take(arena, fewer - taken, &spare, j->err);
     j->most = most;
+    if (status == LX_OK && j->e->square) { /* parts of 64: the design may follow from m */
+        uint64_t parts = (uint64_t)(j->n + LX_CU_INT8_PART(LX_CU_MMA_128x256) - 1) /
+                         LX_CU_INT8_PART(LX_CU_MMA_128x256);
+        status = lx_arena_take_f32(arena, parts * (uint64_t)j->m, &j->squares, j->err);
+    }
     return status;
 }
 
@@ -396,7 +402,20 @@ static lx_status run_int8(const job *j)
         return run_int8_rows(j);
     int64_t rows[2] = {0, j->m};
     lx_cu_int8 p = int8_of(j, rows);
-    return check(j, c->module->linear->int8(c->dev, &p));
+    p.squares = j->squares;
+    lx_status status = check(j, c->module->linear->int8(c->dev, &p));
+    int64_t part = LX_CU_INT8_PART(p.design), parts = (j->n + part - 1) / part;
+    if (status == LX_OK && j->squares)
+        status =
+            check(j, c->module->rows->fold(c->dev, j->squares, (int)parts, j->m, j->e->square));
+    return status;
+}
+
+/* Of any other product: its rows are read again. */
+static lx_status sum_squares(const job *j)
+{
+    const lx_cuda *c = j->x->cuda;
+    return check(j, c->module->rows->squares(c->dev, &j->out, j->e->square));
 }
 
 /* --- in bands -------------------------------------------------------------------------------- */
@@ -471,6 +490,8 @@ lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const
         status = j.kind == PRODUCT_INT8 ? run_int8(&j)
                  : j.whole_rows         ? run_rows(&j)
                                         : run_columns(&j);
+        if (status == LX_OK && e->square && j.kind != PRODUCT_INT8)
+            status = sum_squares(&j);
     }
     lx_arena_reset(x->arena, mark);
     return status;

@@ -65,7 +65,8 @@ lx_status lx_cuda_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t
                                  lx_err *err);
 
 /* attention.c */
-lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err);
+lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_kv_source *from,
+                             lx_kv *kv, lx_err *err);
 lx_status lx_cuda_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
 
 /* conv.c, colour.c */
