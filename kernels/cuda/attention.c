@@ -40,17 +40,11 @@ static double rate_of(const lx_card_kind *card, variant v)
     return card->major == 9 ? hopper[v] * 1e12 : geforce[v] * 1e12;
 }
 
-/* GeForce cards run F16 products with F32 sums at half rate (attention.md b.4). */
-static bool has_slow_f32_sums(const lx_card_kind *card)
-{
-    return (card->major == 8 && card->minor != 0) || card->major > 9;
-}
-
 /* Of weights x values, by mma.sync. */
 static bool has_f16_sums(const lx_exec *x)
 {
     return x->sums == LX_SUMS_F16 ||
-           (x->sums == LX_SUMS_AUTO && has_slow_f32_sums(lx_cuda_card(x->cuda)));
+           (x->sums == LX_SUMS_AUTO && lx_card_has_slow_f32_sums(lx_cuda_card(x->cuda)));
 }
 
 /* A kernel's unit of work: so many queries of a head. */

@@ -54,6 +54,11 @@ bool lx_card_has_wgmma(const lx_card_kind *card)
     return card->major == 9;
 }
 
+bool lx_card_has_slow_f32_sums(const lx_card_kind *card)
+{
+    return (card->major == 8 && card->minor != 0) || card->major > 9;
+}
+
 /* Shared memory that a block may have at most. CUDA C++ programming guide, compute capabilities. */
 static int shared_of(int capability)
 {

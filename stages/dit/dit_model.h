@@ -107,9 +107,14 @@ typedef struct dit_pass {
     lx_rope_table rope;
     int64_t n_tokens, n_blocks;
     float *residual; /* [S, D] */
-    lx_mat k, v;     /* [S, D] of the block at work */
-    float *e, *e0;   /* [n_steps, D], [n_steps, 6 D] */
-    float *mod;      /* [6 D] modulation of the block at work: shift, scale, gate; twice */
+    lx_mat k, v;     /* [S, D] of the block at work; k as it comes from its linear */
+    size_t k_room;   /* bytes of k's memory: lx_kv_room */
+    /* On a card: sums of squares of k's rows [S], of q's [chunk]; else NULL. */
+    float *k_square, *q_square;
+    lx_act normed; /* [S, D] what q, k and v of the block read, if it is kept; data NULL: made twice
+                      in chunks */
+    float *e, *e0; /* [n_steps, D], [n_steps, 6 D] */
+    float *mod;    /* [6 D] modulation of the block at work: shift, scale, gate; twice */
 } dit_pass;
 
 /* A whole tensor collected for --dump while the work goes on in chunks; data NULL: not wanted. */
@@ -136,6 +141,12 @@ lx_status dit_tap_linear(lx_exec *x, const dit_linear *lin, const lx_act *in, co
                          int64_t first_row, lx_err *err);
 /** The linear's weights for as long as the arena's mark. */
 lx_status dit_linear_place(lx_exec *x, const dit_linear *in, dit_linear *out, lx_err *err);
+
+/** dit_attention.c: kind, sums and the sentence about them. LX_ECONFIG: not on this card. */
+lx_status dit_choose_attention(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                               dit_memory *out, lx_err *err);
+/** "int8-fp16", as stages.dit.attention has it. */
+const char *dit_attention_name(lx_attention_kind kind);
 
 /** dit_text.c: the context of a request, embedded, and room for the keys of every block. */
 lx_status dit_keys_open(dit_pass *pass, lx_err *err);

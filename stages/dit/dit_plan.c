@@ -25,7 +25,7 @@ static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
     else if (is_card)
         snprintf(where, sizeof where, "host: %" PRId64 " blocks streamed", m->n_blocks);
     snprintf(text, bytes, "%s, chunks of %" PRId64 " tokens, %s attention", where, m->chunk,
-             m->attention == LX_ATTENTION_INT8 ? "int8" : "plain");
+             dit_attention_name(m->attention));
     if (m->n_on_disk)
         snprintf(text + strlen(text), bytes - strlen(text), ", %" PRId64 " on disk", m->n_on_disk);
 }
@@ -122,9 +122,9 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
     double cross = 4 * tokens * (double)dit_text_len(model) * width * blocks;
     bool is_8bit = d->quant == LX_QUANT_INT8 || (d->quant == LX_QUANT_FP8 && lx_card_has_fp8(card));
     double ops8 = is_8bit ? linear : 0, ops16 = is_8bit ? 0 : linear;
-    bool has_int8 = attention == LX_ATTENTION_INT8;
-    ops8 += has_int8 ? product : 0;
-    ops16 += cross + (has_int8 ? product : 2 * product);
+    int of_8_bits = attention == LX_ATTENTION_PLAIN ? 0 : attention == LX_ATTENTION_INT8 ? 1 : 2;
+    ops8 += of_8_bits * product;
+    ops16 += cross + (2 - of_8_bits) * product;
     need->ops8 = (uint64_t)ops8;
     need->ops16 = (uint64_t)ops16;
 }
@@ -183,6 +183,8 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_
     dit_setup setup = {.largest = dit_largest(config, model),
                        .beside = dit_lent_bytes(config, model),
                        .residency = replica->residency,
+                       .attention = replica->attention,
+                       .accumulate = replica->accumulate,
                        .pinned = config->memory.pinned};
     const lx_patch_dims *l = &setup.largest;
     need->host_weights = lx_weights_bytes(dit_weights(model));

@@ -42,7 +42,7 @@ static void test_golden_int8(void **state)
 static void test_golden_int8_attention(void **state)
 {
     dit_setup how = here();
-    how.attention = DIT_ATTENTION_INT8;
+    how.attention = LX_ATTENTION_INT8_FP16;
     check_quantized(*state, &how, "int8", BARS.first_int8, &BARS);
 }
 
