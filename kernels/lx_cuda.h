@@ -71,6 +71,24 @@ lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *ar
                             lx_err *err);
 void lx_exec_plan_done(lx_exec *x); /* frees what lx_exec_plan_cuda made */
 
+/* --- how long each kind of operation takes ---------------------------------------------------- */
+
+/**
+ * From now on the operations of this exec are timed, up to n_marks of them, by moments of the
+ * compute queue. For a person who measures: it takes memory, and a little time.
+ */
+lx_status lx_cuda_clock_open(lx_exec *x, int n_marks, lx_err *err);
+typedef struct lx_cuda_timed {
+    char what[64]; /* "linear 5120 -> 13824 gelu", "attention 4096 x 32760 int8-fp8" */
+    int64_t n;
+    double s; /* of the queue: with gaps before each operation */
+} lx_cuda_timed;
+#define LX_CUDA_TIMED_MOST 48
+/** Waits, and tells what has been timed since the last time, the longest first. Returns how many
+ *  kinds; -1 with err where it failed. Operations after the last mark were not timed: *n_lost. */
+int lx_cuda_clock_read(lx_exec *x, lx_cuda_timed out[LX_CUDA_TIMED_MOST], int64_t *n_lost,
+                       lx_err *err);
+
 /* --- the copy queue: weights and frames on their way while kernels run ----------------------- */
 
 /** Pinned host memory, for the few buffers that copies start from. */

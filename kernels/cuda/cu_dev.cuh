@@ -33,7 +33,9 @@ struct lx_cuda_dev {
     bool is_marked[CU_EVENTS];
     cublasLtHandle_t blas;
     cu_gemm gemm[CU_GEMMS];
-    int64_t n_gemms; /* asked for so far; the oldest gives way */
+    int64_t n_gemms;    /* asked for so far; the oldest gives way */
+    cudaEvent_t *clock; /* [n_clock], owned; NULL: nobody measures */
+    int n_clock;
 };
 
 /* Leave with the code of a call that failed. */

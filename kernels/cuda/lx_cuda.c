@@ -219,6 +219,7 @@ void lx_cuda_close(lx_cuda **cuda)
 {
     if (!cuda || !*cuda)
         return;
+    lx_cuda_clock_close(*cuda);
     if ((*cuda)->dev)
         (*cuda)->module->base->close((*cuda)->dev);
     /* The library stays: CUDA's own threads may still be in it. */

@@ -11,6 +11,8 @@
 #include "lx_bus.h"
 #include "lx_log.h"
 
+#define MARKS 65536 /* operations that --profile times: 8 steps of the 14B in chunks of 4096 */
+
 /* The flags as typed; NULL where absent. */
 typedef struct run_flags {
     const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size, *attention,
@@ -263,6 +265,34 @@ static void say_streaming(const dit_engine *engine)
              s.waited_s);
 }
 
+/* Where a step's time goes, over all steps, by kind and by family. The first step warms up, and
+ * makes the prompt's keys. */
+static lx_status say_profile(job_by_hand *j, lx_err *err)
+{
+    static const char *const families[] = {"attention", "linear", "other", "all else"};
+    lx_cuda_timed all[LX_CUDA_TIMED_MOST];
+    double sum[4] = {0}, whole = 0;
+    int64_t n_lost = 0;
+    int n = lx_cuda_clock_read(dit_engine_exec(j->engine), all, &n_lost, err);
+    if (n < 0)
+        return err->status;
+    double steps = j->schedule.n_steps;
+    for (int i = 0; i < n; i++)
+        whole += all[i].s;
+    for (int i = 0; i < n; i++) {
+        LX_I("profile ms_a_step=%.2f share=%.1f%% calls_a_step=%.1f what=\"%s\"",
+             all[i].s / steps * 1e3, 100 * all[i].s / whole, (double)all[i].n / steps, all[i].what);
+        for (int f = 0; f < 4; f++)
+            sum[f] += strncmp(all[i].what, families[f], strlen(families[f])) ? 0 : all[i].s;
+    }
+    for (int f = 0; f < 4; f++)
+        LX_I("profile family=\"%s\" ms_a_step=%.2f share=%.1f%%", families[f], sum[f] / steps * 1e3,
+             100 * sum[f] / whole);
+    if (n_lost)
+        LX_W("profile: %" PRId64 " operations were not timed: fewer steps (--steps-list)", n_lost);
+    return LX_OK;
+}
+
 static lx_status denoise(job_by_hand *j, lx_err *err)
 {
     double step_s[LX_LIMIT_STEPS];
@@ -287,10 +317,14 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
                            .run = &j->run,
                            .step_s = step_s,
                            .velocity = j->velocity};
+    if (j->profile)
+        DIT_TRY(as_usage(lx_cuda_clock_open(dit_engine_exec(j->engine), MARKS, err), err));
     DIT_TRY(dit_denoise(j->engine, &request, j->state, err));
     for (int32_t i = 0; i < j->schedule.n_steps; i++)
         LX_I("step=%d/%d s=%.3f", (int)i + 1, (int)j->schedule.n_steps, step_s[i]);
     say_streaming(j->engine);
+    if (j->profile)
+        DIT_TRY(say_profile(j, err));
     DIT_TRY(lx_run_add(&j->run, "latent", LX_DTYPE_F32, &one, j->state, err));
     return lx_run_add(&j->run, "velocity", LX_DTYPE_F32, &all, j->velocity, err);
 }
