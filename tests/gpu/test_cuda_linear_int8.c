@@ -11,6 +11,7 @@
  */
 #include <assert.h>
 
+#include "cuda/cu_rows.h"
 #include "cuda/lx_cuda_priv.h"
 #include "gpu_linear.h"
 
@@ -27,8 +28,7 @@ static bool has_design(const gpu *g, int design, int64_t n)
     const char *only = getenv("LX2V_TEST_DESIGNS");
     if (only && !strchr(only, '0' + design))
         return false;
-    return design != LX_CU_WGMMA_128x256 ||
-           (lx_card_has_wgmma(card) && n % 32 == 0);
+    return design != LX_CU_WGMMA_128x256 || (lx_card_has_wgmma(card) && n % 32 == 0);
 }
 
 static void must(const gpu *g, int code, const char *what)
@@ -187,6 +187,108 @@ static void test_designs_at_the_ends_of_s32(void **state)
         if (has_design(g, design, n))
             check_design(g, &p, &finishes[0], design);
     destroy(g, &p);
+}
+
+/* --- sums of squares ------------------------------------------------------------------------- */
+
+/* Each row's sum in f64 of what the same design writes as F32. */
+static double *squares_wanted(gpu *g, const problem *p, int design)
+{
+    finish f = {.bias = true, .out = LX_DTYPE_F32};
+    unsigned char *out = run(g, p, &f, design);
+    double *sum = check_alloc(p->m, sizeof *sum);
+    for (int64_t i = 0; i < p->m * p->n; i++) {
+        double y = (double)gpu_widen(out, LX_DTYPE_F32, i);
+        sum[i / p->n] += y * y;
+    }
+    free(out);
+    return sum;
+}
+
+static void check_squares(const char *what, const float *got, const double *want, int64_t m,
+                          double allowed)
+{
+    double worst = 0;
+    for (int64_t i = 0; i < m; i++) {
+        double off = fabs((double)got[i] - want[i]) / (want[i] + 1e-30);
+        if (!(off <= allowed))
+            fail_msg("%s: row %d: %.9g, not %.9g", what, (int)i, (double)got[i], want[i]);
+        worst = off > worst ? off : worst;
+    }
+    printf("  %-64s off by %.1e at most\n", what, worst);
+}
+
+/* Parts that the design leaves, folded; twice. */
+static void design_squares(gpu *g, const problem *p, int design)
+{
+    char what[96];
+    const lx_cuda_module *module = g->cuda->module;
+    finish f = {.bias = true, .out = LX_DTYPE_BF16};
+    const int64_t part = LX_CU_INT8_PART(design), parts = (p->n + part - 1) / part;
+    double *want = squares_wanted(g, p, design);
+    float *got[2];
+    for (int i = 0; i < 2; i++) {
+        size_t mark = lx_arena_mark(g->store), bytes = (size_t)(parts * p->m) * sizeof(float);
+        float *sums = gpu_take(g, bytes), *square = gpu_take(g, (size_t)p->m * sizeof *square);
+        lx_cu_int8 call = call_of(p, &f, design);
+        call.e.out =
+            (lx_cu_mat){LX_CU_BF16, p->m, p->n, p->n, gpu_take(g, (size_t)(p->m * p->n) * 2)};
+        call.squares = sums;
+        must(g, module->linear->int8(g->cuda->dev, &call), names[design]);
+        must(g, module->rows->fold(g->cuda->dev, sums, (int)parts, p->m, square), "fold");
+        got[i] = check_floats(p->m);
+        gpu_get(g, got[i], square, (size_t)p->m * sizeof *square);
+        lx_arena_reset(g->store, mark);
+    }
+    snprintf(what, sizeof what, "%s %dx%dx%d: squares", names[design], (int)p->m, (int)p->n,
+             (int)p->k);
+    check_squares(what, got[0], want, p->m, 1e-5);
+    assert_memory_equal(got[0], got[1], (size_t)p->m * sizeof(float));
+    free(want), free(got[0]), free(got[1]);
+}
+
+static void test_designs_tell_squares(void **state)
+{
+    gpu *g = *state;
+    static const int64_t all[][3] = {{1, 32, 16},    {64, 64, 64},    {129, 96, 80},
+                                     {300, 288, 64}, {1000, 544, 64}, {700, 5120, 128}};
+    check_rng r = {28};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        problem p = make(g, &r, variants[0], CHECK_RANDOM, all[i][0], all[i][1], all[i][2]);
+        for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+            if (has_design(g, design, p.n) && (!gpu_is_small() || p.m * p.n < 100000))
+                design_squares(g, &p, design);
+        destroy(g, &p);
+    }
+}
+
+/* As the model asks: whatever product it is. The rows themselves are rounded to BF16. */
+static void test_linear_tells_squares(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {29};
+    for (int v = 0; v < N_MODEL; v++)
+        for (int64_t m = 5; m < 1000; m += 313) {
+            char what[96];
+            problem p = make(g, &r, variants[v], CHECK_RANDOM, m, 320, 96);
+            finish f = {.bias = true};
+            lx_epilogue e = epilogue_of(&p, &f);
+            lx_mat y = {LX_DTYPE_BF16, m, 320, 328, gpu_take(g, (size_t)(m * 328) * 2)};
+            float *square = gpu_take(g, (size_t)m * sizeof *square), *got = check_floats(m);
+            double *want = check_alloc(m, sizeof *want);
+            size_t mark = lx_arena_mark(g->scratch);
+            e.square = square;
+            gpu_ok(lx_linear(&g->x, &p.d_in, &p.d_w, &e, &y, err));
+            assert_int_equal(lx_arena_mark(g->scratch), mark);
+            gpu_get(g, got, square, (size_t)m * sizeof *got);
+            float *rows = gpu_mat_get(g, &y);
+            for (int64_t i = 0; i < m * 320; i++)
+                want[i / 320] += (double)rows[i] * (double)rows[i];
+            snprintf(what, sizeof what, "lx_linear of %s, %d rows: squares", p.v.name, (int)m);
+            check_squares(what, got, want, m, 2e-3);
+            free(got), free(want), free(rows);
+            destroy(g, &p);
+        }
 }
 
 /* --- codes ----------------------------------------------------------------------------------- */
@@ -569,6 +671,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_designs_refuse),
         cmocka_unit_test(test_designs_over_shapes),
         cmocka_unit_test(test_designs_over_sixteens),
+        cmocka_unit_test(test_designs_tell_squares),
+        cmocka_unit_test(test_linear_tells_squares),
         cmocka_unit_test(test_designs_make_codes),
         cmocka_unit_test(test_linear_to_act_in_bands),
         cmocka_unit_test(test_designs_at_the_ends_of_s32),
