@@ -273,7 +273,8 @@ static void test_linear_tells_squares(void **state)
             problem p = make(g, &r, variants[v], CHECK_RANDOM, m, 320, 96);
             finish f = {.bias = true};
             lx_epilogue e = epilogue_of(&p, &f);
-            lx_mat y = {LX_DTYPE_BF16, m, 320, 328, gpu_take(g, (size_t)(m * 328) * 2)};
+            float *zeros = check_floats(m * 320);
+            lx_mat y = gpu_mat(g, LX_DTYPE_BF16, zeros, m, 320, 328);
             float *square = gpu_take(g, (size_t)m * sizeof *square), *got = check_floats(m);
             double *want = check_alloc(m, sizeof *want);
             size_t mark = lx_arena_mark(g->scratch);
@@ -286,7 +287,7 @@ static void test_linear_tells_squares(void **state)
                 want[i / 320] += (double)rows[i] * (double)rows[i];
             snprintf(what, sizeof what, "lx_linear of %s, %d rows: squares", p.v.name, (int)m);
             check_squares(what, got, want, m, 2e-3);
-            free(got), free(want), free(rows);
+            free(got), free(want), free(rows), free(zeros);
             destroy(g, &p);
         }
 }

@@ -211,6 +211,40 @@ static void test_attention_keys_take_what_the_kernel_reads(void **state)
     }
 }
 
+/* Raw keys in memory that values may have: values' images take nothing more, whatever their format;
+ * the rows' squares are scratch where nobody tells them. */
+static void test_values_lie_where_keys_were(void **state)
+{
+    (void)state;
+    lx_weight gain = {.name = "g", .dtype = LX_DTYPE_BF16, .shape = {1, {384}}, .data = nowhere()};
+    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
+        lx_exec x = plan_on(&h100);
+        lx_mat k = {x.rows, 1000, 384, 384, nowhere()}, v = {x.value, 1000, 384, 384, nowhere()};
+        lx_qk_norm norm = {.gain = &gain, .eps = 1e-6f};
+        lx_kv_source from = {.k = k, .v = v, .n_heads = 3, .k_norm = &norm};
+        lx_kv kv;
+        size_t peak[2];
+        from.k_room = lx_kv_room(&x, 1000, 384);
+        assert_int_equal(from.k_room, 1024 * 384 * 2);
+        for (int told = 0; told < 2; told++) {
+            norm.square = told ? nowhere() : NULL;
+            lx_arena_reset(x.arena, 0);
+            check_ok(lx_kv_prepare_from(&x, (lx_attention_kind)kind, &from, &kv, err));
+            assert_about(lx_arena_mark(x.arena), 24 * 16512);
+            assert_ptr_equal(kv.v_images, nowhere());
+            assert_null(kv.k.data);
+            peak[told] = lx_arena_peak(x.arena);
+        }
+        assert_true(peak[0] >= lx_arena_mark(x.arena) + 1000 * sizeof(float));
+        from.k_room -= 1024 * 384 * 2 / 2 + 1; /* too little for either */
+        lx_arena_reset(x.arena, 0);
+        check_ok(lx_kv_prepare_from(&x, (lx_attention_kind)kind, &from, &kv, err));
+        assert_about(lx_arena_mark(x.arena),
+                     24 * (16512 + (kind == LX_ATTENTION_INT8 ? 32768 : 16384)));
+        plan_close(&x);
+    }
+}
+
 /* LX2V_ARCH_MAX=86: plans, like runs, take what a card of 8.6 would. */
 static void test_a_card_is_held_to_less(void **state)
 {
@@ -253,6 +287,7 @@ int main(void)
         cmocka_unit_test(test_rows_take_no_scratch),
         cmocka_unit_test(test_what_a_grid_cannot_count_is_refused),
         cmocka_unit_test(test_attention_keys_take_what_the_kernel_reads),
+        cmocka_unit_test(test_values_lie_where_keys_were),
         cmocka_unit_test(test_a_card_is_held_to_less),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
