@@ -23,6 +23,8 @@ extern "C" {
 #define LX_CU_FEW_ROWS  8   /* rows that `few` takes at most */
 #define LX_CU_SHORT_ROW 256 /* columns up to which rows of F32 are multiplied as they are */
 
+enum { LX_CU_PLAIN, LX_CU_GELU, LX_CU_SILU }; /* as lx_activation */
+
 typedef struct lx_cu_product {
     int dtype; /* of x and w: LX_CU_I8, LX_CU_BF16 or LX_CU_F8_E4M3; LX_CU_F32: not by cuBLASLt */
     int64_t m, n, k;
@@ -32,7 +34,13 @@ typedef struct lx_cu_product {
     int64_t ld;    /* elements */
     void *scratch; /* of cuBLASLt */
     size_t scratch_bytes;
+    bool is_finished; /* acc is BF16, with bias (BF16 or absent) and activation: BF16 operands */
+    lx_cu_vec bias;
+    int activation; /* plain or gelu */
 } lx_cu_product;
+
+/* `product` of what is_finished: this cuBLASLt has no kernel, nothing was done. */
+#define LX_CU_NOT_SERVED -1
 
 /* Few rows of f32: reading the weights, once, is all the time there is. */
 typedef struct lx_cu_few {
@@ -42,8 +50,6 @@ typedef struct lx_cu_few {
     float *acc;      /* [m, n], rows ld apart */
     int64_t ld;
 } lx_cu_few;
-
-enum { LX_CU_PLAIN, LX_CU_GELU, LX_CU_SILU }; /* as lx_activation */
 
 /* y = x_scale[m] * (w_scale[n] * float(acc)) + bias[n], the last two steps one fused multiply-add;
  * then activation, mul, gate, residual or store. */
@@ -98,6 +104,7 @@ typedef struct lx_cu_int8 {
 } lx_cu_int8;
 
 typedef struct lx_cuda_linear_ops {
+    /* LX_CU_NOT_SERVED with is_finished alone */
     int (*product)(lx_cuda_dev *dev, const lx_cu_product *p);
     int (*few)(lx_cuda_dev *dev, const lx_cu_few *p);
     int (*epilogue)(lx_cuda_dev *dev, const lx_cu_epilogue *e);

@@ -455,6 +455,45 @@ static lx_status run_columns(const job *j)
     return status;
 }
 
+/* BF16 all around: cuBLASLt may finish it. Needs no scratch but its own; *is_done. */
+static lx_status try_finished(const job *j, bool *is_done)
+{
+    const lx_cuda *c = j->x->cuda;
+    const lx_epilogue *e = j->e;
+    bool is_fit = j->kind == PRODUCT_BF16 && j->w->dtype == LX_DTYPE_BF16 &&
+                  j->in->dtype == LX_DTYPE_BF16 && j->out.dtype == LX_CU_BF16 && !j->whole_rows &&
+                  !e->mul && !e->gate && !e->add_to_out && e->activation != LX_ACTIVATION_SILU &&
+                  (!e->bias || e->bias->dtype == LX_DTYPE_BF16);
+    *is_done = false;
+    if (!is_fit)
+        return LX_OK;
+    lx_cu_product p = {.dtype = LX_CU_BF16,
+                       .m = j->m,
+                       .n = j->n,
+                       .k = j->k,
+                       .x = j->in->data,
+                       .w = j->w->data,
+                       .acc = j->out.data,
+                       .ld = j->out.stride,
+                       .scratch = j->blas,
+                       .scratch_bytes = blas_bytes(j),
+                       .is_finished = true,
+                       .bias = lx_cu_vec_of(e->bias),
+                       .activation = (int)e->activation};
+    int code = c->module->linear->product(c->dev, &p);
+    *is_done = code != LX_CU_NOT_SERVED;
+    return *is_done ? check(j, code) : LX_OK;
+}
+
+static lx_status run_bands(const job *j)
+{
+    bool is_done;
+    lx_status status = try_finished(j, &is_done);
+    if (status != LX_OK || is_done)
+        return status;
+    return j->whole_rows ? run_rows(j) : run_columns(j);
+}
+
 static void tell_about_fp8(const job *j)
 {
     lx_cuda *c = j->x->cuda;
@@ -487,9 +526,7 @@ lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const
     status = take_scratch(&j);
     if (status == LX_OK && !x->is_dry) {
         tell_about_fp8(&j);
-        status = j.kind == PRODUCT_INT8 ? run_int8(&j)
-                 : j.whole_rows         ? run_rows(&j)
-                                        : run_columns(&j);
+        status = j.kind == PRODUCT_INT8 ? run_int8(&j) : run_bands(&j);
         if (status == LX_OK && e->square && j.kind != PRODUCT_INT8)
             status = sum_squares(&j);
     }

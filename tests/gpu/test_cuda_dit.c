@@ -46,6 +46,22 @@ static void test_golden_int8_attention(void **state)
     check_quantized(*state, &how, "int8", BARS.first_int8, &BARS);
 }
 
+/* Values in FP8: at most 1.3 times what the accurate way may be off. */
+static void test_golden_fp8_attention(void **state)
+{
+    dit_setup how = here();
+    golden_bars bars = BARS;
+    lx_cuda *card = gpu_card();
+    bool is_hopper = lx_card_has_wgmma(lx_cuda_card(card));
+    lx_cuda_close(&card);
+    if (!is_hopper)
+        skip();
+    bars.of_quantized *= 1.3;
+    bars.of_float *= 1.3;
+    how.attention = LX_ATTENTION_INT8_E4M3;
+    check_quantized(*state, &how, "int8", BARS.first_int8, &bars);
+}
+
 static void test_golden_fp8(void **state)
 {
     dit_setup how = here();
@@ -80,6 +96,71 @@ static void test_residency_changes_no_bit(void **state)
         result_free(&b);
     }
     result_free(&a);
+}
+
+/* One step of a long clip. chunk 0: as large as the card likes, and the input of q, k and v kept. */
+static float *long_step(lx_weights *io, lx_attention_choice attention, int64_t chunk)
+{
+    static const lx_patch_dims clip = {16, 3, 64, 96};
+    lx_err err = {0};
+    dit *model = NULL;
+    dit_engine *engine = NULL;
+    dit_schedule schedule;
+    const int32_t label = 1000;
+    size_t n_context, n = latent_size(&clip);
+    const float *context = golden(io, "t5.context", &n_context);
+    float *latent = normals(4, n), *velocity = floats(n);
+    dit_setup setup = here();
+    setup.largest = clip;
+    setup.attention = attention;
+    const dit_options options = {.text_len = TEXT_LEN, .chunk = chunk};
+    if (dit_schedule_make(&schedule, &label, 1, 5, &err) != LX_OK ||
+        dit_load(&model, LX2V_BUILD_DIR "/golden/distill_int8", &options, NULL, &err) != LX_OK ||
+        dit_engine_open(&engine, model, &setup, NULL, &err) != LX_OK)
+        fail_msg("%s", err.message);
+    const dit_memory *m = dit_engine_memory(engine);
+    assert_true(m->keeps_normed == (chunk == 0));
+    print_message("chunks of %d: %s\n", (int)m->chunk, m->attention_how);
+    dit_request r = {.latent = clip,
+                     .context = context,
+                     .n_context = (int64_t)n_context / dit_dims(model)->text_dim,
+                     .schedule = &schedule,
+                     .velocity = velocity};
+    if (dit_denoise(engine, &r, latent, &err) != LX_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(lx_arena_peak(dit_engine_exec(engine)->arena),
+                     m->weights + m->slots + m->activations);
+    dit_engine_close(&engine);
+    dit_destroy(&model);
+    free(latent);
+    return velocity;
+}
+
+/* Rows know nothing of their chunk; the head's product may sum in another order. And INT8 attention
+ * of a whole model is near BF16's. */
+static void test_chunks_change_nothing(void **state)
+{
+    static const int64_t chunks[] = {512, 1024, 4096};
+    const size_t n = (size_t)16 * 3 * 64 * 96;
+    float *bf16 = long_step(*state, LX_ATTENTION_BF16, 0);
+    for (int choice = LX_ATTENTION_AUTO; choice <= LX_ATTENTION_BF16; choice++) {
+        lx_cuda *card = gpu_card();
+        bool is_hopper = lx_card_has_wgmma(lx_cuda_card(card));
+        lx_cuda_close(&card);
+        if (choice == LX_ATTENTION_INT8_E4M3 && !is_hopper)
+            continue;
+        float *want = long_step(*state, (lx_attention_choice)choice, 0);
+        expect_at_most(rel_l2(want, bf16, n), 0.05, "velocity beside that of bf16 attention");
+        for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+            float *got = long_step(*state, (lx_attention_choice)choice, chunks[i]);
+            expect_at_most(rel_l2(got, want, n), 1e-4, "in smaller chunks, nothing kept");
+            free(got);
+        }
+        float *again = long_step(*state, (lx_attention_choice)choice, 0);
+        assert_memory_equal(again, want, n * sizeof *want);
+        free(again), free(want);
+    }
+    free(bf16);
 }
 
 /* What the plan says is what the arenas reach, neither more nor less. */
@@ -129,7 +210,9 @@ int main(void)
         cmocka_unit_test(test_golden_lcm),
         cmocka_unit_test(test_golden_int8),
         cmocka_unit_test(test_golden_int8_attention),
+        cmocka_unit_test(test_golden_fp8_attention),
         cmocka_unit_test(test_golden_fp8),
+        cmocka_unit_test(test_chunks_change_nothing),
         cmocka_unit_test(test_residency_changes_no_bit),
         cmocka_unit_test(test_memory_is_as_planned),
     };
