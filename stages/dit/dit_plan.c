@@ -108,11 +108,23 @@ static lx_status least_of(const char *path, const lx_card_kind *card, const dit_
     return status;
 }
 
+/* Bytes that a block moves for each number of [S, D], beside products and attention: norms read F32
+ * and write what linears read; attention's results become codes; keys' mean, codes and values'
+ * images (docs/performance.md, floors). */
+static double bytes_of_rows(const lx_card_kind *card, const dit_memory *chosen, bool is_8bit)
+{
+    double norms = (chosen->keeps_normed ? 3 : 4) * (is_8bit ? 5 : 6), codes = is_8bit ? 6 : 0;
+    double values = lx_card_has_wgmma(card) ? (chosen->attention == LX_ATTENTION_INT8 ? 4 : 5)
+                                            : (chosen->sums == LX_SUMS_F16 ? 2 : 0);
+    return norms + codes + (chosen->attention == LX_ATTENTION_PLAIN ? 4 : 5 + values);
+}
+
 /* Products and sums of one step. Source: the shapes of dit.md 2.
  * S tokens, width D, hidden F; per block 4 D*D of self-attention, 2 of cross, 2 D*F. */
 static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind *card,
-                       const dit_setup *setup, lx_attention_kind attention)
+                       const dit_setup *setup, const dit_memory *chosen)
 {
+    const lx_attention_kind attention = chosen->attention;
     const lx_dit_dims *d = dit_dims(model);
     const lx_patch_dims *l = &setup->largest;
     double tokens = (double)(l->t * (l->h / 2) * (l->w / 2));
@@ -125,8 +137,14 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
     int of_8_bits = attention == LX_ATTENTION_PLAIN ? 0 : attention == LX_ATTENTION_INT8 ? 1 : 2;
     ops8 += of_8_bits * product;
     ops16 += cross + (2 - of_8_bits) * product;
+    bool is_short =
+        chosen->sums == LX_SUMS_F16 && lx_card_has_slow_f32_sums(card) && !card->is_from;
     need->ops8 = (uint64_t)ops8;
     need->ops16 = (uint64_t)ops16;
+    need->attention8 = (uint64_t)(of_8_bits * product);
+    need->attention16 = (uint64_t)(cross + (2 - of_8_bits) * product);
+    need->short16 = is_short ? (uint64_t)product : 0;
+    need->row_bytes = (uint64_t)(bytes_of_rows(card, chosen, is_8bit) * tokens * width * blocks);
 }
 
 static lx_status answer_card(lx_plan_need *need, const dit *model, const char *path,
@@ -147,7 +165,7 @@ static lx_status answer_card(lx_plan_need *need, const dit *model, const char *p
         DIT_TRY(dit_plan(model, &card, &smallest, &chosen, err));
     }
     fill_need(need, &chosen, true);
-    count_work(need, model, &card, setup, chosen.attention);
+    count_work(need, model, &card, setup, &chosen);
     need->stream_bytes = bytes_of_blocks(model, chosen.n_resident, chosen.n_blocks);
     need->host_weights = chosen.host_weights;
     need->disk_bytes = chosen.disk_step;
