@@ -28,10 +28,10 @@ __device__ __forceinline__ void turn_queries(const lx_cu_attention &a, int head,
     if (column >= a.head_dim)
         return;
     by.begin(a.turn, (int64_t)head * a.head_dim + column);
-#pragma unroll 2
+#pragma unroll 8
     for (int row = (int)threadIdx.x / UNITS; row < QUERIES; row += THREADS / UNITS) {
         if (row0 + row >= a.n_q)
-            break;
+            continue;
         uint4 *at = (uint4 *)(shared + row * ROW_BYTES +
                               place<ROW_BYTES>((uint32_t)row, (uint32_t)unit) * 16);
         float x[8];

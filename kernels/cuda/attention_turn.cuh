@@ -22,7 +22,7 @@ struct TurnRow {
 
 __device__ __forceinline__ TurnRow turn_row(const lx_cu_rope &r, int64_t row)
 {
-    TurnRow out = {__frsqrt_rn(r.square[row] / (float)r.q.cols + r.eps), {0, 0, 0}};
+    TurnRow out = {__frsqrt_rn(__ldg(r.square + row) / (float)r.q.cols + r.eps), {0, 0, 0}};
     if (r.head_dim) {
         const uint32_t side = (uint32_t)r.head_dim / 6, front = (uint32_t)r.head_dim / 2 - 2 * side;
         const uint32_t token = (uint32_t)(r.first_token + row), h = (uint32_t)r.grid_h,

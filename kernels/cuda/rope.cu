@@ -125,20 +125,24 @@ int cu_squares(lx_cuda_dev *dev, const lx_cu_mat *rows, float *square)
     return cu_launched();
 }
 
-__global__ void __launch_bounds__(CU_ROW_THREADS)
+#define FOLD_THREADS 64 /* so that every multiprocessor has some: all there is is waiting for loads */
+
+__global__ void __launch_bounds__(FOLD_THREADS)
     k_fold_squares(const float *parts, int n_parts, int64_t m, float *out)
 {
-    const int64_t row = (int64_t)blockIdx.x * CU_ROW_THREADS + threadIdx.x;
+    const int64_t row = (int64_t)blockIdx.x * FOLD_THREADS + threadIdx.x;
     float sum = 0;
-    for (int i = 0; i < n_parts && row < m; i++)
+    if (row >= m)
+        return;
+#pragma unroll 16
+    for (int i = 0; i < n_parts; i++)
         sum += parts[i * m + row];
-    if (row < m)
-        out[row] = sum;
+    out[row] = sum;
 }
 
 int cu_fold_squares(lx_cuda_dev *dev, const float *parts, int n_parts, int64_t m, float *square)
 {
-    const unsigned grid = (unsigned)cu_ceil_div<int64_t>(m, CU_ROW_THREADS);
-    k_fold_squares<<<grid, CU_ROW_THREADS, 0, dev->compute>>>(parts, n_parts, m, square);
+    const unsigned grid = (unsigned)cu_ceil_div<int64_t>(m, FOLD_THREADS);
+    k_fold_squares<<<grid, FOLD_THREADS, 0, dev->compute>>>(parts, n_parts, m, square);
     return cu_launched();
 }
