@@ -336,17 +336,29 @@ static void count_dropped(lx_bus *bus, const char *why)
         LX_W("message dropped total=%llu why=\"%s\"", (unsigned long long)bus->dropped, why);
 }
 
+/* As whom the gate let it in: "local", or "key:" and the name of the key's file. */
+static void set_user(lx_peer *peer, const char *user)
+{
+    peer->is_remote = user && strncmp(user, "key:", 4) == 0;
+    peer->key = 0;
+    if (!peer->is_remote)
+        return;
+    peer->key = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+    for (const char *c = user; *c; c++)
+        peer->key = (peer->key ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
+    peer->key |= 1;
+}
+
 /* One frame into `room` bytes: its size, -1 nothing there, -2 too long. *more: frames follow.
- * *is_remote (may be NULL): the gate let its sender in by a key. */
-static long receive_frame(lx_bus *bus, void *at, size_t room, bool *more, bool *is_remote)
+ * peer (may be NULL): as whom its sender was let in. */
+static long receive_frame(lx_bus *bus, void *at, size_t room, bool *more, lx_peer *peer)
 {
     zmq_msg_t frame;
     zmq_msg_init(&frame);
     int n = zmq_msg_recv(&frame, bus->handle, ZMQ_DONTWAIT);
     if (n >= 0) {
-        const char *user = is_remote ? zmq_msg_gets(&frame, "User-Id") : NULL;
-        if (is_remote)
-            *is_remote = user && strncmp(user, "key:", 4) == 0;
+        if (peer)
+            set_user(peer, zmq_msg_gets(&frame, "User-Id"));
         *more = zmq_msg_more(&frame) != 0;
         if ((size_t)n <= room)
             memcpy(at, zmq_msg_data(&frame), (size_t)n);
@@ -373,7 +385,7 @@ static bool receive_parts(lx_bus *bus, lx_peer *peer, long *size, bool *nothing)
     }
     if (!bus->is_router || more) {
         /* Asked of this frame: the one before loses it in libzmq 4.3.4 when it was polled for. */
-        *size = receive_frame(bus, bus->buffer, sizeof bus->buffer, &more, &peer->is_remote);
+        *size = receive_frame(bus, bus->buffer, sizeof bus->buffer, &more, peer);
         if (*size == -1 && !bus->is_router) {
             *nothing = true;
             return false;

@@ -24,6 +24,7 @@ typedef struct lx_peer { /* who sent it: ROUTER's identity of a connection */
     uint8_t n;
     uint8_t id[LX_PEER_BYTES];
     bool is_remote; /* came by tcp, with a key that the gate knows */
+    uint64_t key;   /* the same for all connections with that key; 0: none */
 } lx_peer;
 
 /** Bind a ROUTER on ipc://PATH. Checks the path's length (<= 107) and makes the socket 0600. Where

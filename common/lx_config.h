@@ -179,6 +179,16 @@ lx_status lx_config_check_build(const lx_config *config, lx_err *err);
 /** What is wished for tensors that this stage lends; frames always go through host memory. */
 lx_transport_wish lx_config_wish(const lx_config *config, lx_stage_kind lender);
 
+/** config for a child of this build, in a sealed memory file; -1: that cannot be made. */
+int lx_config_to_fd(const lx_config *config, lx_err *err);
+/** LX_ECONFIG: it is of another build. */
+lx_status lx_config_from_fd(lx_config *out, int fd, lx_err *err);
+
+/** The keys whose values differ, as "section.name"; returns how many. keys: borrowed for ever. */
+int lx_config_differ(const lx_config *a, const lx_config *b, const char *keys[], int room);
+/** Copy the value of one key that is no path and no section. */
+void lx_config_take(lx_config *to, const lx_config *from, const char *key);
+
 /* Shared with the command line: LX_ECONFIG says what is accepted. */
 lx_status lx_parse_size(const char *text, int32_t *width, int32_t *height,
                         lx_err *err);                                     /* 832x480 480p */

@@ -6,9 +6,12 @@
  *           units in the key.
  * Promise   One call is one line and one write: control characters are escaped, over-long lines are
  *           cut at LX_LOG_LINE bytes. If stderr is blocked or closed, the line is dropped and
- *           counted; nobody waits.
+ *           counted, and the count stands before the next line that finds room; nobody waits.
+ *           A program started without stdin, stdout or stderr has /dev/null there, so that no
+ *           file of its own comes to lie where log lines go.
  * Privacy   Prompts never at I or above: length and hash only.
  * Threads   Any thread may log at any time.
+ * Tests     tests/faults/test_logs.c
  */
 #ifndef LX_LOG_H
 #define LX_LOG_H
@@ -17,7 +20,8 @@
 
 typedef enum lx_log_level { LX_LOG_ERROR, LX_LOG_WARN, LX_LOG_INFO, LX_LOG_DEBUG } lx_log_level;
 
-/** Name this process in its lines; call once, first thing in main. who: borrowed for ever. */
+/** Name this process in its lines; first thing in main, and again when name or level change.
+ *  who: borrowed for ever. */
 void lx_log_open(const char *who, lx_log_level most_verbose);
 
 void lx_log_line(lx_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

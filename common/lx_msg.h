@@ -29,7 +29,8 @@ typedef struct lx_ticket {
 
 typedef struct lx_msg {
     lx_msg_kind kind;
-    uint64_t req;              /* client requests and their answers */
+    uint64_t req;              /* client requests and their answers; between launcher and stage:
+                                  number on its way, from 1 (0: by hand, not counted) */
     char job[LX_LIMIT_ID + 1]; /* job id where one is meant; "" = all or none */
     int32_t attempt;           /* of the job; messages of an older attempt are dropped */
     union {

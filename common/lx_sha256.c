@@ -1,11 +1,26 @@
 /*
- * lx_sha256.c - SHA-256, one block at a time
+ * lx_sha256.c - SHA-256: the blocks by nettle where the build has it, else by ourselves
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "lx_sha256.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#ifdef LX2V_NETTLE
+#include <nettle/sha2.h>
+
+/* nettle uses the SHA instructions of x86 and ARM where the processor has them. What is buffered
+ * and counted stays ours, so that a hash is the same object in every build. */
+static void add_blocks(uint32_t state[8], const unsigned char *p, size_t n)
+{
+    struct sha256_ctx c;
+    sha256_init(&c);
+    memcpy(c.state, state, sizeof c.state);
+    sha256_update(&c, n * 64, p);
+    memcpy(state, c.state, sizeof c.state);
+}
+#else
 
 /* First 32 bits of the fractional parts of the cube roots of the first 64 primes. */
 static const uint32_t K[64] = {
@@ -49,6 +64,13 @@ static void add_block(uint32_t state[8], const unsigned char *p)
         state[i] += v[i];
 }
 
+static void add_blocks(uint32_t state[8], const unsigned char *p, size_t n)
+{
+    for (; n; n--, p += 64)
+        add_block(state, p);
+}
+#endif
+
 void lx_sha256_open(lx_sha256 *s)
 {
     *s = (lx_sha256){.state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
@@ -67,12 +89,11 @@ void lx_sha256_add(lx_sha256 *s, const void *data, size_t n)
         n -= take;
         if (held + take < 64)
             return;
-        add_block(s->state, s->block);
+        add_blocks(s->state, s->block, 1);
     }
-    for (; n >= 64; p += 64, n -= 64)
-        add_block(s->state, p);
-    if (n)
-        memcpy(s->block, p, n);
+    add_blocks(s->state, p, n / 64);
+    if (n % 64)
+        memcpy(s->block, p + n / 64 * 64, n % 64);
 }
 
 void lx_sha256_hex(lx_sha256 *s, char out[65])

@@ -2,7 +2,8 @@
  * lx_sha256.h - SHA-256 (FIPS 180-4)
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      Whether a file is the one that was published. Plain C: about 0.3 GB/s per core.
+ * Role      Whether a file is the one that was published. 1.6 GB/s per core with nettle and a
+ *           processor with SHA instructions, 0.2 in plain C.
  * Tests     tests/unit/test_sha256.c
  */
 #ifndef LX_SHA256_H

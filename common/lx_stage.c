@@ -50,7 +50,7 @@ struct lx_stage_job {
 
 typedef struct stage_args {
     const char *config;
-    int replica, handover, shared;
+    int replica, handover, shared, settings;
     int64_t vram, ram, lease;
 } stage_args;
 
@@ -63,12 +63,16 @@ static lx_status parse_bytes(const char *flag, const char *text, int64_t *out, l
 
 static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
 {
-    static const struct option options[] = {
-        {"config", required_argument, 0, 'c'},   {"replica", required_argument, 0, 'r'},
-        {"handover", required_argument, 0, 'h'}, {"vram", required_argument, 0, 'v'},
-        {"ram", required_argument, 0, 'm'},      {"lease", required_argument, 0, 'l'},
-        {"shared", required_argument, 0, 's'},   {0}};
-    *out = (stage_args){.handover = -1};
+    static const struct option options[] = {{"config", required_argument, 0, 'c'},
+                                            {"replica", required_argument, 0, 'r'},
+                                            {"handover", required_argument, 0, 'h'},
+                                            {"vram", required_argument, 0, 'v'},
+                                            {"ram", required_argument, 0, 'm'},
+                                            {"lease", required_argument, 0, 'l'},
+                                            {"shared", required_argument, 0, 's'},
+                                            {"settings", required_argument, 0, 'g'},
+                                            {0}};
+    *out = (stage_args){.handover = -1, .settings = -1};
     opterr = 0;
     lx_status status = LX_OK;
     for (int c; status == LX_OK && (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -80,6 +84,8 @@ static lx_status parse_args(int argc, char **argv, stage_args *out, lx_err *err)
             out->handover = atoi(optarg);
         else if (c == 's')
             out->shared = atoi(optarg);
+        else if (c == 'g')
+            out->settings = atoi(optarg);
         else if (c == 'v')
             status = parse_bytes("--vram", optarg, &out->vram, err);
         else if (c == 'm')
@@ -130,6 +136,16 @@ static lx_status read_handover(lx_stage *stage, int fd, lx_err *err)
     return found >= 4 ? LX_OK : lx_fail(err, LX_ECONFIG, "the launcher's hand-over is incomplete");
 }
 
+/* What the launcher follows, not what the file has become meanwhile. */
+static lx_status read_config(lx_stage *stage, const stage_args *args, lx_err *err)
+{
+    if (args->settings < 0)
+        return lx_config_load(&stage->config, args->config, err);
+    lx_status status = lx_config_from_fd(&stage->config, args->settings, err);
+    close(args->settings);
+    return status;
+}
+
 static lx_status start_control(lx_stage *stage, lx_err *err)
 {
     pthread_condattr_t attributes;
@@ -178,7 +194,8 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
 {
     lx_log_open(lx_stage_kind_name(kind), LX_LOG_INFO);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole group; the launcher decides the order */
+    signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes: an error, as on a full disk */
+    signal(SIGINT, SIG_IGN);  /* Ctrl-C reaches the whole group; the launcher decides the order */
     stage_args args;
     lx_status status = parse_args(argc, argv, &args, err);
     if (status != LX_OK)
@@ -201,7 +218,7 @@ lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kin
     status = read_handover(stage, args.handover, err);
     stage->is_deaf = is_orphan;
     if (status == LX_OK)
-        status = lx_config_load(&stage->config, args.config, err);
+        status = read_config(stage, &args, err);
     if (status == LX_OK)
         status = lx_config_check_build(&stage->config, err);
     if (status != LX_OK)
@@ -615,14 +632,17 @@ static void post_last_words(lx_stage *stage, const lx_err *err)
 
 void lx_stage_close(lx_stage **stage, const lx_err *err)
 {
-    if (err && err->status != LX_OK)
-        LX_E("%s: %s (%s:%d)", lx_status_name(err->status), err->message, err->file, err->line);
-    if (!stage || !*stage)
+    lx_err last = err ? *err : (lx_err){0};
+    lx_stage *s = stage ? *stage : NULL;
+    if (s && s->has_control && !s->is_ready && last.status == LX_EAGAIN)
+        stage_blame_users(s, &last);
+    if (last.status != LX_OK)
+        LX_E("%s: %s (%s:%d)", lx_status_name(last.status), last.message, last.file, last.line);
+    if (!s)
         return;
-    lx_stage *s = *stage;
     (void)LX_FAULT("stage.stop");
-    if (s->has_control && !s->is_ready && err && err->status != LX_OK)
-        post_last_words(s, err);
+    if (s->has_control && !s->is_ready && last.status != LX_OK)
+        post_last_words(s, &last);
     if (s->has_control)
         stage_control_join(s);
     lx_bus_close(&s->bus);

@@ -24,8 +24,9 @@ typedef struct lx_stage_job lx_stage_job;
 
 typedef lx_status (*lx_job_fn)(void *model, lx_stage_job *job, lx_err *err);
 
-/** Parses `--config FILE --replica N --handover FD [--shared FD] [--vram BYTES] [--ram BYTES]
- *  [--lease 1]` as the launcher passes them. */
+/** Parses `--config FILE --replica N --handover FD [--shared FD] [--settings FD] [--vram BYTES]
+ *  [--ram BYTES] [--lease 1]` as the launcher passes them. settings: the config as the launcher
+ *  follows it; without, FILE is read. */
 lx_status lx_stage_open(lx_stage **out, int argc, char **argv, lx_stage_kind kind, lx_err *err);
 const lx_config *lx_stage_config_of(const lx_stage *stage);
 const lx_replica_config *lx_stage_replica(const lx_stage *stage);

@@ -122,8 +122,23 @@ static void take_link_locked(lx_stage *stage, const lx_msg *msg)
     stage->link_ticket[stage->n_links++] = msg->u.link.ticket;
 }
 
+/* Without it nobody knows what this stage should be doing. */
+static void lose(lx_stage *stage)
+{
+    LX_E("a message of the launcher is missing: leaving");
+    pthread_mutex_lock(&stage->lock);
+    stage->stop = true;
+    pthread_cond_broadcast(&stage->news);
+    pthread_mutex_unlock(&stage->lock);
+}
+
 static void obey(lx_stage *stage, const lx_msg *msg)
 {
+    lx_heard heard = lx_number_hear(&stage->number, msg);
+    if (heard == LX_HEARD_GAP)
+        lose(stage);
+    if (heard != LX_HEARD_NEXT)
+        return;
     pthread_mutex_lock(&stage->lock);
     switch (msg->kind) {
     case LX_MSG_JOB:
@@ -176,7 +191,7 @@ static void send_outbox(lx_stage *stage)
         if (empty)
             return;
         lx_err why = {0};
-        lx_status status = lx_bus_send(stage->bus, NULL, &msg, &why);
+        lx_status status = lx_number_send(&stage->number, stage->bus, NULL, &msg, &why);
         if (status == LX_EAGAIN)
             return;
         if (status != LX_OK)
@@ -209,7 +224,8 @@ static void send_beat(lx_stage *stage)
     msg.u.beat.at_s = lx_now_s();
     msg.u.beat.rss_bytes = lx_rss_bytes();
     msg.u.beat.peak_bytes = lx_peak_bytes();
-    lx_bus_send(stage->bus, NULL, &msg, NULL); /* a beat that finds no room is not missed */
+    /* A beat that finds no room is not missed. */
+    lx_number_send(&stage->number, stage->bus, NULL, &msg, NULL);
 }
 
 static void beat_if_due(lx_stage *stage, double *last_s, uint64_t *last_moved)

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "lx_bus.h"
+#include "lx_number.h"
 #include "lx_stage.h"
 
 #define STAGE_OUTBOX   32
@@ -56,6 +57,7 @@ struct lx_stage {
     int lifeline;      /* ends when the launcher does; -1: there is none */
     bool is_deaf;      /* it has been heard, or (fault point) never will be */
     double orphaned_s; /* when; 0: has not happened */
+    lx_number number;  /* the control thread's */
 
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t news;  /* wakes the working thread */
@@ -93,6 +95,8 @@ void stage_apply_retirements_locked(lx_stage *stage);
 lx_status stage_hold(lx_stage *stage, lx_err *err);
 /** Between two jobs: give the arena back if somebody waits for it. */
 void stage_give_back(lx_stage *stage);
+/** It cannot start for want of memory: if that is a card's, add to err who has it. */
+void stage_blame_users(const lx_stage *stage, lx_err *err);
 
 /* --- lx_stage_control.c ---------------------------------------------------------------------- */
 

@@ -110,13 +110,16 @@ static lx_status wait_for_lease(lx_stage *stage, lx_err *err)
     return status;
 }
 
-/* "Xorg (pid 1234) 0.31 GiB, ..." of the card; asks a process of its own (lx2v-probe). */
-static void name_users(int card, char *text, size_t bytes)
+/* "Xorg (pid 1234) 0.31 GiB, ..." of the card; asks a process of its own (lx2v-probe). Returns the
+ * card's free bytes, 0: not known. */
+static uint64_t name_users(int card, char *text, size_t bytes)
 {
     lx_cards *cards = malloc(sizeof *cards); /* 200 KiB */
+    uint64_t free_bytes = 0;
     text[0] = 0;
-    if (cards && lx_device_probe(cards, NULL, NULL) == LX_OK && card < cards->n) {
+    if (cards && lx_device_probe(cards, NULL, NULL) == LX_OK && card >= 0 && card < cards->n) {
         const lx_card *c = &cards->card[card];
+        free_bytes = c->vram_free_bytes;
         for (int i = 0; i < c->n_processes; i++) {
             const lx_card_process *p = &c->process[i];
             size_t n = strlen(text);
@@ -129,6 +132,23 @@ static void name_users(int card, char *text, size_t bytes)
     if (!text[0])
         snprintf(text, bytes, "programs that the driver does not name");
     free(cards);
+    return free_bytes;
+}
+
+void stage_blame_users(const lx_stage *stage, lx_err *err)
+{
+    char users[512], has[32] = "", figure[48] = "";
+    lx_err why = *err;
+    int card;
+    const char *device = stage->config.stage[stage->kind].replica[stage->replica].device;
+    if (!lx_device_is_card(device) || lx_device_find(&card, device, NULL) != LX_OK)
+        return;
+    uint64_t free_bytes = name_users(card, users, sizeof users);
+    if (free_bytes)
+        snprintf(figure, sizeof figure, "%s are free, ",
+                 lx_bytes_text(free_bytes, has, sizeof has));
+    snprintf(err->message, sizeof err->message, "%.400s; %sthe card is used by %s", why.message,
+             figure, users);
 }
 
 /* Somebody else has the card's memory: say who, and wait until it is there. */

@@ -24,6 +24,7 @@ build_needs=(
     "libyaml-dev"
     "libjansson-dev"
     "libutf8proc-dev"
+    "nettle-dev"                      # not needed, but weights are checked eight times as fast
     "libdnnl-dev libonednn-dev"       # oneDNN 2.6 (Debian 12) or 3
     "ocl-icd-opencl-dev"              # only because oneDNN's CMake files ask for it
     "libavcodec-dev"
@@ -52,7 +53,7 @@ bundle_needs=(
 
 libraries="gcc (C17), cmake >= 3.22, ninja, pkg-config, libzmq >= 4.3.3, czmq >= 4.2, msgpack-c >= 4, libyaml,
   jansson >= 2.13, utf8proc, oneDNN 2.6 or 3, FFmpeg 5 to 7 with libx264 (libavcodec, libavformat,
-  libavutil, libswscale); for the tests also cmocka >= 1.1.5, ffprobe, clang, clang-format, shellcheck"
+  libavutil, libswscale), and nettle >= 3.4 if it is there; for the tests also cmocka >= 1.1.5, ffprobe, clang, clang-format, shellcheck"
 
 say() { printf 'packages: %s\n' "$*"; }
 die() {

@@ -6,24 +6,28 @@
 #                               card (BUILD: build/cuda; in a bundle the bundle itself)
 #   tests/gpu.sh --sanitize     also compute-sanitizer's memcheck and racecheck over the kernels
 #   tests/gpu.sh --bench        also what each kernel family reaches, as shares of the card's roofs
+#   tests/gpu.sh --faults       only what is broken on purpose; BUILD was made with -DLX2V_FAULTS=ON
 #
-# LX2V_TEST_DEVICE=N chooses the card (PCI order). Ends with `N passed, N failed, N skipped`.
+# LX2V_TEST_DEVICE=N chooses the card (PCI order); LX2V_TEST_OUTPUT=FILE gets all that the tests say.
+# Ends with `N passed, N failed, N skipped`.
 set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 sanitize=0
 bench=0
+which=
 build=
 for argument in "$@"; do
     case $argument in
     --sanitize) sanitize=1 ;;
     --bench) bench=1 ;;
+    --faults) which=cuda_faults ;;
     -h | --help)
-        sed -n '2,12s/^# \{0,1\}//p' tests/gpu.sh
+        sed -n '2,14s/^# \{0,1\}//p' tests/gpu.sh
         exit 0
         ;;
     -*)
-        printf 'gpu: unknown option %s; accepted are --sanitize, --bench, --help\n' "$argument" >&2
+        printf 'gpu: unknown option %s; accepted are --sanitize, --bench, --faults, --help\n' "$argument" >&2
         exit 2
         ;;
     *) build=$argument ;;
@@ -72,6 +76,7 @@ run() {
         grep -E 'ERROR|FAILED|Failure|error|=========' "$logs/log" | head -n 30 || tail -n 30 "$logs/log"
         fail "$name"
     fi
+    cat "$logs/log" >>"${LX2V_TEST_OUTPUT:-/dev/null}"
 }
 
 # racecheck of a test: it passes, and no hazard is in a kernel of ours (k_...). cuBLASLt's kernels copy
@@ -87,13 +92,23 @@ without_races() {
     return 1
 }
 
+# A bundle has none yet.
+mkdir -p "$build/models"
+[ -e "$build/models/random" ] || "$build/bin/lx2v-mkmodel" "$build/models/random" --preset small --tree --quiet
+
 printf '== tests on the card\n'
-for test in "$build"/tests/gpu/test_*; do
+for test in "$build"/tests/gpu/test_"$which"*; do
     if [ ! -x "$test" ] || [ -d "$test" ]; then
         continue
     fi
     run "${test##*/}" "$test"
 done
+
+if [ -n "$which" ]; then
+    printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+    [ "$failed" -eq 0 ]
+    exit
+fi
 
 printf '== one clip through the pipeline, every stage on the card\n'
 device=cuda:${LX2V_TEST_DEVICE:-0}

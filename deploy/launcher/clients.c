@@ -280,9 +280,12 @@ static lx_status is_open(const clients *c, lx_err *err)
     return LX_OK;
 }
 
-/* FNV-1a of the connection's name; never 0. */
+/* Whose jobs count together: those of a key, however often its owner connects; on this machine,
+ * where all are the same user, those of a connection: FNV-1a of its name. Never 0. */
 static uint64_t owner_of(const lx_peer *peer)
 {
+    if (peer->key)
+        return peer->key;
     uint64_t h = UINT64_C(0xcbf29ce484222325);
     for (size_t i = 0; i < peer->n; i++)
         h = (h ^ (unsigned char)peer->id[i]) * UINT64_C(0x100000001b3);
@@ -641,27 +644,41 @@ static void on_watch(clients *c, client *x, const lx_msg *msg, double now_s)
 
 /* --- commands --------------------------------------------------------------------------------- */
 
+/* May this job, if it has ended, live again for this client? */
+static lx_status check_retry(clients *c, const client *x, const lx_entry *e, lx_err *err)
+{
+    lx_status status = is_open(c, err);
+    if (status != LX_OK || e->list != LX_LIST_ENDED)
+        return status;
+    const lx_entry *other = lx_jobs_find_output(c->o.jobs, e->job->output);
+    if (other)
+        return lx_fail(err, LX_ECONFIG, "output: %s is being written by job %s", e->job->output,
+                       other->job->id);
+    if (e->state == LX_JOB_DONE)
+        return LX_OK; /* route says why not */
+    status = check_share(c, owner_of(&x->peer), err);
+    if (status == LX_OK)
+        status = lx_jobs_has_room(c->o.jobs, err);
+    if (status == LX_OK && c->o.keep)
+        status = c->o.keep(c->o.self, e->job, e->has_drawn_seed, true, err);
+    return status;
+}
+
 static void on_job_command(clients *c, client *x, const lx_msg *msg, double now_s)
 {
     lx_err why = {0};
     lx_entry *e = find_job(c, x, msg);
     if (!e)
         return;
-    lx_status status = LX_OK;
+    lx_status status;
     if (msg->u.command.command == LX_COMMAND_CANCEL) {
         status = route_cancel(c->o.route, e, now_s, &why);
     } else {
-        status = is_open(c, &why);
-        const lx_entry *other = lx_jobs_find_output(c->o.jobs, e->job->output);
-        if (status == LX_OK && e->list == LX_LIST_ENDED && other)
-            status = lx_fail(&why, LX_ECONFIG, "output: %s is being written by job %s",
-                             e->job->output, other->job->id);
-        if (status == LX_OK && e->list == LX_LIST_ENDED && e->state != LX_JOB_DONE)
-            status = lx_jobs_has_room(c->o.jobs, &why);
-        if (status == LX_OK && e->list == LX_LIST_ENDED && e->state != LX_JOB_DONE && c->o.keep)
-            status = c->o.keep(c->o.self, e->job, e->has_drawn_seed, true, &why);
+        status = check_retry(c, x, e, &why);
         if (status == LX_OK)
             status = route_retry(c->o.route, e, now_s, &why);
+        if (status == LX_OK)
+            e->owner = owner_of(&x->peer);
     }
     if (status == LX_OK)
         ok(c, x, msg, lx_job_state_name(e->state));

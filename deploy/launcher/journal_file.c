@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "lx_fault.h"
+#include "lx_folder.h"
 
 #define STEP (256u * 1024) /* the file grows on disk by so much */
 
@@ -29,15 +30,16 @@ static lx_status make_folders(const char *dir, lx_err *err)
         if (*p != '/')
             continue;
         *p = 0;
-        if (mkdir(path, 0700) && errno != EEXIST)
+        int error = lx_folder_make(path, 0700);
+        if (error)
             return lx_fail(err, LX_ECONFIG, "state.journal %s: %s cannot be made: %s", dir, path,
-                           strerror(errno));
+                           strerror(error));
         *p = '/';
     }
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return lx_fail(err, LX_ECONFIG, "state.journal %s: cannot be made: %s", dir,
-                       strerror(errno));
-    return LX_OK;
+    int error = lx_folder_make(path, 0700);
+    return error ? lx_fail(err, LX_ECONFIG, "state.journal %s: cannot be made: %s", dir,
+                           strerror(error))
+                 : LX_OK;
 }
 
 /* Prompts are private, and who can write here can make us do work. */

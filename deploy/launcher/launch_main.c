@@ -2,6 +2,7 @@
  * launch_main.c - lx2v-launch config.yaml [--check | --plan]
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@ static const char usage[] =
     "usage: lx2v-launch [config.yaml] [--check | --plan [--rig TEXT] [--json]]\n"
     "\n"
     "Starts the stages that the config names and serves clients until SIGINT, SIGTERM or\n"
-    "`lx2v shutdown`. Prints `ready endpoint=...` when every stage is ready.\n"
+    "`lx2v shutdown`. Prints `ready endpoint=...` when every stage is ready. SIGHUP, where stdin\n"
+    "is no terminal: the config is read again, and what can change at once does.\n"
     "\n"
     "  config.yaml  default: ./config.yaml\n"
     "  --check      validate the config, the binaries and the headers of the model's files (not\n"
@@ -144,6 +146,8 @@ int main(int argc, char **argv)
     lx_err err = {0};
     plan *p = NULL;
     arguments a;
+    signal(SIGPIPE, SIG_IGN); /* whoever reads the log may leave */
+    signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes: an error, as on a full disk */
     lx_log_open("launch", LX_LOG_INFO);
     if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "--help") == 0)) {
         fputs(argv[1][2] == 'v' ? "lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ")\n" : usage,

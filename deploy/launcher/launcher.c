@@ -24,11 +24,13 @@
 #include "links.h"
 #include "listen.h"
 #include "lx_bus.h"
+#include "lx_folder.h"
 #include "lx_jobs.h"
 #include "lx_log.h"
 #include "lx_share.h"
 #include "lx_spool.h"
 #include "notify.h"
+#include "reload.h"
 #include "replica.h"
 #include "route.h"
 #include "spawn.h"
@@ -45,6 +47,8 @@
 
 struct launcher {
     const lx_config *config;
+    lx_config *live;  /* the same: owned, changed by a reload only */
+    int config_fd;    /* the same for stages; owned, 0: none */
     const plan *plan; /* borrowed */
     char binary_dir[LX_LIMIT_PATH];
     char client_endpoint[LX_LIMIT_PATH + 8], stage_endpoint[LX_LIMIT_PATH + 8];
@@ -65,6 +69,7 @@ struct launcher {
     service_mode mode;
     int signal_fd;
     int n_interrupts;
+    bool is_on_terminal; /* then SIGHUP means that it was closed */
     bool is_ready, is_leaving;
     double now_s;
     uint64_t n_sent; /* sends may swallow the edge of a descriptor: look again before sleeping */
@@ -247,6 +252,7 @@ static lx_status open_signals(launcher *l, lx_err *err)
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    l->is_on_terminal = isatty(STDIN_FILENO);
     l->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return l->signal_fd < 0 ? lx_fail(err, LX_ESTAGE, "signalfd: %s", strerror(errno)) : LX_OK;
 }
@@ -284,6 +290,7 @@ static lx_status open_tables(launcher *l, lx_err *err)
                          .admit = hand_admit,
                          .self = l};
     replicas_options po = {.config = l->config,
+                           .config_fd = &l->config_fd,
                            .plan = l->plan,
                            .binary_dir = l->binary_dir,
                            .endpoint = l->stage_endpoint,
@@ -370,10 +377,22 @@ static lx_status go_on(launcher *l, lx_err *err)
 
 static lx_status make_output_dir(const lx_config *config, lx_err *err)
 {
-    if (mkdir(config->output.dir, 0755) == 0 || errno == EEXIST)
-        return LX_OK;
-    return lx_fail(err, LX_ECONFIG, "output.dir %s: cannot be made: %s", config->output.dir,
-                   strerror(errno));
+    int error = lx_folder_make(config->output.dir, 0755);
+    return error ? lx_fail(err, LX_ECONFIG, "output.dir %s: cannot be made: %s", config->output.dir,
+                           strerror(error))
+                 : LX_OK;
+}
+
+/* For stages that start from now on: the file itself may be another one, or wrong, by then. */
+static void pass_config(launcher *l)
+{
+    lx_err err = {0};
+    int fd = lx_config_to_fd(l->config, &err);
+    if (fd <= 0)
+        LX_W("%s; stages that start read the file", err.message);
+    if (l->config_fd > 0)
+        close(l->config_fd);
+    l->config_fd = fd > 0 ? fd : 0;
 }
 
 lx_status launcher_open(launcher **out, const lx_config *config, const plan *planned, lx_err *err)
@@ -381,7 +400,14 @@ lx_status launcher_open(launcher **out, const lx_config *config, const plan *pla
     launcher *l = calloc(1, sizeof *l);
     if (!l)
         return lx_fail(err, LX_EAGAIN, "out of memory");
-    l->config = config;
+    l->live = malloc(sizeof *l->live);
+    if (!l->live) {
+        free(l);
+        return lx_fail(err, LX_EAGAIN, "out of memory");
+    }
+    *l->live = *config;
+    l->config = l->live;
+    pass_config(l);
     l->plan = planned;
     l->signal_fd = -1;
     lx_status status = spawn_binary_dir(l->binary_dir, err);
@@ -421,6 +447,9 @@ void launcher_close(launcher **launcher_)
     state_dir_close(&l->dir);
     if (l->signal_fd >= 0)
         close(l->signal_fd);
+    if (l->config_fd > 0)
+        close(l->config_fd);
+    free(l->live);
     free(l);
     *launcher_ = NULL;
 }
@@ -449,12 +478,29 @@ static int drain_clients(launcher *l)
     return n;
 }
 
+static void reload(launcher *l)
+{
+    char text[2304];
+    lx_err err = {0};
+    if (reload_config(l->live, text, sizeof text, &err) != LX_OK) {
+        LX_E("config read again, and refused; nothing has changed: %s", err.message);
+        return;
+    }
+    lx_log_open("launch", l->config->log_level);
+    pass_config(l);
+    LX_I("config read again: %s", text);
+}
+
 static void read_signals(launcher *l)
 {
     struct signalfd_siginfo info;
     while (read(l->signal_fd, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGCHLD)
             continue;
+        if (info.ssi_signo == SIGHUP && !l->is_on_terminal) {
+            reload(l);
+            continue;
+        }
         l->mode.is_stopping = true;
         if (++l->n_interrupts > 1) {
             LX_W("asked to stop twice: stages are killed");

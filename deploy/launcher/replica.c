@@ -19,6 +19,7 @@
 #include "leases.h"
 #include "lx_device.h"
 #include "lx_log.h"
+#include "lx_number.h"
 #include "lx_process.h"
 #include "lx_share.h"
 #include "pace.h"
@@ -27,13 +28,13 @@
 
 #define BEATS_MISSED 3
 #define HELLO_S      30.0 /* exec and dynamic linking from a cold disk */
-#define LOAD_FACTOR                                                                                \
-    10 /* loading has no time limit, but a disk that gives nothing for that many
-                              hang_s is gone */
+/* Loading has no time limit, but a disk that gives nothing for that many hang_s is gone. */
+#define LOAD_FACTOR  10
 #define DEATHS       5
 #define DEATHS_S     60.0
 #define REST_LONGEST 32.0
 #define EXIT_CONFIG  2
+#define EXIT_AGAIN   3   /* nothing is wrong but that others have the memory */
 #define EXIT_LOADER  127 /* ld.so: a library is missing, or glibc too old */
 #define LATE_S       1.0 /* the loop wakes several times a second */
 
@@ -57,6 +58,7 @@ typedef struct replica {
     uint64_t epoch;
     char token[33];
     lx_peer peer; /* valid from LOADING on */
+    lx_number number;
     double started_s, heard_s, moved_s, restart_s;
     uint64_t moved;
     char unit[LX_LIMIT_WORD];
@@ -88,6 +90,7 @@ struct replicas {
     /* Memory files that all replicas of a kind share for their weights; owned, 0: none. They are
      * empty until a stage fills them, and outlive it: a restart finds its weights there. */
     int shared_fd[LX_STAGE_COUNT];
+    lx_msg out; /* scratch */
     replica all[LX_STAGE_COUNT * LX_LIMIT_REPLICAS];
 };
 
@@ -127,6 +130,12 @@ static void open_shared(replicas *r)
     }
 }
 
+static lx_status say(replicas *r, replica *p, const lx_msg *msg, lx_err *err)
+{
+    r->out = *msg;
+    return lx_number_send(&p->number, r->o.bus, &p->peer, &r->out, err);
+}
+
 /* The ledger's hands: also a stage that is still loading may be told. */
 static void tell_of_lease(replicas *r, lx_stage_kind kind, int i, lx_msg_kind what, uint64_t bytes)
 {
@@ -135,7 +144,7 @@ static void tell_of_lease(replicas *r, lx_stage_kind kind, int i, lx_msg_kind wh
     lx_err err = {0};
     msg.u.arena.bytes = bytes;
     if (p->pid > 0 && (p->state == REPLICA_LOADING || p->state == REPLICA_READY) &&
-        lx_bus_send(r->o.bus, &p->peer, &msg, &err) != LX_OK)
+        say(r, p, &msg, &err) != LX_OK)
         replicas_kill(r, kind, i, "it takes no messages");
 }
 
@@ -230,6 +239,7 @@ static void start(replicas *r, replica *p, double now_s)
     p->started_s = p->heard_s = p->moved_s = now_s;
     p->was_ready = p->is_killed = p->is_told_to_stop = false;
     p->moved = p->done = p->total = 0;
+    p->number = (lx_number){0};
     p->rss_bytes = p->peak_bytes = 0;
     p->kill_why[0] = p->unit[0] = p->last_words[0] = 0;
     p->state = REPLICA_STARTING;
@@ -247,7 +257,8 @@ static void start(replicas *r, replica *p, double now_s)
                        .token = p->token,
                        .instance = state_dir_instance(r->o.dir),
                        .epoch = p->epoch,
-                       .shared_fd = r->shared_fd[p->kind]};
+                       .shared_fd = r->shared_fd[p->kind],
+                       .config_fd = *r->o.config_fd};
     if (status == LX_OK)
         status = spawn_stage(&p->pid, &p->lifeline, &q, &err);
     if (status == LX_OK) {
@@ -293,13 +304,15 @@ static void bury(replicas *r, replica *p, int exit_code, double now_s)
         p->state = REPLICA_GONE;
         return;
     }
+    /* Without memory it starts again and again, ever more seldom, until the memory is there. */
+    bool is_short = exit_code == EXIT_AGAIN && !p->was_ready;
     p->is_config_fault =
         exit_code == EXIT_CONFIG || (exit_code == EXIT_LOADER && p->state < REPLICA_READY);
     if (!p->is_config_fault) /* else park() says the same */
         LX_W("stage=%s replica=%d died: %s", lx_stage_kind_name(p->kind), p->index, p->obituary);
     if (p->is_config_fault) {
         park(r, p, now_s);
-    } else if (dies_too_often(p, now_s)) {
+    } else if (dies_too_often(p, now_s) && !is_short) {
         char last[LX_LIMIT_TEXT];
         text_put(last, sizeof last, p->obituary);
         text_format(p->obituary, sizeof p->obituary,
@@ -416,6 +429,7 @@ static void on_hello(replicas *r, const lx_peer *peer, const lx_msg *msg, double
     explicit_bzero(p->token, sizeof p->token); /* good for one hello */
     p->token[0] = '-';
     p->peer = *peer;
+    p->number.heard = msg->req; /* a beat may have come before, from nobody that was known */
     p->state = REPLICA_LOADING;
     p->heard_s = p->moved_s = now_s;
 }
@@ -480,6 +494,11 @@ void replicas_message(replicas *r, const lx_peer *peer, const lx_msg *msg, doubl
         if (p->pid <= 0 || p->state < REPLICA_LOADING || p->state > REPLICA_READY ||
             !same_peer(&p->peer, peer))
             continue;
+        lx_heard heard = lx_number_hear(&p->number, msg);
+        if (heard == LX_HEARD_GAP)
+            replicas_kill(r, p->kind, p->index, "a message of it is missing");
+        if (heard != LX_HEARD_NEXT)
+            return;
         p->heard_s = now_s; /* any message counts as a beat */
         if (msg->kind == LX_MSG_BEAT)
             on_beat(r, p, msg, now_s);
@@ -505,7 +524,7 @@ bool replicas_send(replicas *r, lx_stage_kind kind, int replica_index, const lx_
     lx_err err = {0};
     if (p->state != REPLICA_READY || p->is_killed)
         return true; /* on its way out: its death will be told */
-    if (lx_bus_send(r->o.bus, &p->peer, msg, &err) == LX_OK)
+    if (say(r, p, msg, &err) == LX_OK)
         return true;
     LX_W("stage=%s replica=%d %s", lx_stage_kind_name(kind), replica_index, err.message);
     return false;
@@ -584,7 +603,7 @@ static void tell_to_stop(replicas *r, replica *p, double now_s)
     p->kill_s = now_s + r->o.config->supervision.stop_s;
     if (p->state == REPLICA_READY) {
         lx_msg msg = {.kind = LX_MSG_STOP};
-        lx_bus_send(r->o.bus, &p->peer, &msg, NULL);
+        say(r, p, &msg, NULL);
     }
     kill(p->pid, SIGTERM);
     kill(p->pid, SIGCONT); /* a stopped process hears TERM only then */

@@ -32,6 +32,7 @@ typedef struct replicas replicas;
 
 typedef struct replicas_options {
     const lx_config *config; /* borrowed for the object's life, like all below */
+    const int *config_fd;    /* the same for processes that start; 0: they read the file */
     const plan *plan;        /* what each may take; NULL: nothing was planned */
     const char *binary_dir;  /* where lx2v-STAGE lies */
     const char *endpoint;    /* of the stage bus */

@@ -24,7 +24,8 @@ extern char **environ;
 
 #define HANDOVER_FD 3
 #define SHARED_FD   4
-#define FD_ASIDE    16 /* beyond both */
+#define CONFIG_FD   5
+#define FD_ASIDE    16 /* beyond all three */
 #define ENV_MAX     128
 
 /* What a stage may know of our environment. A name ending in '_' stands for all that begin so. */
@@ -95,22 +96,25 @@ static void give_up_in_child(const char *binary, int error)
     _exit(error == ENOENT || error == EACCES || error == ENOEXEC ? 2 : 1);
 }
 
-/* The two descriptors a stage inherits, at their places; nothing else stays open. Either may lie
- * where the other belongs, so both step aside first. */
-static bool hand_down(int handover, int shared)
+/* The descriptors a stage inherits, at their places; nothing else stays open. One may lie where
+ * another belongs, so all step aside first. */
+static bool hand_down(const int fds[3])
 {
-    int h = fcntl(handover, F_DUPFD, FD_ASIDE), s = shared;
-    if (shared > 0)
-        s = fcntl(shared, F_DUPFD, FD_ASIDE);
-    if (h < 0 || dup2(h, HANDOVER_FD) < 0)
-        return false;
-    if (shared > 0 && (s < 0 || dup2(s, SHARED_FD) < 0))
-        return false;
-    return close_range(shared > 0 ? SHARED_FD + 1 : HANDOVER_FD + 1, ~0U, 0) == 0;
+    int aside[3];
+    for (int i = 0; i < 3; i++)
+        aside[i] = fds[i] > 0 ? fcntl(fds[i], F_DUPFD, FD_ASIDE) : -1;
+    for (int i = 0; i < 3; i++) {
+        if (fds[i] <= 0)
+            close(HANDOVER_FD + i);
+        else if (dup2(aside[i], HANDOVER_FD + i) < 0)
+            return false;
+    }
+    return close_range(CONFIG_FD + 1, ~0U, 0) == 0;
 }
 
-static void become_stage(pid_t parent, int handover, int shared, int null, char *const argv[],
-                         char *const env[])
+/* fds: hand-over, weights, config; oom: what its oom_score_adj shall be */
+static void become_stage(pid_t parent, const int fds[3], int null, const char *oom,
+                         char *const argv[], char *const env[])
 {
     setpgid(0, 0); /* Ctrl-C is for the launcher, which then stops us in order */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -119,24 +123,36 @@ static void become_stage(pid_t parent, int handover, int shared, int null, char 
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* a core would hold prompts and tensors */
     int adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (adj >= 0 && write(adj, "500", 3) < 0) /* short of memory: a stage goes, not the launcher */
-        close(adj);
+    if (adj >= 0 && write(adj, oom, strlen(oom)) < 0)
+        say("W lx2v-launch cannot write oom_score_adj of a stage\n");
     struct sigaction plain = {.sa_handler = SIG_DFL};
     sigaction(SIGPIPE, &plain, NULL);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
-        !hand_down(handover, shared))
+    if (dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 || !hand_down(fds))
         _exit(1);
     execve(argv[0], argv, env);
     give_up_in_child(argv[0], errno);
 }
 
+/* Short of memory a stage goes, not the launcher: 500 above ours, which a service manager may have
+ * set; 1000 is the most there is. */
+static void make_oom_score(char out[16])
+{
+    int own = 0;
+    FILE *file = fopen("/proc/self/oom_score_adj", "re");
+    if (!file || fscanf(file, "%d", &own) != 1)
+        own = 0;
+    if (file)
+        fclose(file);
+    snprintf(out, 16, "%d", own + 500 < 1000 ? own + 500 : 1000);
+}
+
 /* The command line; its texts live as long as this. */
 typedef struct command {
     int n, n_texts;
-    char *argv[20];
+    char *argv[24];
     char binary[LX_LIMIT_PATH + 32], config[LX_LIMIT_PATH];
     char text[16][32];
 } command;
@@ -168,6 +184,8 @@ static void make_command(command *c, const spawn_request *q)
     add_number(c, "--handover", HANDOVER_FD);
     if (q->shared_fd > 0)
         add_number(c, "--shared", SHARED_FD);
+    if (q->config_fd > 0)
+        add_number(c, "--settings", CONFIG_FD);
     if (q->vram)
         add_number(c, "--vram", q->vram);
     if (q->ram)
@@ -183,8 +201,9 @@ lx_status spawn_stage(pid_t *pid, int *lifeline, const spawn_request *q, lx_err 
     if (access(c.binary, X_OK))
         return lx_fail(err, LX_ECONFIG, "%s: %s; it is built and installed beside lx2v-launch",
                        c.binary, strerror(errno));
-    char *env[ENV_MAX];
+    char *env[ENV_MAX], oom[16];
     make_environment(env);
+    make_oom_score(oom);
 
     int handover[2];
     lx_status status = make_handover(handover, q, err);
@@ -195,7 +214,8 @@ lx_status spawn_stage(pid_t *pid, int *lifeline, const spawn_request *q, lx_err 
     int failed = LX_FAULT("spawn.fork");
     pid_t child = null < 0 || failed ? -1 : fork();
     if (child == 0)
-        become_stage(parent, handover[0], q->shared_fd, null, c.argv, env);
+        become_stage(parent, (const int[]){handover[0], q->shared_fd, q->config_fd}, null, oom,
+                     c.argv, env);
     int error = failed ? failed : errno;
     close(handover[0]);
     if (null >= 0)

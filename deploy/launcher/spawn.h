@@ -3,10 +3,10 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      fork and exec of `lx2v-STAGE --config FILE --replica N [--vram BYTES] [--ram BYTES]
- *           --handover FD [--shared FD]`, with everything taken away that a child must not inherit.
+ *           --handover FD [--shared FD] [--settings FD]`, with everything taken away that a child must not inherit.
  * Promise   The child dies with the thread that called spawn_stage (call it from the main thread).
- *           It inherits stderr, the hand-over and the memory for its weights, nothing else; stdin
- *           is empty, stdout is stderr; the environment is an allow-list. Secrets go down the
+ *           It inherits stderr, the hand-over, the memory for its weights and the config, nothing
+ *           else; stdin is empty, stdout is stderr; the environment is an allow-list. Secrets go down the
  *           hand-over, never by argument.
  * Tests     tests/pipeline
  */
@@ -27,6 +27,7 @@ typedef struct spawn_request {
     const char *endpoint, *token, *instance; /* for the hand-over line */
     uint64_t epoch;
     int shared_fd; /* memory file for the stage's weights; borrowed; 0: none */
+    int config_fd; /* of lx_config_to_fd; borrowed; 0: none, it reads the file */
 } spawn_request;
 
 /** lifeline: close it when the process is gone; should it close before (because we are), the stage

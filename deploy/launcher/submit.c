@@ -15,6 +15,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "lx_log.h"
 #include "state_dir.h"
 
 #define DRAWN_ID       12 /* hex digits */
@@ -182,6 +183,8 @@ bool submit_is_made(const lx_entry *entry, const lx_config *c, uint64_t *bytes)
     if (fd < 0)
         return false;
     bool is_there = fstatat(fd, entry->job->output, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (is_there && fsync(fd)) /* mux may have died before it synced the name */
+        LX_W("output: sync of the directory failed: %s", strerror(errno));
     close(fd);
     int64_t changed_us = is_there ? (int64_t)st.st_ctim.tv_sec * 1000000 : 0;
     bool is_younger = changed_us >= entry->submit_wall_us - CLOCK_SPARE_US;

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cu_fault.h"
 #include "lx_cuda_priv.h"
+#include "lx_fault.h"
 #include "lx_plan.h"
 #include "lx_process.h"
 
@@ -19,6 +21,8 @@ static_assert((int)LX_DTYPE_F32 == LX_CU_F32 && (int)LX_DTYPE_F16 == LX_CU_F16 &
                   (int)LX_DTYPE_F8_E5M2 == LX_CU_F8_E5M2 && (int)LX_DTYPE_I8 == LX_CU_I8 &&
                   (int)LX_DTYPE_F64 == LX_CU_F64 && (int)LX_DTYPE_U8 == LX_CU_U8,
               "the module counts element types as lx_tensor.h does");
+
+#define NO_DEVICE 100 /* cudaErrorNoDevice: what a card that fell off its bus looks like */
 
 lx_status lx_cuda_status(const lx_cuda *cuda, int code, const char *what, lx_err *err)
 {
@@ -158,7 +162,7 @@ static lx_status load_module(lx_cuda *c, const char *path, lx_err *err)
 static lx_status open_card(lx_cuda *c, int index, lx_err *err)
 {
     lx_cuda_card_facts facts = {0};
-    int code = c->module->base->open(index, &c->dev, &facts);
+    int code = LX_FAULT("cuda.open") ? NO_DEVICE : c->module->base->open(index, &c->dev, &facts);
     if (code && c->module->is_memory(code))
         return lx_fail(err, LX_EAGAIN, "cuda:%d: no device memory for a context at this moment",
                        index);
@@ -357,6 +361,18 @@ static lx_status wait(lx_exec *x, lx_err *err)
     return lx_cuda_status(x->cuda, x->cuda->module->base->wait(x->cuda->dev), "computing", err);
 }
 
+/* Where a test says so, a kernel that fails is queued among those of a job. */
+static lx_status break_card(lx_cuda *c, lx_err *err)
+{
+    const lx_cuda_fault_ops *faults = c->module->faults;
+    int code = 0;
+    if (LX_FAULT("cuda.illegal") && faults)
+        code = faults->read_nowhere(c->dev);
+    if (!code && LX_FAULT("cuda.spin") && faults)
+        code = faults->spin(c->dev);
+    return lx_cuda_status(c, code, "breaking it for a test", err);
+}
+
 /* Two marks in turn: waits for the older, then moves it here. */
 static lx_status pace(lx_exec *x, lx_err *err)
 {
@@ -364,7 +380,9 @@ static lx_status pace(lx_exec *x, lx_err *err)
     if (x->is_dry)
         return LX_OK;
     int event = LX_CUDA_PACE_EVENT + c->pace;
-    lx_status status = lx_cuda_reached(c, event, err);
+    lx_status status = break_card(c, err);
+    if (status == LX_OK)
+        status = lx_cuda_reached(c, event, err);
     if (status == LX_OK)
         status = lx_cuda_mark(c, event, LX_CUDA_COMPUTE, err);
     c->pace = !c->pace;

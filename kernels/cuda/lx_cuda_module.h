@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define LX_CUDA_ABI  4
+#define LX_CUDA_ABI  5
 #define LX_CUDA_BLAS 100000
 
 typedef struct lx_cuda_dev lx_cuda_dev; /* the module's own record of an open card */
@@ -89,6 +89,7 @@ struct lx_cuda_rows_ops;
 struct lx_cuda_attention_ops;
 struct lx_cuda_conv_ops;
 struct lx_cuda_share_ops;
+struct lx_cuda_fault_ops;
 
 typedef struct lx_cuda_module {
     uint32_t abi;      /* LX_CUDA_ABI */
@@ -102,6 +103,7 @@ typedef struct lx_cuda_module {
     const struct lx_cuda_attention_ops *attention; /* cu_attention.h */
     const struct lx_cuda_conv_ops *conv;           /* cu_conv.h: convolution, colour */
     const struct lx_cuda_share_ops *share;         /* cu_share.h: memory of other processes */
+    const struct lx_cuda_fault_ops *faults;        /* cu_fault.h; NULL in a release */
 } lx_cuda_module;
 
 typedef const lx_cuda_module *(*lx_cuda_module_fn)(void);

@@ -12,6 +12,15 @@
 #define LX_CUDA_ARCHS ""
 #endif
 
+#define FULL ((size_t)64 << 20) /* less free memory than cuBLASLt and a few kernels need */
+
+#ifdef LX2V_FAULTS
+extern "C" const struct lx_cuda_fault_ops lx_cuda_fault_table;
+#define FAULTS (&lx_cuda_fault_table)
+#else
+#define FAULTS nullptr
+#endif
+
 static void clock_close(lx_cuda_dev *dev)
 {
     for (int i = 0; i < dev->n_clock; i++)
@@ -60,12 +69,24 @@ static int dev_make(lx_cuda_dev *dev, int index, lx_cuda_card_facts *facts)
     return code ? LX_CUDA_BLAS + code : 0;
 }
 
+/* On a full card what is made after the context fails with codes of its own (cuBLASLt: "not
+ * initialized"). All of them mean that others have the memory. */
+static int reason_of(int code)
+{
+    size_t free_now = 0, total = 0;
+    bool is_known = cudaMemGetInfo(&free_now, &total) == cudaSuccess;
+    (void)cudaGetLastError();
+    return is_known && free_now < FULL ? (int)cudaErrorMemoryAllocation : code;
+}
+
 static int base_open(int index, lx_cuda_dev **out, lx_cuda_card_facts *facts)
 {
     lx_cuda_dev *dev = (lx_cuda_dev *)std::calloc(1, sizeof *dev);
     if (!dev)
         return (int)cudaErrorMemoryAllocation;
     int code = dev_make(dev, index, facts);
+    if (code)
+        code = reason_of(code);
     if (code)
         dev_free(dev);
     else
@@ -241,7 +262,8 @@ __attribute__((visibility("default"))) const lx_cuda_module *lx_cuda_module_get(
                                           &lx_cuda_rows_table,
                                           &lx_cuda_attention_table,
                                           &lx_cuda_conv_table,
-                                          &lx_cuda_share_table};
+                                          &lx_cuda_share_table,
+                                          FAULTS};
     return &module;
 }
 }

@@ -11,6 +11,7 @@
 #include "cu_share.h"
 #include "lx_cuda_priv.h"
 #include "lx_cuda_share.h"
+#include "lx_fault.h"
 #include "lx_process.h"
 
 #define STEP     ((uint64_t)2 << 20) /* what a driver gives out as an allocation of its own */
@@ -243,6 +244,8 @@ static lx_status pull(void *self, const lx_share_export *from, void *dst, uint64
 {
     lx_cuda_share *s = self;
     void *memory = NULL;
+    if (LX_FAULT("cuda.pull"))
+        return lx_fail(err, LX_EJOB, "cudaIpcOpenMemHandle: refused for a test");
     lx_status status = wait_event(s, from, err);
     if (status == LX_OK) /* what is queued here is not what the lender's memory waits for */
         status = lx_cuda_status(s->cuda, base_of(s)->wait(s->cuda->dev), "computing", err);

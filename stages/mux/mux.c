@@ -184,6 +184,17 @@ static lx_status check_chunk(const lx_job *job, const lx_shape *shape, lx_err *e
                    lx_shape_text(shape, text, sizeof text), job->height / 2 * 3, job->width);
 }
 
+/* The encoder's trouble with one job is the job's, unless the machine is at fault. A chunk
+ * that cannot be borrowed now is not: the job is tried again. */
+static lx_status as_job_failure(lx_status status, lx_err *err)
+{
+    if (status != LX_EAGAIN && status != LX_ECONFIG)
+        return status;
+    if (err)
+        err->status = LX_EJOB;
+    return LX_EJOB;
+}
+
 /* Frames as they come, until the last chunk. */
 static lx_status take_frames(mux *model, lx_stage_job *job, mux_clip *clip, lx_err *err)
 {
@@ -196,7 +207,8 @@ static lx_status take_frames(mux *model, lx_stage_job *job, mux_clip *clip, lx_e
         if (status == LX_OK)
             status = check_chunk(what, &shape, err);
         for (int64_t i = 0; status == LX_OK && i < shape.dim[0]; i++) {
-            status = mux_clip_add(clip, model->chunk + (size_t)i * frame_bytes, err);
+            status = as_job_failure(mux_clip_add(clip, model->chunk + (size_t)i * frame_bytes, err),
+                                    err);
             if (status == LX_OK)
                 status = lx_progress_step(model->progress, "frame", (uint64_t)mux_clip_frames(clip),
                                           (uint64_t)what->frames, err);
@@ -207,32 +219,22 @@ static lx_status take_frames(mux *model, lx_stage_job *job, mux_clip *clip, lx_e
     return LX_OK;
 }
 
-/* The encoder's trouble with one job is the job's, unless the machine is at fault. */
-static lx_status as_job_failure(lx_status status, lx_err *err)
-{
-    if (status != LX_EAGAIN && status != LX_ECONFIG)
-        return status;
-    if (err)
-        err->status = LX_EJOB;
-    return LX_EJOB;
-}
-
 lx_status mux_on_job(void *model, lx_stage_job *job, lx_err *err)
 {
     mux *m = model;
     const lx_job *what = lx_stage_job_of(job);
     mux_clip *clip = NULL;
     uint64_t bytes = 0;
-    lx_status status = begin(m, job, &clip, err);
+    lx_status status = as_job_failure(begin(m, job, &clip, err), err);
     if (status == LX_OK)
         status = take_frames(m, job, clip, err);
     if (status == LX_OK)
-        status = mux_clip_finish(&clip, &bytes, err);
+        status = as_job_failure(mux_clip_finish(&clip, &bytes, err), err);
     mux_clip_abort(&clip);
     /* The encoder's memory of one clip goes back to the system, so that a service stays flat. */
     malloc_trim(0);
     if (status != LX_OK)
-        return as_job_failure(status, err);
+        return status;
     lx_stage_note_file(job, what->frames, bytes);
     return LX_OK;
 }

@@ -162,7 +162,7 @@ lx_status mux_dir_prepare(const char *path, char *real, lx_err *err)
 
 int mux_dir_sweep(const char *dir)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
     if (!listing) {
         if (fd >= 0)
@@ -272,6 +272,10 @@ static lx_status check_names(const mux_out_options *o, lx_err *err)
                         strcmp(o->name, ".") && strcmp(o->name, "..");
     if (o->any_name && !is_component)
         return lx_fail(err, LX_ECONFIG, "the output's last component is not a file name");
+    if (o->any_name && is_part_name(o->name))
+        return lx_fail(err, LX_ECONFIG,
+                       "output %s: names of that form are of unfinished clips, and are swept",
+                       o->name);
     if (!o->any_name && !lx_job_output_name_ok(o->name))
         return lx_fail(err, LX_EJOB,
                        "output name is not allowed: 1 to %d of A-Z a-z 0-9 . _ - without a leading "
@@ -405,6 +409,8 @@ lx_status mux_out_commit(mux_out *out, lx_err *err)
 {
     if (out->is_again && is_there_already(out)) {
         LX_I("output=%s is there from an earlier attempt", out->name);
+        if (fsync(out->dir_fd)) /* that one may have died before this */
+            LX_W("output=%s sync of the directory failed: %s", out->name, strerror(errno));
         mux_out_discard(out);
         return LX_OK;
     }

@@ -38,7 +38,7 @@ typedef struct mux_out_options {
     const char *job;  /* id, [A-Za-z0-9_-]{1,40}: names the part; one of an earlier attempt goes */
     bool overwrite;   /* an existing artifact of the same kind is replaced */
     bool is_again;    /* an earlier attempt may have made it: the same bytes are no conflict */
-    bool any_name;    /* `run` by hand: the user's own file name, any single component */
+    bool any_name;    /* `run` by hand: the user's own file name, any component but a part's */
     uint64_t needs;   /* bytes that the artifact may take; more than is free is refused */
 } mux_out_options;
 
@@ -56,7 +56,8 @@ typedef struct mux_out {
  *  links, into real[LX_LIMIT_PATH]. LX_ECONFIG if it cannot be used for writing. */
 lx_status mux_dir_prepare(const char *path, char *real, lx_err *err);
 
-/** Remove parts that no living process writes. Returns how many went, -1 if dir is not readable. */
+/** Remove parts that no living process writes. Returns how many went, -1 if dir is not readable,
+ *  or a link. */
 int mux_dir_sweep(const char *dir);
 
 /** Check the name, the free space and that the name is not taken, then open `.JOB.part`. LX_EJOB:

@@ -82,7 +82,7 @@ lx_status vae_take(vae *model, lx_err *err)
         status = self_test(model, err);
         if (status != LX_OK)
             lx_wrap(err, "self-test of %s", lx_weights_path(model->weights));
-        model->is_tested = true;
+        model->is_tested = status == LX_OK; /* else, if it is tried again, so is this */
     }
     if (status != LX_OK)
         vae_give(model);

@@ -87,7 +87,8 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
         options.budget = vram > beside ? vram - beside : 1;
     options.is_deferred = lx_device_is_card(options.device);
     if (vae_open(&s->model, &options, err) != LX_OK) {
-        if (!err || err->status != LX_EAGAIN)
+        /* A card's memory is planned by the launcher: what is missing there, others have. */
+        if (!err || err->status != LX_EAGAIN || options.is_deferred)
             return lx_wrap(err, "stages.vae");
         err->status = LX_ECONFIG; /* trying again would not help: a person must act */
         return lx_wrap(err, "stages.vae (memory.ram, vae.tile, limits.size and limits.frames in "

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SETTLE_S 2.0 /* descriptors of a peer that left are closed by a thread of libzmq's */
@@ -56,6 +57,47 @@ fault_visits fault_seen(const rig *r, const char *name)
         if (!strcmp(lines[i].name, name))
             found = (fault_visits){lines[i].visits, lines[i].fired};
     return found;
+}
+
+/* --- other programs --------------------------------------------------------------------------- */
+
+static void path_of(const rig *r, const char *name, char path[160])
+{
+    snprintf(path, 160, "%s/%s", r->bin, name);
+    unlink(path);
+}
+
+void fault_link(rig *r, const char *name, const char *target)
+{
+    char path[160];
+    path_of(r, name, path);
+    assert_int_equal(symlink(target, path), 0);
+}
+
+void fault_script(rig *r, const char *name, const char *text)
+{
+    char path[160];
+    path_of(r, name, path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "#!/bin/sh\n%s", text);
+    fclose(file);
+    assert_int_equal(chmod(path, 0700), 0);
+}
+
+void fault_programs(rig *r)
+{
+    char target[512], command[1024];
+    snprintf(r->bin, sizeof r->bin, "%s/bin", r->root);
+    assert_int_equal(mkdir(r->bin, 0700), 0);
+    snprintf(command, sizeof command, "cp %s/lx2v-launch %s", LX2V_BIN_DIR, r->bin);
+    assert_int_equal(system(command), 0);
+    for (int stage = ENCODER; stage <= MUX; stage++) {
+        char name[32];
+        snprintf(name, sizeof name, "lx2v-%s", lx_client_stage_name(stage));
+        snprintf(target, sizeof target, "%s/%s", LX2V_BIN_DIR, name);
+        fault_link(r, name, target);
+    }
 }
 
 /* --- what leaks ------------------------------------------------------------------------------- */

@@ -33,6 +33,15 @@ typedef struct fault_visits {
 } fault_visits;
 fault_visits fault_seen(const rig *r, const char *name);
 
+/* --- other programs --------------------------------------------------------------------------- */
+
+/** A folder of programs of this rig alone: a copy of the launcher, which looks for stages beside
+ *  itself, and links to the stages. After rig_make, before any launch. */
+void fault_programs(rig *r);
+/** Let this one be something else: a link to a program of the build's tests, or a script. */
+void fault_link(rig *r, const char *name, const char *target);
+void fault_script(rig *r, const char *name, const char *text);
+
 /* --- what leaks ------------------------------------------------------------------------------- */
 
 typedef struct leak_ledger {

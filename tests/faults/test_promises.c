@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "fault.h"
@@ -65,6 +66,47 @@ static void test_d03_failed_write_ends_the_launcher(void **state)
     fail_at("launch/journal.write:4:ENOSPC", 1);
 }
 
+/* The kernel's own refusal: no file may grow beyond so much. */
+static void limit_files(pid_t pid, rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(prlimit(pid, RLIMIT_FSIZE, NULL, &limit), 0);
+    limit.rlim_cur = bytes == RLIM_INFINITY ? limit.rlim_max : bytes;
+    assert_int_equal(prlimit(pid, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+/* Of a clip: that job fails with the reason. Of the journal: the launcher ends, and what it had
+ * acknowledged is made by the next. */
+static void test_d03_write_error_of_the_kernel(void **state)
+{
+    (void)state;
+    rig r;
+    bool is_new;
+    fault_start(&r, NULL, NULL);
+    limit_files(rig_stage_pid(&r, MUX), 4096);
+    rig_submit(&r, "hit");
+    assert_int_equal(rig_wait(&r, "hit", 60), LX_CLIENT_FAILED);
+    assert_non_null(strstr(rig_job(&r, "hit").error, "no space: needs "));
+    assert_int_equal(rig_count_files(&r), 0);
+    assert_int_equal(rig_stage(&r, MUX).restarts, 0);
+    limit_files(rig_stage_pid(&r, MUX), RLIM_INFINITY);
+    open_short(&r);
+    assert_int_equal(submit(&r, "told", &is_new), LX_OK);
+    limit_files(r.pid, 1);
+    assert_int_not_equal(submit(&r, "untold", &is_new), LX_OK);
+    assert_int_equal(rig_wait_exit(&r, 15), 1);
+    rig_launch(&r, 0);
+    open_short(&r);
+    assert_int_equal(submit(&r, "told", &is_new), LX_OK);
+    assert_false(is_new);
+    assert_int_equal(submit(&r, "untold", &is_new), LX_OK);
+    assert_int_equal(rig_wait(&r, "told", 60), LX_CLIENT_DONE);
+    assert_int_equal(rig_wait(&r, "untold", 60), LX_CLIENT_DONE);
+    assert_int_equal(rig_count_files(&r), 2);
+    rig_stop(&r, SIGTERM);
+    rig_remove(&r);
+}
+
 static void test_p06_killed_before_the_sync(void **state)
 {
     (void)state;
@@ -116,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_d03_failed_sync_ends_the_launcher),
         cmocka_unit_test(test_d03_failed_write_ends_the_launcher),
+        cmocka_unit_test(test_d03_write_error_of_the_kernel),
         cmocka_unit_test(test_p06_killed_before_the_sync),
         cmocka_unit_test(test_p06_killed_between_sync_and_answer),
         cmocka_unit_test(test_d02_no_space_for_the_journal_is_a_refusal),

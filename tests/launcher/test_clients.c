@@ -31,6 +31,7 @@ typedef struct desk {
     heard heard[HEARD_MAX];
     int n_heard;
     bool is_remote[256];             /* it came by tcp */
+    uint64_t key[256];               /* and with this key */
     bool is_deaf[256], is_gone[256]; /* by peer */
     lx_msg msg;
 } desk;
@@ -152,7 +153,7 @@ static const heard *last(const desk *d)
 static const heard *ask(desk *d, uint8_t peer, lx_msg_kind kind)
 {
     d->msg.kind = kind;
-    lx_peer from = {.n = 1, .id = {peer}, .is_remote = d->is_remote[peer]};
+    lx_peer from = {.n = 1, .id = {peer}, .is_remote = d->is_remote[peer], .key = d->key[peer]};
     d->w->now_s += 0.001;
     clients_message(d->clients, &from, &d->msg, d->w->now_s);
     return d->n_heard ? last(d) : NULL;
@@ -410,6 +411,46 @@ static void test_submit_one_client_leaves_room(void **state)
     assert_int_equal(ask(d, 2, LX_MSG_SUBMIT)->kind, LX_MSG_ACCEPTED); /* another one may */
     command(d, 1, LX_COMMAND_CANCEL, "b");
     assert_int_equal(submit(d, "d")->kind, LX_MSG_ACCEPTED);
+}
+
+/* Connecting again makes nobody another: the key counts. */
+static void test_submit_one_key_is_one_client(void **state)
+{
+    desk *d = *state;
+    d->config.limits.per_client = 2;
+    for (uint8_t peer = 2; peer < 5; peer++) {
+        d->is_remote[peer] = true;
+        d->key[peer] = peer < 4 ? 77 : 78;
+    }
+    ask_nothing_special(d, "a");
+    assert_int_equal(ask(d, 2, LX_MSG_SUBMIT)->kind, LX_MSG_ACCEPTED);
+    ask_nothing_special(d, "b");
+    assert_int_equal(ask(d, 3, LX_MSG_SUBMIT)->kind, LX_MSG_ACCEPTED);
+    ask_nothing_special(d, "c");
+    assert_int_equal(ask(d, 2, LX_MSG_SUBMIT)->kind, LX_MSG_REFUSED);
+    assert_int_equal(last(d)->status, LX_EAGAIN);
+    assert_true(last(d)->retry_after_ms > 0);
+    ask_nothing_special(d, "c");
+    assert_int_equal(ask(d, 3, LX_MSG_SUBMIT)->kind, LX_MSG_REFUSED);
+    ask_nothing_special(d, "c");
+    assert_int_equal(ask(d, 4, LX_MSG_SUBMIT)->kind, LX_MSG_ACCEPTED);
+}
+
+/* Neither is a job that is tried again let in by a back door, nor counted for who gave it up. */
+static void test_retry_counts_for_who_asks(void **state)
+{
+    desk *d = *state;
+    d->config.limits.per_client = 2;
+    submit(d, "a");
+    submit(d, "b");
+    command(d, 1, LX_COMMAND_CANCEL, "a");
+    assert_int_equal(submit(d, "c")->kind, LX_MSG_ACCEPTED);
+    assert_int_equal(command(d, 1, LX_COMMAND_RETRY, "a")->kind, LX_MSG_REFUSED);
+    assert_int_equal(last(d)->status, LX_EAGAIN);
+    assert_non_null(strstr(last(d)->text, "per_client"));
+    assert_int_equal(command(d, 2, LX_COMMAND_RETRY, "a")->kind, LX_MSG_OK);
+    command(d, 1, LX_COMMAND_CANCEL, "b");
+    assert_int_equal(submit(d, "d")->kind, LX_MSG_ACCEPTED); /* a is another's now */
 }
 
 /* What is not on disk is not said; a journal without room is a refusal. */
@@ -707,6 +748,8 @@ int main(void)
         DESK_TEST(test_submit_full_queue_says_when),
         DESK_TEST(test_submit_full_queue_knows_the_pace),
         DESK_TEST(test_submit_one_client_leaves_room),
+        DESK_TEST(test_submit_one_key_is_one_client),
+        DESK_TEST(test_retry_counts_for_who_asks),
         DESK_TEST(test_submit_is_answered_when_it_is_safe),
         DESK_TEST(test_submit_parked_stage_is_told_early),
         DESK_TEST(test_query_lists_in_order_and_ends),

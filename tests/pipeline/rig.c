@@ -117,7 +117,9 @@ static void sweep(const rig *r)
 static void show_log(const rig *r)
 {
     char line[2048];
-    FILE *file = fopen(r->log, "r");
+    struct stat st;
+    bool is_plain = stat(r->log, &st) == 0 && S_ISREG(st.st_mode); /* a pipe would not end */
+    FILE *file = is_plain ? fopen(r->log, "r") : NULL;
     while (file && fgets(line, sizeof line, file))
         fprintf(stderr, "| %s", line);
     if (file)
@@ -157,7 +159,9 @@ static void become_launcher(const rig *r, int out, int slow_ms)
     snprintf(slow, sizeof slow, "%d", slow_ms);
     if (slow_ms > 0)
         setenv("LX2V_TEST_SLOW_UNIT_MS", slow, 1);
-    execl(LX2V_BIN_DIR "/lx2v-launch", "lx2v-launch", r->config, (char *)NULL);
+    char path[128];
+    snprintf(path, sizeof path, "%s/lx2v-launch", r->bin[0] ? r->bin : LX2V_BIN_DIR);
+    execl(path, "lx2v-launch", r->config, (char *)NULL);
     _exit(127);
 }
 

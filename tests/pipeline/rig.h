@@ -35,6 +35,7 @@ typedef struct rig {
     int out;   /* its stdout */
     lx_client *client;
     char instance[33];
+    char bin[96]; /* where lx2v-launch lies; "": where the build puts it */
 } rig;
 
 typedef struct rig_options {

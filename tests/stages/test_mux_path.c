@@ -264,6 +264,18 @@ static void test_path_sweep_takes_dead_parts_only(void **state)
     assert_int_equal(count_entries(folder), sizeof foreign / sizeof *foreign);
 }
 
+static void test_path_sweep_never_follows_a_link(void **state)
+{
+    (void)state;
+    char link[1024], inside[1024];
+    assert_int_equal(mkdir(path_in(inside, folder, "elsewhere"), 0700), 0);
+    write_text(inside, ".dead.part", "x");
+    assert_int_equal(symlink("elsewhere", path_in(link, folder, "out")), 0);
+    assert_int_equal(mux_dir_sweep(link), -1);
+    assert_true(exists(inside, ".dead.part"));
+    assert_int_equal(mux_dir_sweep(inside), 1);
+}
+
 static void test_path_folder_appears_at_once(void **state)
 {
     (void)state;
@@ -303,7 +315,8 @@ static void test_path_users_own_names_may_have_spaces(void **state)
     assert_int_equal(mux_out_begin(&out, &o, &err), LX_OK);
     assert_int_equal(mux_out_commit(&out, &err), LX_OK);
     assert_true(exists(folder, "my clip.mp4"));
-    const char *bad[] = {"", ".", "..", "a/b"};
+    /* The last two are parts, one its own: a sweep would take what was made. */
+    const char *bad[] = {"", ".", "..", "a/b", ".job9.part", ".run-1.part"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         o.name = bad[i];
         assert_int_equal(mux_out_begin(&out, &o, &err), LX_ECONFIG);
@@ -371,6 +384,7 @@ int main(void)
         T(test_path_asks_for_space_first),
         T(test_path_retry_replaces_only_its_own_part),
         T(test_path_sweep_takes_dead_parts_only),
+        T(test_path_sweep_never_follows_a_link),
         T(test_path_folder_appears_at_once),
         T(test_path_users_own_names_may_have_spaces),
         T(test_path_same_bytes_again_are_no_conflict),

@@ -109,8 +109,19 @@ static void test_friends_come_in_and_are_told_apart(void **state)
     open_house(h);
     assert_int_equal(visit(h, h->ipc, NULL, &peer), LX_OK);
     assert_false(peer.is_remote);
+    assert_true(peer.key == 0);
     assert_int_equal(visit(h, h->tcp, &h->friend, &peer), LX_OK);
     assert_true(peer.is_remote);
+    uint64_t annas = peer.key;
+    assert_true(annas != 0);
+    assert_int_equal(visit(h, h->tcp, &h->friend, &peer), LX_OK); /* another connection */
+    assert_true(peer.key == annas);
+    lx_keys second;
+    assert_int_equal(lx_keys_make(&second, NULL), LX_OK);
+    memcpy(second.server, h->server.public_key, sizeof second.server);
+    let_in(h, "bert", &second);
+    assert_int_equal(visit(h, h->tcp, &second, &peer), LX_OK);
+    assert_true(peer.key != annas && peer.key != 0);
     assert_int_equal(lx_bus_try_stranger(h->tcp, h->server.public_key, NULL), LX_OK);
 }
 
