@@ -223,6 +223,7 @@ typedef struct bench {
     float *rel, *key_bias;
     int rows_per_block;  /* 0: as chosen */
     bool is_out_of_turn; /* the wgmma kernel so */
+    lx_qk_norm raw;      /* of q and k; gain NULL: they are as they should be */
 } bench;
 
 enum { PIECE = 8 << 20 };
@@ -277,8 +278,29 @@ static void call_prepare(gpu *g, void *self)
     lx_err err = {0};
     size_t mark = lx_arena_mark(g->scratch);
     int64_t n_heads = b->kv.n_heads;
-    gpu_must(lx_kv_prepare(&g->x, b->kind, &b->k, &b->v, n_heads, &b->kv, &err), &err);
+    const lx_kv_source from = {
+        .k = b->k, .v = b->v, .n_heads = n_heads, .k_norm = b->raw.gain ? &b->raw : NULL};
+    gpu_must(lx_kv_prepare_from(&g->x, b->kind, &from, &b->kv, &err), &err);
     lx_arena_reset(g->scratch, mark);
+}
+
+/* q and k as their linears make them; queries are the grid's first tokens. */
+static void make_raw(gpu *g, bench *b)
+{
+    static lx_rope_table table;
+    static lx_weight gain;
+    lx_err err = {0};
+    int64_t width = b->q.cols;
+    const lx_grid grid = {b->k.rows / 1560, 30, 52}; /* 832x480 */
+    gain = (lx_weight){.name = "gain", .dtype = LX_DTYPE_F32, .shape = {1, {width}}};
+    gain.data = random_floats(g, width);
+    float *square = random_floats(g, b->k.rows);
+    gpu_must(lx_rope_table_build(&g->x, grid, 128, &table, &err), &err);
+    lx_cu_mat k = lx_cu_mat_of(&b->k);
+    gpu_must(lx_cuda_status(g->cuda, g->cuda->module->rows->squares(g->cuda->dev, &k, square),
+                            "squares", &err),
+             &err);
+    b->raw = (lx_qk_norm){.gain = &gain, .table = &table, .eps = 1e-6f, .square = square};
 }
 
 /* A kernel run in a way of the caller's choice. */
@@ -302,6 +324,7 @@ static void call_attention(gpu *g, void *self)
             int64_t n = b->q.rows - first < b->chunk ? b->q.rows - first : b->chunk;
             lx_attention_args args = {.q = lx_mat_rows(&b->q, first, n),
                                       .kv = &b->kv,
+                                      .q_norm = b->raw.gain ? &b->raw : NULL,
                                       .scale = 1 / sqrtf((float)b->kv.head_dim),
                                       .rel = b->rel,
                                       .key_bias = b->key_bias,
@@ -328,6 +351,7 @@ typedef struct bench_shape {
     lx_attention_kind kind;
     int biases, rows_per_block;
     enum design design;
+    bool is_raw;
 } bench_shape;
 
 /* Half of the operations at the INT8 rate, half at that of the values, or all at the latter's. */
@@ -359,7 +383,12 @@ static void bench_one(gpu *g, const bench_shape *s)
         b.rel = random_floats(g, s->n_heads * (s->n_q + s->n_k - 1));
     if (s->biases & WITH_KEY_BIAS)
         b.key_bias = random_floats(g, s->n_k);
-    gpu_must(lx_kv_prepare(&g->x, s->kind, &b.k, &b.v, s->n_heads, &b.kv, &err), &err);
+    if (s->is_raw)
+        make_raw(g, &b);
+    b.kv.n_heads = s->n_heads;
+    const lx_kv_source from = {
+        .k = b.k, .v = b.v, .n_heads = s->n_heads, .k_norm = s->is_raw ? &b.raw : NULL};
+    gpu_must(lx_kv_prepare_from(&g->x, s->kind, &from, &b.kv, &err), &err);
     double tera = 4e-12 * (double)s->n_q * (double)s->n_k * (double)width * (double)s->times;
     double roof = roof_of(g, s->kind);
     gpu_print_rate(s->what, gpu_time(g, call_attention, &b), tera, roof);
@@ -379,34 +408,40 @@ static int bench_all(void)
                             F = LX_ATTENTION_INT8_FP8;
     enum { R = WITH_REL, K = WITH_KEY_BIAS };
     const bench_shape shapes[] = {
-        {"int8 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, I, 0, 0, CHOSEN},
-        {"int8-fp8 the same", 32760, 32760, 40, 128, 0, 1, F, 0, 0, CHOSEN},
-        {"int8 wgmma out of turn", 32760, 32760, 40, 128, 0, 1, I, 0, 0, OUT_OF_TURN},
-        {"int8-fp8 wgmma out of turn", 32760, 32760, 40, 128, 0, 1, F, 0, 0, OUT_OF_TURN},
-        {"int8 by mma.sync", 32760, 32760, 40, 128, 0, 1, I, 0, 0, MMA_SYNC},
+        {"int8 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, I, 0, 0, CHOSEN, false},
+        {"int8-fp8 the same", 32760, 32760, 40, 128, 0, 1, F, 0, 0, CHOSEN, false},
+        {"int8 wgmma out of turn", 32760, 32760, 40, 128, 0, 1, I, 0, 0, OUT_OF_TURN, false},
+        {"int8-fp8 wgmma out of turn", 32760, 32760, 40, 128, 0, 1, F, 0, 0, OUT_OF_TURN, false},
+        {"int8 by mma.sync", 32760, 32760, 40, 128, 0, 1, I, 0, 0, MMA_SYNC, false},
         {"int8 by mma.sync, 256 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 256,
-         MMA_SYNC},
+         MMA_SYNC, false},
         {"int8 by mma.sync, 128 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 128,
-         MMA_SYNC},
-        {"int8 chunks of 4096", 32760, 32760, 40, 128, 4096, 1, I, 0, 0, CHOSEN},
-        {"int8-fp8 chunks of 4096", 32760, 32760, 40, 128, 4096, 1, F, 0, 0, CHOSEN},
-        {"int8 chunks of 8192", 32760, 32760, 40, 128, 8192, 1, I, 0, 0, CHOSEN},
-        {"int8 75600 x 75600 x 40 x 128", 75600, 75600, 40, 128, 0, 1, I, 0, 0, CHOSEN},
-        {"int8-fp8 75600 x 75600 x 40 x 128", 75600, 75600, 40, 128, 0, 1, F, 0, 0, CHOSEN},
+         MMA_SYNC, false},
+        {"int8, q and k raw", 32760, 32760, 40, 128, 0, 1, I, 0, 0, CHOSEN, true},
+        {"int8-fp8, q and k raw", 32760, 32760, 40, 128, 0, 1, F, 0, 0, CHOSEN, true},
+        {"int8 by mma.sync, q and k raw", 32760, 32760, 40, 128, 0, 1, I, 0, 0, MMA_SYNC, true},
+        {"int8 chunks of 4096", 32760, 32760, 40, 128, 4096, 1, I, 0, 0, CHOSEN, false},
+        {"int8-fp8 chunks of 4096", 32760, 32760, 40, 128, 4096, 1, F, 0, 0, CHOSEN, false},
+        {"int8 chunks of 8192", 32760, 32760, 40, 128, 8192, 1, I, 0, 0, CHOSEN, false},
+        {"int8 75600 x 75600 x 40 x 128", 75600, 75600, 40, 128, 0, 1, I, 0, 0, CHOSEN, false},
+        {"int8-fp8 75600 x 75600 x 40 x 128", 75600, 75600, 40, 128, 0, 1, F, 0, 0, CHOSEN, false},
         {"int8 cross 32760 x 513 x 40 x 128, key bias", 32760, 513, 40, 128, 0, 1, I, K, 0,
-         MMA_SYNC},
-        {"int8 cross, blocks of 256", 32760, 513, 40, 128, 0, 1, I, K, 256, MMA_SYNC},
-        {"int8 cross 32760 x 77 x 40 x 128, key bias", 32760, 77, 40, 128, 0, 1, I, K, 0, MMA_SYNC},
-        {"plain cross 32760 x 513 x 40 x 128, key bias", 32760, 513, 40, 128, 0, 1, P, K, 0,
-         CHOSEN},
-        {"plain cross 32760 x 77 x 40 x 128, key bias", 32760, 77, 40, 128, 0, 1, P, K, 0, CHOSEN},
-        {"plain 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, P, 0, 0, CHOSEN},
-        {"plain UMT5 512 x 512 x 64 x 64, rel", 512, 512, 64, 64, 0, 1, P, R, 0, CHOSEN},
-        {"plain UMT5 126 x 126 x 64 x 64, rel", 126, 126, 64, 64, 0, 1, P, R, 0, CHOSEN},
-        {"plain VAE 6240 x 6240 x 1 x 384, 21 frames", 6240, 6240, 1, 384, 0, 21, P, 0, 0, CHOSEN},
+         MMA_SYNC, false},
+        {"int8 cross, blocks of 256", 32760, 513, 40, 128, 0, 1, I, K, 256, MMA_SYNC, false},
+        {"int8 cross 32760 x 77 x 40 x 128, key bias", 32760, 77, 40, 128, 0, 1, I, K, 0, MMA_SYNC,
+         false},
+        {"plain cross 32760 x 513 x 40 x 128, key bias", 32760, 513, 40, 128, 0, 1, P, K, 0, CHOSEN,
+         false},
+        {"plain cross 32760 x 77 x 40 x 128, key bias", 32760, 77, 40, 128, 0, 1, P, K, 0, CHOSEN,
+         false},
+        {"plain 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, P, 0, 0, CHOSEN, false},
+        {"plain UMT5 512 x 512 x 64 x 64, rel", 512, 512, 64, 64, 0, 1, P, R, 0, CHOSEN, false},
+        {"plain UMT5 126 x 126 x 64 x 64, rel", 126, 126, 64, 64, 0, 1, P, R, 0, CHOSEN, false},
+        {"plain VAE 6240 x 6240 x 1 x 384, 21 frames", 6240, 6240, 1, 384, 0, 21, P, 0, 0, CHOSEN,
+         false},
         {"plain VAE 14400 x 14400 x 1 x 384, 21 frames", 14400, 14400, 1, 384, 0, 21, P, 0, 0,
-         CHOSEN},
-        {"fallback 1000 x 1000 x 3 x 33", 1000, 1000, 3, 33, 0, 1, P, 0, 0, CHOSEN},
+         CHOSEN, false},
+        {"fallback 1000 x 1000 x 3 x 33", 1000, 1000, 3, 33, 0, 1, P, 0, 0, CHOSEN, false},
     };
     gpu g;
     gpu_open(&g, (size_t)7 << 29, (size_t)3 << 29);
