@@ -37,16 +37,10 @@ typedef enum lx_attention_choice {
     LX_ATTENTION_BF16       /* BF16 - FP16 */
 } lx_attention_choice;
 
-/* In what FP16 products are summed. */
-typedef enum lx_accumulate_choice {
-    LX_ACCUMULATE_AUTO, /* FP16, in short runs, where the card adds FP32 at half rate */
-    LX_ACCUMULATE_FP32,
-    LX_ACCUMULATE_FP16
-} lx_accumulate_choice;
+/* In what FP16 products are summed. AUTO: FP16 where the card adds FP32 at half rate. */
+typedef enum { LX_ACCUMULATE_AUTO, LX_ACCUMULATE_FP32, LX_ACCUMULATE_FP16 } lx_accumulate_choice;
 
-extern const char *const lx_attention_names[];  /* "auto", "int8-fp16", ...; NULL at the end */
-extern const char *const lx_accumulate_names[]; /* likewise */
-/** Choices by their names, as above. */
+extern const char *const lx_attention_names[], *const lx_accumulate_names[]; /* as above */
 lx_status lx_config_set_attention(lx_attention_choice *out, const char *text, lx_err *err);
 lx_status lx_config_set_accumulate(lx_accumulate_choice *out, const char *text, lx_err *err);
 

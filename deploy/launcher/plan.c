@@ -19,8 +19,8 @@
     } while (0)
 
 #define VAE_TRIES 4 /* from the VAE's usual size towards its least, in quarters */
-/* Of a card's peaks, what our kernels reach: guesses for a GeForce card until one is measured; on an
- * H100 attention by mma.sync has 0.62 of that instruction's rate. docs/performance.md. */
+/* Of a card's peaks, what our kernels reach: guesses for a GeForce card until one is measured; on
+ * an H100 attention by mma.sync has 0.62 of that instruction's rate. docs/performance.md. */
 #define LINEAR_SHARE    0.7
 #define ATTENTION_SHARE 0.6
 #define MEMORY_SHARE    0.85

@@ -89,7 +89,7 @@ __device__ __forceinline__ void mma(int (&c)[4], const uint32_t (&a)[4], uint32_
 /* --- fetching -------------------------------------------------------------------------------- */
 
 /* Where the fetching of this block has come to: ahead of its products, also across tiles. Rows
- * beyond the matrices are the last ones again (their outputs are not stored); beyond K are zeros. */
+ * beyond the matrices are the last ones again (their outputs are not stored); beyond K is zero. */
 struct fetcher {
     const int8_t *x, *w;    /* of the tile's first row, this thread's unit */
     int last_x, last_w;     /* the last row that exists, from there */

@@ -125,7 +125,7 @@ int cu_squares(lx_cuda_dev *dev, const lx_cu_mat *rows, float *square)
     return cu_launched();
 }
 
-#define FOLD_THREADS 64 /* so that every multiprocessor has some: all there is is waiting for loads */
+#define FOLD_THREADS 64 /* so that every multiprocessor has some: it is all waiting for loads */
 
 __global__ void __launch_bounds__(FOLD_THREADS)
     k_fold_squares(const float *parts, int n_parts, int64_t m, float *out)

@@ -8,8 +8,8 @@
  * not, must be the same bits.
  *
  * Reading   Only grids of more than one line wrong: TurnRow. Only "not told" wrong: k_squares. Only
- *           "no room" right: images of values over keys. Keys wrong: constant queries would show it;
- *           see test_images_hold_keys_and_values for images as such.
+ *           "no room" right: images of values over keys. Images as such are looked at by
+ *           test_images_hold_keys_and_values.
  */
 #include "cuda/attention_image.h"
 #include "gpu_attention.h"

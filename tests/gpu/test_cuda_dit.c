@@ -98,7 +98,7 @@ static void test_residency_changes_no_bit(void **state)
     result_free(&a);
 }
 
-/* One step of a long clip. chunk 0: as large as the card likes, and the input of q, k and v kept. */
+/* One step of a long clip. chunk 0: as large as the card likes, and q, k and v's input kept. */
 static float *long_step(lx_weights *io, lx_attention_choice attention, int64_t chunk)
 {
     static const lx_patch_dims clip = {16, 3, 64, 96};

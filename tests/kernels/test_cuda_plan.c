@@ -280,6 +280,10 @@ static void test_a_card_is_held_to_less(void **state)
 
 int main(void)
 {
+    if (LX2V_ARCH_MAX < 120) {
+        printf("skipped: in a build with LX2V_ARCH_MAX=%d no card is what it is\n", LX2V_ARCH_MAX);
+        return 77;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_activations_follow_the_card),
         cmocka_unit_test(test_linear_scratch_is_bounded),
