@@ -25,7 +25,7 @@ static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
     else if (is_card)
         snprintf(where, sizeof where, "host: %" PRId64 " blocks streamed", m->n_blocks);
     snprintf(text, bytes, "%s, chunks of %" PRId64 " tokens, %s attention", where, m->chunk,
-             dit_attention_name(m->attention));
+             is_card ? dit_attention_name(m->attention) : "fp32");
     if (m->n_on_disk)
         snprintf(text + strlen(text), bytes - strlen(text), ", %" PRId64 " on disk", m->n_on_disk);
 }

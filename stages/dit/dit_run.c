@@ -245,12 +245,11 @@ static void say_memory(const dit_memory *m)
 {
     char total[32], weights[32], activations[32], host[32], pinned[32];
     LX_I("memory total=%s weights=%s activations=%s resident=%" PRId64 "/%" PRId64 " chunk=%" PRId64
-         " attention=%s host_weights=%s pinned=%s on_disk=%" PRId64 " disk_gb_per_step=%.2f",
+         " host_weights=%s pinned=%s on_disk=%" PRId64 " disk_gb_per_step=%.2f",
          lx_bytes_text(m->total, total, sizeof total),
          lx_bytes_text(m->weights + m->slots, weights, sizeof weights),
          lx_bytes_text(m->activations, activations, sizeof activations), m->n_resident, m->n_blocks,
-         m->chunk, dit_attention_name(m->attention),
-         lx_bytes_text(m->host_weights, host, sizeof host),
+         m->chunk, lx_bytes_text(m->host_weights, host, sizeof host),
          lx_bytes_text(m->pinned, pinned, sizeof pinned), m->n_on_disk, (double)m->disk_step / 1e9);
     LX_I("attention: %s", m->attention_how);
 }

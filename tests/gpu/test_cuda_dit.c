@@ -4,6 +4,10 @@
  *
  * A card computes with bf16 activations between linears and f32 sums and residual, so the bars are
  * those of bf16. Whatever way the blocks come to the card, the bits are the same.
+ *
+ * --bench MODEL [WxH [FRAMES [CHUNK]]]   seconds of a step and where they go, for each attention
+ *           that this card has; MODEL: the DiT's folder or file of lx2v-mkmodel. Random numbers as
+ *           context and latent: no encoder is needed. LX2V_ARCH_MAX=86 holds the card to less.
  */
 #include "../stages/dit_golden.h"
 #include "gpu.h"
@@ -203,8 +207,117 @@ static void test_memory_is_as_planned(void **state)
     free(latent);
 }
 
-int main(void)
+/* --- --bench --------------------------------------------------------------------------------- */
+
+#define BENCH_STEPS 3
+#define BENCH_TEXT  126 /* tokens of a usual prompt */
+#define MARKS       65536
+
+static void must(lx_status status, const lx_err *err)
 {
+    if (status == LX_OK)
+        return;
+    printf("%s: %s\n", lx_status_name(status), err->message);
+    exit(1);
+}
+
+static void print_profile(const lx_cuda_timed *all, int n)
+{
+    static const char *const families[] = {"attention", "linear", "other", "all else"};
+    double whole = 0, sum[4] = {0};
+    for (int i = 0; i < n; i++)
+        whole += all[i].s;
+    for (int i = 0; i < n; i++) {
+        printf("    %9.2f ms %5.1f %% %7.1f calls  %s\n", all[i].s / BENCH_STEPS * 1e3,
+               100 * all[i].s / whole, (double)all[i].n / BENCH_STEPS, all[i].what);
+        for (int f = 0; f < 4; f++)
+            sum[f] += strncmp(all[i].what, families[f], strlen(families[f])) ? 0 : all[i].s;
+    }
+    for (int f = 0; f < 4; f++)
+        printf("    %9.2f ms %5.1f %% of a step: all of \"%s\"\n", sum[f] / BENCH_STEPS * 1e3,
+               100 * sum[f] / whole, families[f]);
+}
+
+/* A step to warm up, then BENCH_STEPS that count; the first of these makes the prompt's keys. */
+static void bench_engine(dit_engine *engine, dit_request *r, float *latent)
+{
+    static const int32_t labels[BENCH_STEPS] = {1000, 750, 500};
+    lx_cuda_timed all[LX_CUDA_TIMED_MOST];
+    dit_schedule schedule;
+    double step_s[BENCH_STEPS];
+    int64_t n_lost;
+    lx_err err = {0};
+    r->schedule = &schedule;
+    must(dit_schedule_make(&schedule, labels, 1, 5, &err), &err);
+    must(dit_denoise(engine, r, latent, &err), &err);
+    must(dit_schedule_make(&schedule, labels, BENCH_STEPS, 5, &err), &err);
+    r->step_s = step_s;
+    must(dit_denoise(engine, r, latent, &err), &err);
+    for (int i = 0; i < BENCH_STEPS; i++)
+        printf("    step %d: %.3f s\n", i + 1, step_s[i]);
+    must(lx_cuda_clock_open(dit_engine_exec(engine), MARKS, &err), &err);
+    must(dit_denoise(engine, r, latent, &err), &err);
+    int n = lx_cuda_clock_read(dit_engine_exec(engine), all, &n_lost, &err);
+    must(n < 0 ? err.status : LX_OK, &err);
+    print_profile(all, n);
+    if (n_lost)
+        printf("    %d operations were not timed\n", (int)n_lost);
+    fflush(stdout);
+}
+
+static void bench_choice(dit *model, const lx_patch_dims *clip, lx_attention_choice attention)
+{
+    lx_err err = {0};
+    dit_engine *engine = NULL;
+    const size_t n_text = BENCH_TEXT * (size_t)dit_dims(model)->text_dim;
+    float *latent = normals(5, latent_size(clip)), *context = normals(6, n_text);
+    dit_setup setup = here();
+    setup.largest = *clip;
+    setup.attention = attention;
+    dit_request r = {.latent = *clip, .context = context, .n_context = BENCH_TEXT};
+    lx_status status = dit_engine_open(&engine, model, &setup, NULL, &err);
+    printf("attention: %s\n", lx_attention_names[attention]);
+    if (status == LX_ECONFIG) {
+        printf("    %s\n", err.message);
+    } else {
+        must(status, &err);
+        const dit_memory *m = dit_engine_memory(engine);
+        printf("    %s: %s, chunks of %d, %d of %d blocks resident, %.2f GiB\n",
+               lx_exec_describe(dit_engine_exec(engine)), m->attention_how, (int)m->chunk,
+               (int)m->n_resident, (int)m->n_blocks, (double)m->total / 0x1p30);
+        fflush(stdout);
+        bench_engine(engine, &r, latent);
+    }
+    dit_engine_close(&engine);
+    free(latent), free(context);
+}
+
+static int bench_dit(int argc, char **argv)
+{
+    lx_err err = {0};
+    dit *model = NULL;
+    int width = 832, height = 480, frames = argc > 4 ? atoi(argv[4]) : 81;
+    if (argc < 3 || (argc > 3 && sscanf(argv[3], "%dx%d", &width, &height) != 2)) {
+        printf("usage: test_cuda_dit --bench MODEL [WxH [FRAMES [CHUNK]]]\n");
+        return 2;
+    }
+    const dit_options options = {.chunk = argc > 5 ? atoi(argv[5]) : 0};
+    must(dit_load(&model, argv[2], &options, NULL, &err), &err);
+    const lx_patch_dims clip = {dit_dims(model)->in_dim, (frames - 1) / 4 + 1, height / 8,
+                                width / 8};
+    for (int choice = LX_ATTENTION_AUTO; choice <= LX_ATTENTION_BF16; choice++)
+        if (choice != LX_ATTENTION_INT8_FP16) /* that is auto */
+            bench_choice(model, &clip, (lx_attention_choice)choice);
+    dit_destroy(&model);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (gpu_wants_bench(argc, argv)) {
+        gpu_skip_without_card();
+        return bench_dit(argc, argv);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_float),
         cmocka_unit_test(test_golden_lcm),
