@@ -265,7 +265,8 @@ static void bench_engine(dit_engine *engine, dit_request *r, float *latent)
     fflush(stdout);
 }
 
-static void bench_choice(dit *model, const lx_patch_dims *clip, lx_attention_choice attention)
+static void bench_choice(dit *model, const lx_patch_dims *clip, lx_attention_choice attention,
+                         lx_accumulate_choice accumulate)
 {
     lx_err err = {0};
     dit_engine *engine = NULL;
@@ -274,9 +275,11 @@ static void bench_choice(dit *model, const lx_patch_dims *clip, lx_attention_cho
     dit_setup setup = here();
     setup.largest = *clip;
     setup.attention = attention;
+    setup.accumulate = accumulate;
     dit_request r = {.latent = *clip, .context = context, .n_context = BENCH_TEXT};
     lx_status status = dit_engine_open(&engine, model, &setup, NULL, &err);
-    printf("attention: %s\n", lx_attention_names[attention]);
+    printf("attention: %s, accumulate: %s\n", lx_attention_names[attention],
+           lx_accumulate_names[accumulate]);
     if (status == LX_ECONFIG) {
         printf("    %s\n", err.message);
     } else {
@@ -307,7 +310,12 @@ static int bench_dit(int argc, char **argv)
                                 width / 8};
     for (int choice = LX_ATTENTION_AUTO; choice <= LX_ATTENTION_BF16; choice++)
         if (choice != LX_ATTENTION_INT8_FP16) /* that is auto */
-            bench_choice(model, &clip, (lx_attention_choice)choice);
+            bench_choice(model, &clip, (lx_attention_choice)choice, LX_ACCUMULATE_AUTO);
+    lx_cuda *card = gpu_card();
+    bool has_choice = lx_card_has_slow_f32_sums(lx_cuda_card(card));
+    lx_cuda_close(&card);
+    if (has_choice)
+        bench_choice(model, &clip, LX_ATTENTION_AUTO, LX_ACCUMULATE_FP32);
     dit_destroy(&model);
     return 0;
 }
