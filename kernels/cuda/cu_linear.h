@@ -79,13 +79,19 @@ enum {
 /* Columns of one part of a row's sum of squares. */
 #define LX_CU_INT8_PART(design) ((design) == LX_CU_WGMMA_128x256 ? 256 : 64)
 
-/* Rows of f32 whose largest magnitudes are known, as codes of I8. */
+/* Where rows that become codes may be F16 in between: half the bytes, and 11 bits against a code's
+ * 8. Beside the code's own rounding (half a unit) that is at most 1/16 of a unit, for the largest
+ * codes; rows whose largest number is below 1e-4 lose more. Beyond 65,504 it saturates. */
+#define LX_CU_INT8_HALF(design, n) ((design) == LX_CU_WGMMA_128x256 && (n) % 64 == 0)
+
+/* Rows whose largest magnitudes are known, as codes of I8. */
 typedef struct lx_cu_codes {
-    int64_t rows, cols;   /* rows 0: nothing to do; cols % 4 == 0 */
-    const float *y;       /* [rows, cols] dense, 16-byte aligned */
-    const uint32_t *most; /* [rows]: bits of the largest magnitudes */
-    int8_t *out;          /* [rows, cols] dense, 4-byte aligned */
+    int64_t rows, cols;   /* rows 0: nothing to do; cols % 4 == 0, of F16 % 8 */
+    const void *y;        /* [rows, cols] dense F32 (or F16), 16-byte aligned */
+    const uint32_t *most; /* [rows]: bits of the largest magnitudes, as F32 */
+    int8_t *out;          /* [rows, cols] dense, 4-byte aligned, of F16 8-byte */
     float *scale;         /* [rows] */
+    bool is_half;         /* y is F16 */
 } lx_cu_codes;
 
 /* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. */
@@ -96,7 +102,9 @@ typedef struct lx_cu_int8 {
     const int8_t *w; /* [n, k] dense */
     /* acc is none; plain or gelu, no mul; out F32 (alone with add_to_out), BF16 or F16 */
     lx_cu_epilogue e;
-    uint32_t *most; /* [m] or NULL: raised to the largest magnitudes of the output's rows (F32) */
+    /* [m] or NULL: raised to the largest magnitudes of the output's rows: F32, or F16 where
+     * LX_CU_INT8_HALF and out is 16-byte aligned in all rows */
+    uint32_t *most;
     /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
      * of LX_CU_INT8_PART each, by design */
     float *squares;

@@ -2,8 +2,8 @@
  * int8.cu - INT8 linears by design, rows into codes, and how fast mma.sync itself is
  * SPDX-License-Identifier: Apache-2.0
  *
- * Codes     9 bytes of F32 and codes per two numbers: only the last band's rows come here, those of
- *           the others are made while the next band is multiplied.
+ * Codes     5 bytes of F32 and code a number, 3 of F16: only the last band's rows come here, those
+ *           of the others are made while the next band is multiplied.
  * Rate      16 warps a multiprocessor with 16 independent sums each and operands in registers:
  *           nothing but mma.sync. What int8_mma.cuh reaches is told as a share of this.
  */
@@ -36,10 +36,12 @@ static bool is_served(const lx_cu_int8 *p)
     const int out = e.out.dtype;
     const bool is_16 = out == LX_CU_BF16 || out == LX_CU_F16;
     const bool is_out = out == LX_CU_F32 || (is_16 && !e.add_to_out);
+    const bool is_told =
+        !p->most || out == LX_CU_F32 || (out == LX_CU_F16 && LX_CU_INT8_HALF(p->design, e.n));
     const bool is_even =
         e.n % 16 == 0 && p->k % 16 == 0 && cu_is_aligned(p->x) && cu_is_aligned(p->w);
     const int64_t tiles = cu_ceil_div<int64_t>(e.m, 128) * cu_ceil_div<int64_t>(e.n, 128);
-    return is_out && is_even && e.m > 0 && e.n > 0 && p->k > 0 && p->k <= 1 << 17 &&
+    return is_out && is_told && is_even && e.m > 0 && e.n > 0 && p->k > 0 && p->k <= 1 << 17 &&
            tiles <= 0x7fffffff && p->codes.rows * p->codes.cols <= 0x7fffffff && !e.mul.data &&
            e.activation != LX_CU_SILU;
 }
@@ -51,7 +53,12 @@ int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p)
     static_assert(sizeof designs / sizeof *designs == LX_CU_INT8_DESIGNS, "by number");
     if (!is_served(p) || p->design < 0 || p->design >= LX_CU_INT8_DESIGNS)
         return (int)cudaErrorInvalidValue;
-    return designs[p->design](dev, p);
+    if (p->design == LX_CU_WGMMA_128x256 || !p->codes.is_half)
+        return designs[p->design](dev, p);
+    lx_cu_int8 alone = *p; /* mma.sync makes codes of F32 meanwhile, no others */
+    alone.codes.rows = 0;
+    CU_TRY(cu_codes(dev, &p->codes));
+    return designs[p->design](dev, &alone);
 }
 
 /* --- the rate of mma.sync -------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /*
- * int8_finish.cuh - from sums in registers to rows in memory, and rows of f32 into codes
+ * int8_finish.cuh - from sums in registers to rows in memory, and rows of numbers into codes
  * SPDX-License-Identifier: Apache-2.0
  *
  * Pieces    A lane of the tensor cores' accumulators has columns 2t and 2t + 1 of every eight
@@ -208,7 +208,7 @@ __device__ __forceinline__ float x_scale_at(const lx_cu_epilogue &e, int64_t row
     return e.x_scale && row < e.m ? e.x_scale[row] : 1.0f;
 }
 
-/* Rows into codes, 128 numbers of a row at a time by one warp: either all at once, or a little in
+/* Rows of F32 into codes, 128 numbers of a row at a time by one warp: either all at once, or a little in
  * each step of a product, where a load has a whole step to arrive. Warp `row` of `n_warps` has rows
  * row, row + n_warps, ...; few registers. */
 struct coding {
@@ -222,7 +222,7 @@ struct coding {
 __device__ __forceinline__ void coding_load(const lx_cu_codes &c, coding &k)
 {
     if (k.row < c.rows && k.col < c.cols)
-        k.v = __ldcs((const float4 *)(c.y + k.at));
+        k.v = __ldcs((const float4 *)((const float *)c.y + k.at));
 }
 
 __device__ __forceinline__ void coding_row(const lx_cu_codes &c, coding &k)
@@ -270,32 +270,62 @@ __device__ __forceinline__ void coding_step(const lx_cu_codes &c, coding &k)
     coding_load(c, k);
 }
 
-/* All rows of one warp, more loads on their way. */
-template <int AHEAD>
-__device__ __forceinline__ void codes_of_rows(const lx_cu_codes &c, int warp, int n_warps)
+/* Codes of 16 bytes of F32 or F16. */
+__device__ __forceinline__ void codes_of_unit(const cu_coder &coder, const uint4 &v, float *,
+                                              int8_t *out)
 {
+    const float four[4] = {__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                           __uint_as_float(v.w)};
+    *(unsigned *)out = cu_code4(coder, four);
+}
+
+__device__ __forceinline__ void codes_of_unit(const cu_coder &coder, const uint4 &v, __half *,
+                                              int8_t *out)
+{
+    const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+    float eight[8];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        eight[2 * i] = __half2float(__ushort_as_half((unsigned short)pairs[i]));
+        eight[2 * i + 1] = __half2float(__ushort_as_half((unsigned short)(pairs[i] >> 16)));
+    }
+    *(uint2 *)out = make_uint2(cu_code4(coder, eight), cu_code4(coder, eight + 4));
+}
+
+/* All rows of one warp, AHEAD loads of 16 bytes a lane on their way. */
+template <int AHEAD, typename T>
+__device__ __forceinline__ void codes_of(const lx_cu_codes &c, int warp, int n_warps)
+{
+    constexpr int UNIT = 16 / sizeof(T), ALL = 32 * UNIT;
     const int lane = (int)threadIdx.x % 32, cols = (int)c.cols;
     for (int64_t row = warp; row < c.rows; row += n_warps) {
         const cu_coder coder = cu_coder_of(LX_CU_I8, __uint_as_float(c.most[row]));
-        const float *y = c.y + row * cols;
+        const T *y = (const T *)c.y + row * cols;
         int8_t *out = c.out + row * cols;
         if (lane == 0)
             c.scale[row] = coder.scale;
 #pragma unroll 1
-        for (int col = 4 * lane; col < cols; col += 128 * AHEAD) {
-            float4 v[AHEAD];
+        for (int col = UNIT * lane; col < cols; col += ALL * AHEAD) {
+            uint4 v[AHEAD];
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
-                if (col + 128 * i < cols)
-                    v[i] = __ldcs((const float4 *)(y + col + 128 * i));
+                if (col + ALL * i < cols)
+                    v[i] = __ldcs((const uint4 *)(y + col + ALL * i));
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
-                if (col + 128 * i < cols) {
-                    const float four[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
-                    *(unsigned *)(out + col + 128 * i) = cu_code4(coder, four);
-                }
+                if (col + ALL * i < cols)
+                    codes_of_unit(coder, v[i], (T *)nullptr, out + col + ALL * i);
         }
     }
+}
+
+template <int AHEAD>
+__device__ __forceinline__ void codes_of_rows(const lx_cu_codes &c, int warp, int n_warps)
+{
+    if (c.is_half)
+        codes_of<AHEAD, __half>(c, warp, n_warps);
+    else
+        codes_of<AHEAD, float>(c, warp, n_warps);
 }
 
 /* --- host ------------------------------------------------------------------------------------ */

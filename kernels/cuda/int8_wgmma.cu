@@ -9,25 +9,29 @@
  * Cache     At 1,400 T operations/s a tile of 128 x 256 alone would ask the second-level cache for
  *           8.2 TB/s, more than it gives. Two blocks of a cluster have the same columns: each
  *           fetches half of the weights' tile for both, which makes it 5.5 TB/s.
- * Shared    4 stages of 128 bytes of K: (128 + 256) * 128 = 48 KiB each, 193 KiB with barriers; one
- *           block per multiprocessor. Of 32 of K a group reads 2 + 8 KiB and a block writes 12 in
+ * Shared    4 stages of 128 bytes of K: (128 + 256) * 128 = 48 KiB each, 216 KiB with boxes of
+ *           results, vectors of columns and barriers; one block per multiprocessor. Of 32 of K a group reads 2 + 8 KiB and a block writes 12 in
  *           the 256 clocks of both groups' products: 125 of 128 bytes a clock at the sheet's rate.
  * Warps     Group 0: warp 0 asks the copy engine, warps 1 to 3 make codes of earlier rows; 56
  *           registers. Groups 1 and 2: 64 rows of 256 columns each, 128 registers of sums, 224 in
  *           all: (56 + 2 * 224) * 128 = 64,512.
  * Barriers  full[s]: one arrival (with 48 KiB expected) and the bytes of both blocks' copies.
  *           free[s]: one arrival of each group of both blocks: a copy writes into both.
- * Pieces    The copy engine writes the weights' rows in the order of pieces (int8_finish.cuh): it
- *           sees [n, k] as n = (group, t, j, e), e = n % 2, and walks k, e, t, j, group.
- * Serves    n % 32 == 0 for 16-bit outputs, n % 16 == 0 for F32. What lies beyond the matrices is
- *           fetched as zeros.
+ * Results   By the copy engine (int8_staged.cuh) where rows are aligned and n is a multiple of 32,
+ *           of 64 for 16 bits. A stage is lent for them after each tile's last step: a step of its
+ *           own in the ring's order, without bytes, which both groups of both blocks leave when the
+ *           copy engine has read it. Otherwise from registers (int8_finish.cuh).
+ * Pieces    The copy engine writes the weights' rows in the order of pieces (int8_finish.cuh), of
+ *           32 bytes of results a lane where they are staged, else of 16: it sees [n, k] as n =
+ *           (group, t, j, e), e = n % 2, and walks k, e, t, j, group.
+ * Serves    n % 32 == 0 for 16-bit outputs, n % 16 == 0 for F32; codes of F16, and their maxima,
+ *           where results are staged. What lies beyond the matrices is fetched as zeros.
  */
 #include <cstring>
 
 #include <cudaTypedefs.h>
 
-#include "int8_finish.cuh"
-#include "int8_wgmma_ptx.cuh"
+#include "int8_staged.cuh"
 
 #ifndef LX_CUDA_ARCHS
 #define LX_CUDA_ARCHS ""
@@ -39,11 +43,17 @@ namespace int8
 constexpr int BM = 128, BN = 256, BK = 128, STAGES = 4, PAIR = 2, GROUPS = 2;
 constexpr int BYTES_X = BM * BK, BYTES_W = BN * BK, STAGE = BYTES_X + BYTES_W;
 constexpr int THREADS = (1 + GROUPS) * 128;
-constexpr int SHARED =
-    STAGES * STAGE + 1024 + STAGES * 2 * 8; /* 1024 to begin at a multiple of it */
+constexpr int WARPS = GROUPS * 4; /* that multiply */
+constexpr int ALL_COLUMNS = GROUPS * COLUMNS * (int)sizeof(float);
+constexpr int SHARED = STAGES * STAGE + WARPS * BOX + ALL_COLUMNS + STAGES * 2 * 8 +
+                       1024; /* to begin at a multiple of it */
+constexpr int ASK_COLS = 32, ASKS = BN / ASK_COLS, ASK_AHEAD = 12; /* the residual; in steps */
+static_assert(TILE_COLS == BN && STAGE >= WARPS * (BOXES - 1) * BOX, "int8_staged.cuh: boxes");
 
 struct maps {
     CUtensorMap x, w;
+    CUtensorMap out; /* boxes of results */
+    CUtensorMap old; /* the residual: ASK_COLS columns of a block's rows */
 };
 
 /* A stage and the parity of its present use. */
@@ -61,19 +71,33 @@ __device__ __forceinline__ void advance(turn &t)
 }
 
 struct block_shared {
-    uint32_t ring, full, free; /* addresses */
+    uint32_t ring, boxes, full, free; /* addresses */
+    float *columns;                   /* [GROUPS][COLUMNS] */
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) && LX2V_ARCH_MAX >= 90
 
 constexpr int IDLE_WARPS = 3;
 
+/* A part of the tile's residual into the second-level cache, some steps before it is added to; a
+ * tile of few steps does without some of them. */
+__device__ __forceinline__ void ask_old(const maps &m, const lx_cu_epilogue &e, const place &at,
+                                        int row, int k0, int k)
+{
+    const int part = k0 / BK - max(0, (k + BK - 1) / BK - ASK_AHEAD);
+    const int col = at.n * BN + part * ASK_COLS;
+    if (part >= 0 && part < ASKS && col < e.n && row < e.m)
+        box_ask(&m.old, col, row);
+}
+
 /* One thread. A stage may be written when both groups of both blocks have left it; before its first
  * use it is: the parity before the first counts as over. */
-__device__ __forceinline__ void fetch_tiles(const maps &m, const order &o, int64_t k, int n_groups,
-                                            const block_shared &s)
+template <bool STAGED>
+__device__ __forceinline__ void fetch_tiles(const maps &m, const lx_cu_int8 &p, const order &o,
+                                            int n_groups, const block_shared &s)
 {
     const uint32_t rank = cluster_rank();
+    const int64_t k = p.k;
     turn t = {0, 0};
     for (int tile = (int)blockIdx.x / PAIR; tile < o.n_tiles; tile += (int)gridDim.x / PAIR) {
         const place at = tile_at(o, tile);
@@ -85,6 +109,13 @@ __device__ __forceinline__ void fetch_tiles(const maps &m, const order &o, int64
             barrier_expect(full, STAGE);
             fetch_x(stage, &m.x, full, k0, row);
             fetch_w(stage + BYTES_X + rank * (BYTES_W / 2), &m.w, full, k0, group);
+            if (STAGED && p.e.add_to_out)
+                ask_old(m, p.e, at, row, k0, (int)k);
+            advance(t);
+        }
+        if (STAGED) { /* lent */
+            barrier_wait(s.free + 8 * t.stage, t.parity ^ 1);
+            barrier_arrive(s.full + 8 * t.stage);
             advance(t);
         }
     }
@@ -98,11 +129,22 @@ __device__ __forceinline__ void leave(const block_shared &s, uint32_t stage)
         barrier_arrive_at(s.free + 8 * stage, thread);
 }
 
-/* The sums of one tile; one step's products are under way while the next one's bytes are awaited.
- */
-__device__ __forceinline__ void multiply(int (&acc)[128], int64_t k, uint32_t x_offset,
-                                         const block_shared &s, turn &t)
+/* The stage lent for the tile before, when this group's boxes have been read. */
+__device__ __forceinline__ void give_back(const block_shared &s, int group, uint32_t lent)
 {
+    if (threadIdx.x % 32 == 0)
+        boxes_wait_read<0>();
+    __syncwarp();
+    group_sync(group);
+    leave(s, lent);
+}
+
+/* The sums of one tile; one step's products are under way while the next one's bytes are awaited.
+ * lent: a stage to give back in the second step, or none: STAGES. */
+__device__ __forceinline__ void multiply(int (&acc)[128], int64_t k, int group,
+                                         const block_shared &s, turn &t, uint32_t lent)
+{
+    const uint32_t x_offset = (uint32_t)(group * 64 * BK);
     uint32_t before = 0;
     for (int k0 = 0; k0 < (int)k; k0 += BK) {
         const uint32_t stage = s.ring + t.stage * STAGE;
@@ -116,12 +158,16 @@ __device__ __forceinline__ void multiply(int (&acc)[128], int64_t k, uint32_t x_
         wgmma_wait<1>();
         if (k0)
             leave(s, before);
+        if (k0 == BK && lent < STAGES)
+            give_back(s, group, lent);
         before = t.stage;
         advance(t);
     }
     wgmma_wait<0>();
     wgmma_sums_are_there(acc);
     leave(s, before);
+    if (k <= BK && lent < STAGES)
+        give_back(s, group, lent);
 }
 
 /* AT_ONCE pieces at a time, each of two rows, so that the residual's loads overlap. */
@@ -161,6 +207,7 @@ __device__ __forceinline__ void finish_group(const lx_cu_int8 &p, bool is_wide, 
     tell_row<C>(p, (int)(col0 / BN), true, row + 8, tell[1]);
 }
 
+/* Results from registers. */
 template <int C, bool GELU>
 __device__ __forceinline__ void multiply_tiles(const lx_cu_int8 &p, const order &o, int group,
                                                const block_shared &s)
@@ -170,16 +217,53 @@ __device__ __forceinline__ void multiply_tiles(const lx_cu_int8 &p, const order 
     int acc[128];
     for (int tile = (int)blockIdx.x / PAIR; tile < o.n_tiles; tile += (int)gridDim.x / PAIR) {
         const place at = tile_at(o, tile);
-        multiply(acc, p.k, (uint32_t)(group * 64 * BK), s, t);
+        multiply(acc, p.k, group, s, t, STAGES);
         finish_group<C, GELU>(p, o.is_wide, ((int64_t)at.m * PAIR + rank) * BM + group * 64,
                               (int64_t)at.n * BN, acc);
     }
 }
 
+/* Results of SIZE bytes by the copy engine. A tile's vectors are read from shared memory until its
+ * end; the next one's are written after its products, and in those (give_back) all warps of the
+ * group have met. */
+template <int SIZE, bool GELU>
+__device__ __forceinline__ void multiply_staged(const maps &m, const lx_cu_int8 &p, const order &o,
+                                                int group, const block_shared &s)
+{
+    const uint32_t rank = cluster_rank();
+    const int warp = group * 4 + (int)threadIdx.x % 128 / 32, lane = (int)threadIdx.x % 32;
+    float *columns = s.columns + group * COLUMNS;
+    turn t = {0, 0};
+    uint32_t lent = STAGES;
+    int acc[128];
+    for (int tile = (int)blockIdx.x / PAIR; tile < o.n_tiles; tile += (int)gridDim.x / PAIR) {
+        const place at = tile_at(o, tile);
+        const int row = (at.m * PAIR + (int)rank) * BM + warp * BOX_ROWS;
+        const column_pair pair = get_pair(p.e, (int64_t)at.n * BN);
+        const float x_scale[2] = {x_scale_at(p.e, row + lane / 4),
+                                  x_scale_at(p.e, row + lane / 4 + 8)};
+        multiply(acc, p.k, group, s, t, lent);
+        put_pair<staged_piece<SIZE>>(columns, pair);
+        group_sync(group);
+        lent = t.stage;
+        barrier_wait(s.full + 8 * lent, t.parity);
+        advance(t);
+        const places boxes = {s.ring + lent * STAGE + (uint32_t)(warp * (BOXES - 1) * BOX),
+                              s.boxes + (uint32_t)(warp * BOX)};
+        finish_staged<SIZE, GELU>(p, &m.out, row, at.n * BN, acc, columns, x_scale, boxes);
+    }
+    if (lane == 0)
+        boxes_wait();
+    __syncwarp();
+}
+
 __device__ __forceinline__ block_shared shared_begin(unsigned char *memory)
 {
     const uint32_t base = ((uint32_t)__cvta_generic_to_shared(memory) + 1023u) & ~1023u;
-    block_shared s = {base, base + STAGES * STAGE, base + STAGES * (STAGE + 8)};
+    const uint32_t boxes = base + STAGES * STAGE, columns = boxes + WARPS * BOX;
+    const uint32_t full = columns + ALL_COLUMNS;
+    block_shared s = {base, boxes, full, full + STAGES * 8, nullptr};
+    s.columns = (float *)(memory + (columns - (uint32_t)__cvta_generic_to_shared(memory)));
     if (threadIdx.x == 0) {
         for (uint32_t i = 0; i < STAGES; i++) {
             barrier_init(s.full + 8 * i, 1);
@@ -195,8 +279,8 @@ __device__ __forceinline__ block_shared shared_begin(unsigned char *memory)
 #endif
 
 /* A block pair has two tiles below each other. Nobody leaves before both are done: the other block
- * writes into this one's memory. */
-template <int C, bool GELU>
+ * writes into this one's memory. SIZE: of staged results' numbers, or 0: from registers. */
+template <int C, bool GELU, int SIZE>
 __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1)
     k_int8_wgmma(const __grid_constant__ maps m, const __grid_constant__ lx_cu_int8 p,
                  const __grid_constant__ order o)
@@ -209,7 +293,7 @@ __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1)
         registers_give<56>();
         if (warp == 0) {
             if (threadIdx.x == 0)
-                fetch_tiles(m, o, p.k, BN / (4 * C), s);
+                fetch_tiles<SIZE != 0>(m, p, o, BN / (4 * C), s);
             __syncwarp();
         } else {
             codes_of_rows<4>(p.codes, (int)blockIdx.x * IDLE_WARPS + warp - 1,
@@ -217,7 +301,10 @@ __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1)
         }
     } else {
         registers_take<224>();
-        multiply_tiles<C, GELU>(p, o, group - 1, s);
+        if constexpr (SIZE != 0)
+            multiply_staged<SIZE, GELU>(m, p, o, group - 1, s);
+        else
+            multiply_tiles<C, GELU>(p, o, group - 1, s);
     }
     __syncwarp();
     cluster_sync();
@@ -242,11 +329,11 @@ static int find_encoder(PFN_cuTensorMapEncodeTiled_v12000 *out)
     return 0;
 }
 
+using encoder = PFN_cuTensorMapEncodeTiled_v12000;
+
 /* Both matrices as the copy engine sees them, C columns a piece. */
-static int describe(const lx_cu_int8 *p, int c, maps *out)
+static int describe(encoder encode, const lx_cu_int8 *p, int c, maps *out)
 {
-    PFN_cuTensorMapEncodeTiled_v12000 encode;
-    CU_TRY(find_encoder(&encode));
     const cuuint64_t m = (cuuint64_t)p->e.m, n = (cuuint64_t)p->e.n, k = (cuuint64_t)p->k;
     const cuuint64_t piece = (cuuint64_t)c, tiles = piece / 2; /* of eight columns, in a group */
     const cuuint64_t x_dim[2] = {k, m}, x_stride[1] = {k};
@@ -266,16 +353,56 @@ static int describe(const lx_cu_int8 *p, int c, maps *out)
     return (int)code; /* the driver's codes are the runtime's */
 }
 
-template <int C, bool GELU> static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p)
+/* The output, numbers of `size` bytes. */
+static int describe_out(encoder encode, const lx_cu_epilogue &e, int size, maps *out)
 {
-    maps m;
-    CU_TRY(describe(p, C, &m));
+    const lx_cu_mat &y = e.out;
+    const CUtensorMapDataType type = size == 4               ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                     : y.dtype == LX_CU_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                             : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    const cuuint64_t dim[2] = {(cuuint64_t)e.n, (cuuint64_t)e.m};
+    const cuuint64_t stride[1] = {(cuuint64_t)(y.stride * size)};
+    const cuuint32_t box[2] = {(cuuint32_t)(128 / size), BOX_ROWS}, ask[2] = {ASK_COLS, BM};
+    const cuuint32_t ones[2] = {1, 1};
+    CUresult code = encode(&out->out, type, 2, y.data, dim, stride, box, ones,
+                           CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                           CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (code == CUDA_SUCCESS)
+        code = encode(&out->old, type, 2, y.data, dim, stride, ask, ones,
+                      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                      CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return (int)code;
+}
+
+template <int C, bool GELU, int SIZE> static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p)
+{
+    maps m = {};
+    encoder encode;
+    CU_TRY(find_encoder(&encode));
+    CU_TRY(describe(encode, p, C, &m));
+    if (SIZE)
+        CU_TRY(describe_out(encode, p->e, SIZE, &m));
     const order o = order_of(p, PAIR * BM, BN, 4);
     const int most = dev->n_sm / PAIR, pairs = o.n_tiles < most ? o.n_tiles : most;
-    CU_TRY(cudaFuncSetAttribute(k_int8_wgmma<C, GELU>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                SHARED));
-    k_int8_wgmma<C, GELU><<<pairs * PAIR, THREADS, SHARED, dev->compute>>>(m, *p, o);
+    const auto kernel = k_int8_wgmma<C, GELU, SIZE>;
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
+    kernel<<<pairs * PAIR, THREADS, SHARED, dev->compute>>>(m, *p, o);
     return cu_launched();
+}
+
+template <int SIZE> static int launch_staged(lx_cuda_dev *dev, const lx_cu_int8 *p)
+{
+    constexpr int C = staged_piece<SIZE>;
+    return p->e.activation == LX_CU_GELU ? launch<C, true, SIZE>(dev, p)
+                                         : launch<C, false, SIZE>(dev, p);
+}
+
+/* Whether the copy engine can write the output. Of a sum that it makes nothing is known. */
+static bool is_staged(const lx_cu_int8 *p, int size)
+{
+    const lx_cu_mat &y = p->e.out;
+    return p->e.n % (128 / size) == 0 && cu_is_aligned(y.data) && y.stride * size % 16 == 0 &&
+           !(p->e.add_to_out && p->most);
 }
 
 } // namespace int8
@@ -286,7 +413,11 @@ int cu_int8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p)
     if (dev->major != 9 || LX2V_ARCH_MAX < 90 || !std::strstr(LX_CUDA_ARCHS, "90a") ||
         p->e.n % (is_f32 ? 16 : 32) != 0)
         return (int)cudaErrorInvalidConfiguration;
+    if (int8::is_staged(p, is_f32 ? 4 : 2))
+        return is_f32 ? int8::launch_staged<4>(dev, p) : int8::launch_staged<2>(dev, p);
+    if (p->most && !is_f32)
+        return (int)cudaErrorInvalidConfiguration;
     if (is_f32)
-        return is_gelu ? int8::launch<4, true>(dev, p) : int8::launch<4, false>(dev, p);
-    return is_gelu ? int8::launch<8, true>(dev, p) : int8::launch<8, false>(dev, p);
+        return is_gelu ? int8::launch<4, true, 0>(dev, p) : int8::launch<4, false, 0>(dev, p);
+    return is_gelu ? int8::launch<8, true, 0>(dev, p) : int8::launch<8, false, 0>(dev, p);
 }

@@ -52,6 +52,18 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity)
                  : "memory");
 }
 
+/* One arrival at a barrier of this block: nothing was fetched. */
+__device__ __forceinline__ void barrier_arrive(uint32_t bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+
+/* The 128 threads of a group; 0 is __syncthreads's. */
+__device__ __forceinline__ void group_sync(int group)
+{
+    asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");
+}
+
 /* Every thread of both blocks. */
 __device__ __forceinline__ void cluster_sync()
 {
@@ -89,6 +101,63 @@ __device__ __forceinline__ void fetch_w(uint32_t dst, const CUtensorMap *map, ui
                  ".multicast::cluster [%0], [%1, {%4, %5, %5, %5, %6}], [%2], %3;" ::"r"(dst),
                  "l"(map), "r"(bar), "h"(both), "r"(k), "r"(zero), "r"(group)
                  : "memory");
+}
+
+/* Results: what this thread has written into shared memory is the copy engine's to read. */
+__device__ __forceinline__ void box_written()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+__device__ __forceinline__ void box_put16(uint32_t at, const uint32_t (&v)[4])
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v[0]), "r"(v[1]),
+                 "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+
+/* A box to the matrix; what lies beyond the matrix is not written. */
+__device__ __forceinline__ void box_store(const CUtensorMap *map, uint32_t src, int col, int row)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
+        "r"(src), "r"(col), "r"(row)
+        : "memory");
+}
+
+/* The same, added to what is there: by the second-level cache, rounded to nearest even. */
+__device__ __forceinline__ void box_add(const CUtensorMap *map, uint32_t src, int col, int row)
+{
+    asm volatile(
+        "cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.bulk_group [%0, {%2, %3}], [%1];" ::
+            "l"(map),
+        "r"(src), "r"(col), "r"(row)
+        : "memory");
+}
+
+/* Into the second-level cache. */
+__device__ __forceinline__ void box_ask(const CUtensorMap *map, int col, int row)
+{
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(col),
+                 "r"(row)
+                 : "memory");
+}
+
+__device__ __forceinline__ void boxes_close()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/* This thread's boxes but the last N groups have been read: their place may be written again. */
+template <int N> __device__ __forceinline__ void boxes_wait_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
+
+/* All of this thread's boxes are in memory. */
+__device__ __forceinline__ void boxes_wait()
+{
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 /* --- products -------------------------------------------------------------------------------- */
