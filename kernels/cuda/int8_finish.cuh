@@ -208,9 +208,9 @@ __device__ __forceinline__ float x_scale_at(const lx_cu_epilogue &e, int64_t row
     return e.x_scale && row < e.m ? e.x_scale[row] : 1.0f;
 }
 
-/* Rows of F32 into codes, 128 numbers of a row at a time by one warp: either all at once, or a little in
- * each step of a product, where a load has a whole step to arrive. Warp `row` of `n_warps` has rows
- * row, row + n_warps, ...; few registers. */
+/* Rows of F32 into codes, 128 numbers of a row at a time by one warp: either all at once, or a
+ * little in each step of a product, where a load has a whole step to arrive. Warp `row` of
+ * `n_warps` has rows row, row + n_warps, ...; few registers. */
 struct coding {
     float4 v;     /* four numbers of this lane, on their way */
     float with;   /* of the row: code = v * with */

@@ -10,8 +10,9 @@
  *           8.2 TB/s, more than it gives. Two blocks of a cluster have the same columns: each
  *           fetches half of the weights' tile for both, which makes it 5.5 TB/s.
  * Shared    4 stages of 128 bytes of K: (128 + 256) * 128 = 48 KiB each, 216 KiB with boxes of
- *           results, vectors of columns and barriers; one block per multiprocessor. Of 32 of K a group reads 2 + 8 KiB and a block writes 12 in
- *           the 256 clocks of both groups' products: 125 of 128 bytes a clock at the sheet's rate.
+ *           results, vectors of columns and barriers; one block per multiprocessor. Of 32 of K a
+ *           group reads 2 + 8 KiB and a block writes 12 in the 256 clocks of both groups' products:
+ *           125 of 128 bytes a clock at the sheet's rate.
  * Warps     Group 0: warp 0 asks the copy engine, warps 1 to 3 make codes of earlier rows; 56
  *           registers. Groups 1 and 2: 64 rows of 256 columns each, 128 registers of sums, 224 in
  *           all: (56 + 2 * 224) * 128 = 64,512.

@@ -31,22 +31,26 @@ __device__ __forceinline__ void barrier_expect(uint32_t bar, uint32_t bytes)
                  : "memory");
 }
 
-/* Arrive at the same barrier of block `rank` of the cluster. */
+/* Arrive at the same barrier of block `rank` of the cluster. What it tells is that the tensor cores
+ * and the copy engine have read a stage, which their own waits have made sure of; nothing that
+ * threads wrote. With .release.cluster each arrival would wait for all of this thread's accesses to
+ * memory (MEMBAR.ALL.GPU), in every step. */
 __device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank)
 {
     asm volatile("{\n.reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(bar),
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(bar),
                  "r"(rank)
                  : "memory");
 }
 
-/* Wait until the phase of this parity is over. */
+/* Wait until the phase of this parity is over. With .acquire.cluster each wait would throw away what
+ * the first-level cache holds (CCTL.IVALL); what comes is the copy engine's, in shared memory. */
 __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity)
 {
     asm volatile("{\n.reg .pred done;\n"
                  "again:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
                  "@!done bra again;\n}\n" ::"r"(bar),
                  "r"(parity)
                  : "memory");

@@ -7,6 +7,9 @@
  *
  * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
  *
+ * wgmma writes its results by the copy engine or from registers, as n and the output's alignment let
+ * it (int8_wgmma.cu, Serves): both are among the shapes and finishes.
+ *
  * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
  */
 #include <assert.h>
@@ -114,6 +117,9 @@ static const finish finishes[] = {
     {.add = true, .out = LX_DTYPE_F32, .gap = 1},
     {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F32},
     {.bias = true, .activation = LX_ACTIVATION_GELU, .gate = true, .out = LX_DTYPE_F16},
+    {.gate = true, .add = true, .out = LX_DTYPE_F32, .gap = 8},
+    {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_BF16, .gap = 8},
+    {.activation = LX_ACTIVATION_GELU, .gate = true, .add = true, .out = LX_DTYPE_F32},
 };
 enum { N_FINISHES = sizeof finishes / sizeof *finishes };
 
@@ -122,7 +128,7 @@ enum { N_FINISHES = sizeof finishes / sizeof *finishes };
 static const int64_t shapes[][3] = {
     {128, 256, 128}, {128, 256, 64},  {128, 256, 16},   {128, 256, 640},  {64, 64, 64},
     {1, 32, 16},     {17, 32, 48},    {127, 96, 80},    {129, 272, 144},  {256, 512, 256},
-    {257, 288, 272}, {300, 1024, 64}, {1000, 160, 336}, {383, 544, 1040},
+    {257, 288, 272}, {300, 1024, 64}, {1000, 160, 336}, {383, 544, 1040}, {130, 320, 384},
 };
 
 static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t every)
@@ -156,12 +162,14 @@ static void test_designs_over_sixteens(void **state)
     destroy(g, &p);
 }
 
-/* Every block has several tiles; every column and row of tiles. */
+/* Every block has several tiles, of one step of K, of two, of many; every column and row of tiles.
+ */
 static void test_designs_over_model_shapes(void **state)
 {
     static const int64_t large[][3] = {{1000, 1536, 1536},  {4096, 5120, 64},   {4100, 5120, 1024},
                                        {4096, 5120, 5120},  {1500, 13824, 512}, {900, 13824, 5120},
-                                       {1111, 5120, 13824}, {512, 5120, 5120}};
+                                       {1111, 5120, 13824}, {512, 5120, 5120},  {1700, 5120, 256},
+                                       {1700, 5120, 384},   {1700, 5120, 640}};
     check_rng r = {23};
     if (gpu_is_small())
         skip();
@@ -292,17 +300,78 @@ static void test_linear_tells_squares(void **state)
         }
 }
 
+/* --- largest magnitudes ---------------------------------------------------------------------- */
+
+/* Of the rows as they were written, to the bit: beside a residual too, and of F16. */
+static void design_maxima(gpu *g, const problem *p, const finish *f, int design)
+{
+    char what[96];
+    const size_t size = lx_dtype_size(f->out), bytes = (size_t)(p->m * p->n) * size;
+    size_t mark = lx_arena_mark(g->store);
+    lx_cu_int8 call = call_of(p, f, design);
+    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, p->n, gpu_take(g, bytes)};
+    call.most = gpu_take(g, (size_t)p->m * sizeof *call.most);
+    gpu_ok(lx_zero(&g->x, call.most, (size_t)p->m * sizeof *call.most, err));
+    if (f->add)
+        gpu_ok(lx_upload(&g->x, call.e.out.data, p->out0, bytes, err));
+    must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+    unsigned char *out = check_alloc(1, bytes);
+    float *told = check_floats(p->m);
+    gpu_get(g, out, call.e.out.data, bytes);
+    gpu_get(g, told, call.most, (size_t)p->m * sizeof *told);
+    snprintf(what, sizeof what, "%s %dx%dx%d%s -> %s: largest", names[design], (int)p->m, (int)p->n,
+             (int)p->k, f->add ? " add" : "", lx_dtype_name(f->out));
+    for (int64_t i = 0; i < p->m; i++) {
+        float largest = 0;
+        for (int64_t j = 0; j < p->n; j++)
+            largest = fmaxf(largest, fabsf(gpu_widen(out, f->out, i * p->n + j)));
+        if (told[i] != largest)
+            fail_msg("%s: row %d: %.9g, not %.9g", what, (int)i, (double)told[i], (double)largest);
+    }
+    printf("  %-64s exact\n", what);
+    lx_arena_reset(g->store, mark);
+    free(out), free(told);
+}
+
+static void test_designs_tell_maxima(void **state)
+{
+    static const finish all[] = {
+        {.bias = true, .out = LX_DTYPE_F32},
+        {.bias = true, .gate = true, .add = true, .out = LX_DTYPE_F32},
+        {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F16},
+        {.bias = true, .gate = true, .out = LX_DTYPE_F16},
+    };
+    static const int64_t sizes[][3] = {
+        {1, 64, 16}, {129, 96, 80}, {300, 320, 144}, {700, 5120, 128}};
+    check_rng r = {30};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        problem p =
+            make(*state, &r, variants[0], CHECK_RANDOM, sizes[i][0], sizes[i][1], sizes[i][2]);
+        p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
+        for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+            for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+                if (has_design(*state, design, p.n) &&
+                    (all[j].out == LX_DTYPE_F32 || LX_CU_INT8_HALF(design, p.n)) &&
+                    (!gpu_is_small() || p.m * p.n < 100000))
+                    design_maxima(*state, &p, &all[j], design);
+        destroy(*state, &p);
+    }
+}
+
 /* --- codes ----------------------------------------------------------------------------------- */
 
 typedef struct band {
-    float *y, *scale;
+    void *y;
+    float *scale;
     uint32_t *most;
     int8_t *codes;
+    lx_dtype dtype; /* of y */
 } band;
 
-static band take_band(gpu *g, int64_t m, int64_t n)
+static band take_band(gpu *g, int64_t m, int64_t n, lx_dtype dtype)
 {
     band b = {.y = gpu_take(g, (size_t)(m * n) * 4), .scale = gpu_take(g, (size_t)m * 4)};
+    b.dtype = dtype;
     b.most = gpu_take(g, (size_t)m * 4);
     b.codes = gpu_take(g, (size_t)(m * n));
     gpu_ok(lx_zero(&g->x, b.most, (size_t)m * 4, err));
@@ -312,19 +381,31 @@ static band take_band(gpu *g, int64_t m, int64_t n)
 
 static lx_cu_codes codes_of(const band *b, int64_t m, int64_t n)
 {
-    return (lx_cu_codes){m, n, b->y, b->most, b->codes, b->scale};
+    return (lx_cu_codes){m, n, b->y, b->most, b->codes, b->scale, b->dtype == LX_DTYPE_F16};
+}
+
+/* y as it lies on the card. */
+static float *get_rows(gpu *g, const band *b, int64_t m, int64_t n)
+{
+    const size_t bytes = (size_t)(m * n) * lx_dtype_size(b->dtype);
+    unsigned char *raw = check_alloc(1, bytes);
+    float *y = check_floats(m * n);
+    gpu_get(g, raw, b->y, bytes);
+    for (int64_t i = 0; i < m * n; i++)
+        y[i] = gpu_widen(raw, b->dtype, i);
+    free(raw);
+    return y;
 }
 
 /* Codes, scales and maxima of y as it lies on the card: the definition's bits. */
 static void check_band(gpu *g, const char *what, const band *b, int64_t m, int64_t n, bool has_most)
 {
-    float *y = check_floats(m * n), *scale = check_floats(m);
+    float *y = get_rows(g, b, m, n), *scale = check_floats(m);
     int8_t *codes = check_alloc(m * n, 1);
     uint32_t *most = check_alloc(m, 4);
     lx_act want = {.dtype = LX_DTYPE_I8, .rows = m, .cols = n};
     want.data = check_alloc(m * n, 1);
     want.scale = check_floats(m);
-    gpu_get(g, y, b->y, (size_t)(m * n) * 4);
     gpu_get(g, scale, b->scale, (size_t)m * 4);
     gpu_get(g, codes, b->codes, (size_t)(m * n));
     gpu_get(g, most, b->most, (size_t)m * 4);
@@ -349,27 +430,38 @@ static void check_band(gpu *g, const char *what, const band *b, int64_t m, int64
     free(y), free(scale), free(codes), free(most), free(want.data), free(want.scale);
 }
 
-/* Two bands: the second call makes the first one's codes, one call more the second one's. */
-static void check_codes(gpu *g, check_rng *r, const int64_t shape[3], int design)
+/* One call into band b, which makes codes of another band meanwhile. */
+static void call_band(gpu *g, const problem *p, const band *b, int design,
+                      const lx_cu_codes *meanwhile)
+{
+    finish f = {.bias = true, .activation = LX_ACTIVATION_GELU, .out = b->dtype};
+    lx_cu_int8 call = call_of(p, &f, design);
+    call.e.out = (lx_cu_mat){(int)b->dtype, p->m, p->n, p->n, b->y};
+    call.most = b->most;
+    if (meanwhile)
+        call.codes = *meanwhile;
+    must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+}
+
+/* Two bands: the second call makes the first one's codes, one call more the second one's: that for
+ * codes alone, or (of F16) a product of another design, which has none of its own for them. */
+static void check_codes(gpu *g, check_rng *r, const int64_t shape[3], int design, lx_dtype dtype)
 {
     char what[96];
     problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], shape[2]);
-    finish f = {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F32};
-    band b[2];
-    for (int i = 0; i < 2; i++) {
-        b[i] = take_band(g, p.m, p.n);
-        lx_cu_int8 call = call_of(&p, &f, design);
-        call.e.out = (lx_cu_mat){LX_CU_F32, p.m, p.n, p.n, b[i].y};
-        call.most = b[i].most;
-        if (i)
-            call.codes = codes_of(&b[0], p.m, p.n);
-        must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+    band b[2] = {take_band(g, p.m, p.n, dtype), take_band(g, p.m, p.n, dtype)};
+    lx_cu_codes codes[2] = {codes_of(&b[0], p.m, p.n), codes_of(&b[1], p.m, p.n)};
+    call_band(g, &p, &b[0], design, NULL);
+    call_band(g, &p, &b[1], design, &codes[0]);
+    if (dtype == LX_DTYPE_F16) {
+        band third = take_band(g, p.m, p.n, LX_DTYPE_F32);
+        call_band(g, &p, &third, LX_CU_MMA_128x128, &codes[1]);
+    } else {
+        must(g, g->cuda->module->linear->codes(g->cuda->dev, &codes[1]), "codes");
     }
-    lx_cu_codes last = codes_of(&b[1], p.m, p.n);
-    must(g, g->cuda->module->linear->codes(g->cuda->dev, &last), "codes");
     for (int i = 0; i < 2; i++) {
-        snprintf(what, sizeof what, "%s %dx%dx%d: codes %s", names[design], (int)p.m, (int)p.n,
-                 (int)p.k, i ? "afterwards" : "meanwhile");
+        snprintf(what, sizeof what, "%s %dx%dx%d: codes of %s %s", names[design], (int)p.m,
+                 (int)p.n, (int)p.k, lx_dtype_name(dtype), i ? "afterwards" : "meanwhile");
         check_band(g, what, &b[i], p.m, p.n, true);
     }
     destroy(g, &p);
@@ -377,15 +469,52 @@ static void check_codes(gpu *g, check_rng *r, const int64_t shape[3], int design
 
 static void test_designs_make_codes(void **state)
 {
-    static const int64_t all[][3] = {{1, 32, 16},     {129, 256, 64},     {300, 1536, 64},
-                                     {33, 160, 640},  {700, 13824, 128},  {896, 13824, 1024},
-                                     {2000, 64, 128}, {40, 13824, 13824}, {5, 20000, 32}};
+    static const int64_t all[][3] = {
+        {1, 32, 16},        {129, 256, 64},  {300, 1536, 64}, {33, 160, 640},     {700, 13824, 128},
+        {896, 13824, 1024}, {2000, 64, 128}, {300, 320, 48},  {40, 13824, 13824}, {5, 20000, 32}};
     check_rng r = {25};
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             if (has_design(*state, design, 32) &&
-                (!gpu_is_small() || all[i][0] * all[i][1] * all[i][2] <= 50000000))
-                check_codes(*state, &r, all[i], design);
+                (!gpu_is_small() || all[i][0] * all[i][1] * all[i][2] <= 50000000)) {
+                check_codes(*state, &r, all[i], design, LX_DTYPE_F32);
+                if (LX_CU_INT8_HALF(design, all[i][1]))
+                    check_codes(*state, &r, all[i], design, LX_DTYPE_F16);
+            }
+}
+
+/* What F16 in between costs: a code beside the one of F32 now and then, none further off. */
+static void test_codes_of_halves_are_near(void **state)
+{
+    gpu *g = *state;
+    const int design = LX_CU_WGMMA_128x256;
+    const int64_t m = 500, n = 13824, k = 1024;
+    check_rng r = {31};
+    if (!has_design(g, design, n) || gpu_is_small())
+        skip();
+    problem p = make(g, &r, variants[0], CHECK_RANDOM, m, n, k);
+    int8_t *codes[2];
+    for (int i = 0; i < 2; i++) {
+        band b = take_band(g, m, n, i ? LX_DTYPE_F16 : LX_DTYPE_F32);
+        lx_cu_codes c = codes_of(&b, m, n);
+        call_band(g, &p, &b, design, NULL);
+        must(g, g->cuda->module->linear->codes(g->cuda->dev, &c), "codes");
+        codes[i] = check_alloc(m * n, 1);
+        gpu_get(g, codes[i], b.codes, (size_t)(m * n));
+    }
+    int64_t others = 0;
+    for (int64_t i = 0; i < m * n; i++) {
+        int off = codes[0][i] - codes[1][i];
+        if (off < -1 || off > 1)
+            fail_msg("[%d, %d]: code %d of F32, %d of F16", (int)(i / n), (int)(i % n), codes[0][i],
+                     codes[1][i]);
+        others += off != 0;
+    }
+    printf("  codes of F16 rows: %.2f %% are neighbours of those of F32\n",
+           100.0 * (double)others / (double)(m * n));
+    assert_true(others * 20 < m * n);
+    free(codes[0]), free(codes[1]);
+    destroy(g, &p);
 }
 
 /* The model's way to codes, in bands: those of the same rows as f32, to the bit. */
@@ -399,7 +528,7 @@ static void test_linear_to_act_in_bands(void **state)
     problem p = make(g, &r, variants[0], CHECK_RANDOM, m, n, k);
     finish f = {.bias = true, .activation = LX_ACTIVATION_GELU};
     lx_epilogue e = epilogue_of(&p, &f);
-    band b = take_band(g, m, n);
+    band b = take_band(g, m, n, LX_DTYPE_F32);
     lx_mat y = {.dtype = LX_DTYPE_F32, .rows = m, .cols = n, .stride = n, .data = b.y};
     lx_act act = {.dtype = LX_DTYPE_I8, .rows = m, .cols = n, .data = b.codes, .scale = b.scale};
     size_t scratch = lx_arena_mark(g->scratch);
@@ -417,7 +546,7 @@ static void test_codes_of_odd_rows(void **state)
     enum { M = 6, N = 96 };
     float y[M][N], scale[M];
     uint32_t most[M] = {0};
-    band b = take_band(g, M, N);
+    band b = take_band(g, M, N, LX_DTYPE_F32);
     for (int i = 0; i < M * N; i++)
         y[i / N][i % N] = i / N == 0 ? 0 : (float)(i % 17 - 8);
     y[2][5] = NAN;
@@ -469,7 +598,7 @@ typedef struct bench {
     lx_weight w, bias;
     lx_epilogue e;
     lx_mat out;
-    bool is_act;
+    bool is_act, is_half;  /* is_half: F16 before codes */
     int64_t m, n, k, rows; /* rows: of a band */
     int design;
     void *acc[2];
@@ -547,10 +676,14 @@ static void call_design(gpu *g, void *self)
         p.x = (const int8_t *)b->in.data + row * b->k;
         p.e = epilogue_for(b, row, rows);
         if (b->is_act) {
-            p.e.out = (lx_cu_mat){LX_CU_F32, rows, b->n, b->n, b->acc[i % 2]};
+            int dtype = b->is_half ? LX_CU_F16 : LX_CU_F32;
+            p.e.out = (lx_cu_mat){dtype, rows, b->n, b->n, b->acc[i % 2]};
             p.most = b->most + row;
             p.codes = before;
-            before = (lx_cu_codes){rows, b->n, b->acc[i % 2], p.most, NULL, b->act.scale + row};
+            before = (lx_cu_codes){.rows = rows, .cols = b->n, .y = b->acc[i % 2]};
+            before.most = p.most;
+            before.scale = b->act.scale + row;
+            before.is_half = b->is_half;
             before.out = (int8_t *)b->act.data + row * b->n;
         }
         tell(g, ops->int8(g->cuda->dev, &p), names[b->design]);
@@ -613,24 +746,50 @@ static void print_line(const bench *b, const char *how, shape_kind kind, double 
            (int)b->k, (int)b->n, kinds[kind], 1e3 * s, tera / s, 100 * tera / s / rate);
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* wgmma's codes by what lies between and by the rows of a band: of 256 rows times 54 tiles' columns
+ * 66 pairs of multiprocessors do 6 in 5 rounds (4.9), 11 in 9 (9.0). */
+static void bench_codes(gpu *g, bench *b, double rate)
+{
+    static const struct {
+        const char *name;
+        int64_t rows;
+        bool is_half;
+    } ways[] = {{"wgmma f32 1536", 1536, false},
+                {"wgmma f16 1536", 1536, true},
+                {"wgmma f16 2816", 2816, true}};
+    b->design = LX_CU_WGMMA_128x256;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        b->rows = least(ways[i].rows, b->m);
+        b->is_half = ways[i].is_half;
+        if (has_design(g, b->design, b->n))
+            print_line(b, ways[i].name, FIRST, gpu_time(g, call_design, b), rate);
+    }
+    b->is_half = false;
+}
+
 static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
 {
     size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
     bench b = bench_of(g, kind, m);
     b.e.bias = &b.bias;
-    int64_t rows = b.is_act ? 896 : m, most = m < 2048 ? m : 2048;
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
-        b.acc[i] = gpu_take(g, (size_t)((b.is_act && m > 896 ? 896 : most) * b.n) * 4);
+        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? 1536 : 2048) * b.n) * 4);
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
         b.design = design;
-        b.rows = rows < m ? rows : m;
+        b.rows = b.is_act ? least(896, m) : m;
         if (has_design(g, design, b.n))
             print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
     }
+    if (b.is_act)
+        bench_codes(g, &b, rate);
     print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
-    b.rows = b.n > 10000 ? 512 : 1664; /* of sums that stay in 50 MiB of cache */
-    b.rows = b.rows < m ? b.rows : m;
+    b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
     b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
     b.product.w = b.w.data;
     b.product.acc = b.acc[0];
@@ -674,7 +833,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_designs_over_sixteens),
         cmocka_unit_test(test_designs_tell_squares),
         cmocka_unit_test(test_linear_tells_squares),
+        cmocka_unit_test(test_designs_tell_maxima),
         cmocka_unit_test(test_designs_make_codes),
+        cmocka_unit_test(test_codes_of_halves_are_near),
         cmocka_unit_test(test_linear_to_act_in_bands),
         cmocka_unit_test(test_designs_at_the_ends_of_s32),
         cmocka_unit_test(test_designs_over_model_shapes),
