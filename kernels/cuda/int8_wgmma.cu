@@ -48,7 +48,7 @@ constexpr int WARPS = GROUPS * 4; /* that multiply */
 constexpr int ALL_COLUMNS = GROUPS * COLUMNS * (int)sizeof(float);
 constexpr int SHARED = STAGES * STAGE + WARPS * BOX + ALL_COLUMNS + STAGES * 2 * 8 +
                        1024; /* to begin at a multiple of it */
-constexpr int ASK_COLS = 32, ASKS = BN / ASK_COLS, ASK_AHEAD = 12; /* the residual; in steps */
+constexpr int ASK_COLS = 32; /* of the residual */
 static_assert(TILE_COLS == BN && STAGE >= WARPS * (BOXES - 1) * BOX, "int8_staged.cuh: boxes");
 
 struct maps {
@@ -79,6 +79,7 @@ struct block_shared {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) && LX2V_ARCH_MAX >= 90
 
 constexpr int IDLE_WARPS = 3;
+constexpr int ASKS = BN / ASK_COLS, ASK_AHEAD = 12; /* of a tile; steps before its end */
 
 /* A part of the tile's residual into the second-level cache, some steps before it is added to; a
  * tile of few steps does without some of them. */
@@ -279,10 +280,17 @@ __device__ __forceinline__ block_shared shared_begin(unsigned char *memory)
 
 #endif
 
+/* Compilers for cards without clusters refuse the word; there the kernel is empty. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define IN_PAIRS __cluster_dims__(PAIR, 1, 1)
+#else
+#define IN_PAIRS
+#endif
+
 /* A block pair has two tiles below each other. Nobody leaves before both are done: the other block
  * writes into this one's memory. SIZE: of staged results' numbers, or 0: from registers. */
 template <int C, bool GELU, int SIZE>
-__global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1)
+__global__ void IN_PAIRS __launch_bounds__(THREADS, 1)
     k_int8_wgmma(const __grid_constant__ maps m, const __grid_constant__ lx_cu_int8 p,
                  const __grid_constant__ order o)
 {

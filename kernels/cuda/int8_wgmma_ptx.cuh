@@ -44,8 +44,9 @@ __device__ __forceinline__ void barrier_arrive_at(uint32_t bar, uint32_t rank)
                  : "memory");
 }
 
-/* Wait until the phase of this parity is over. With .acquire.cluster each wait would throw away what
- * the first-level cache holds (CCTL.IVALL); what comes is the copy engine's, in shared memory. */
+/* Wait until the phase of this parity is over. With .acquire.cluster each wait would throw away
+ * what the first-level cache holds (CCTL.IVALL); what comes is the copy engine's, in shared memory.
+ */
 __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity)
 {
     asm volatile("{\n.reg .pred done;\n"
