@@ -39,6 +39,7 @@ typedef struct bench {
     lx_epilogue e;
     lx_mat out;
     bool is_act, is_half;  /* is_half: F16 before codes */
+    bool is_told;          /* maxima beside a residual: wgmma then stores from registers */
     int64_t m, n, k, rows; /* rows: of a band */
     int design;
     void *acc[2];
@@ -126,6 +127,8 @@ static void call_design(gpu *g, void *self)
             before.is_half = b->is_half;
             before.out = (int8_t *)b->act.data + row * b->n;
         }
+        if (b->is_told)
+            p.most = b->most + row;
         tell(g, ops->int8(g->cuda->dev, &p), names[b->design]);
     }
     tell(g, ops->codes(g->cuda->dev, &before), "codes");
@@ -212,6 +215,16 @@ static void bench_codes(gpu *g, bench *b, double rate)
     b->is_half = false;
 }
 
+/* What the copy engine's way is worth beside a residual. */
+static void bench_registers(gpu *g, bench *b, shape_kind kind, double rate)
+{
+    b->design = LX_CU_WGMMA_128x256;
+    b->is_told = true;
+    if (has_design(g, b->design, b->n))
+        print_line(b, "from registers", kind, gpu_time(g, call_design, b), rate);
+    b->is_told = false;
+}
+
 static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
 {
     size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
@@ -228,6 +241,8 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
     }
     if (b.is_act)
         bench_codes(g, &b, rate);
+    if (b.e.add_to_out)
+        bench_registers(g, &b, kind, rate);
     print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
     b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
     b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
