@@ -4,8 +4,8 @@
  *
  * Why       Finished in registers and stored from them, a tile of F32 took 27 us with a residual
  *           and 13 to 30 with gelu, one of 16 bits 6 to 7, beside 34 us of products at K = 5120:
- *           vectors of columns and residual were waited for eight times over, stores were of 64 bytes
- *           a row, and the next tile's steps waited for them (fences, int8_wgmma_ptx.cuh).
+ *           vectors of columns and residual were waited for eight times over, stores were of 64
+ *           bytes a row, and the next steps waited for them (fences: int8_wgmma_ptx.cuh).
  * Boxes     A warp has 16 rows. It finishes 128 bytes of each, two units of 16 bytes a lane (2 t
  *           and 2 t + 1 of a row's eight; t = lane % 4), into a box of 2 KiB, which the copy engine
  *           takes to memory in whole lines while the warp goes on. F32: 8 boxes of 32 columns; 16
