@@ -55,7 +55,7 @@ typedef struct lx_cu_attention {
     const float *k_scale;
     const float *v_peak; /* with has_f16_sums */
     int rows_per_block;  /* 128 or 256 queries */
-    bool has_f16_sums;   /* weights x values summed in F16 over 32 keys, then in F32;
+    bool has_f16_sums;   /* weights x values summed in F16 over 64 keys, then in F32;
                             256 rows per block */
     /* wgmma only */
     const uint8_t *k_images, *v_images;

@@ -33,7 +33,7 @@ typedef struct design {
 
 static const design designs[] = {
     {"mma.sync, fp32 sums", 8, 0, LX_SUMS_F32, LX_ATTENTION_INT8},
-    {"mma.sync, fp16 sums", 8, 6, LX_SUMS_AUTO, LX_ATTENTION_INT8},
+    {"mma.sync, fp16 sums", 8, 6, LX_SUMS_F16, LX_ATTENTION_INT8},
     {"flash", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN},
     {"wgmma, f16 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8},
     {"wgmma, fp8 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8_FP8},

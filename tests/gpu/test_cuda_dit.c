@@ -5,10 +5,13 @@
  * A card computes with bf16 activations between linears and f32 sums and residual, so the bars are
  * those of bf16. Whatever way the blocks come to the card, the bits are the same.
  *
- * --bench MODEL [WxH [FRAMES [CHUNK]]]   seconds of a step and where they go, for each attention
- *           that this card has; MODEL: the DiT's folder or file of lx2v-mkmodel. Random numbers as
- *           context and latent: no encoder is needed. LX2V_ARCH_MAX=86 holds the card to less.
+ * --bench MODEL [WxH [FRAMES [CHUNK [CHOICES]]]]   seconds of a step and where they go; MODEL: the
+ *           DiT's folder or file of lx2v-mkmodel. Random numbers as context and latent: no encoder
+ *           is needed. CHUNK 0: as planned. CHOICES: attention, and sums behind a colon, as in
+ *           auto,int8-fp8,auto:fp16,bf16; without, what differs on this card, the slowest last.
+ *           LX2V_ARCH_MAX=86 holds the card to less.
  */
+#include "lx_config.h"
 #include "../stages/dit_golden.h"
 #include "gpu.h"
 
@@ -265,10 +268,11 @@ static void bench_engine(dit_engine *engine, dit_request *r, float *latent)
     int64_t n_lost;
     lx_err err = {0};
     r->schedule = &schedule;
+    r->step_s = step_s;
     must(dit_schedule_make(&schedule, labels, 1, 5, &err), &err);
     must(dit_denoise(engine, r, latent, &err), &err);
+    printf("    the step that warms up: %.3f s\n", step_s[0]);
     must(dit_schedule_make(&schedule, labels, BENCH_STEPS, 5, &err), &err);
-    r->step_s = step_s;
     must(dit_denoise(engine, r, latent, &err), &err);
     for (int i = 0; i < BENCH_STEPS; i++)
         printf("    step %d: %.3f s\n", i + 1, step_s[i]);
@@ -279,7 +283,6 @@ static void bench_engine(dit_engine *engine, dit_request *r, float *latent)
     print_profile(all, n);
     if (n_lost)
         printf("    %d operations were not timed\n", (int)n_lost);
-    fflush(stdout);
 }
 
 static void bench_choice(dit *model, const lx_patch_dims *clip, lx_attention_choice attention,
@@ -305,11 +308,29 @@ static void bench_choice(dit *model, const lx_patch_dims *clip, lx_attention_cho
         printf("    %s: %s, chunks of %d, %d of %d blocks resident, %.2f GiB\n",
                lx_exec_describe(dit_engine_exec(engine)), m->attention_how, (int)m->chunk,
                (int)m->n_resident, (int)m->n_blocks, (double)m->total / 0x1p30);
-        fflush(stdout);
         bench_engine(engine, &r, latent);
     }
     dit_engine_close(&engine);
     free(latent), free(context);
+}
+
+/* "auto,int8-fp8,auto:fp16": one after the other. */
+static void bench_choices(dit *model, const lx_patch_dims *clip, const char *choices)
+{
+    char list[256], *rest = NULL;
+    snprintf(list, sizeof list, "%s", choices);
+    for (char *one = strtok_r(list, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
+        lx_err err = {0};
+        lx_attention_choice attention;
+        lx_accumulate_choice accumulate = LX_ACCUMULATE_AUTO;
+        char *sums = strchr(one, ':');
+        if (sums) {
+            *sums = '\0';
+            must(lx_config_set_accumulate(&accumulate, sums + 1, &err), &err);
+        }
+        must(lx_config_set_attention(&attention, one, &err), &err);
+        bench_choice(model, clip, attention, accumulate);
+    }
 }
 
 static int bench_dit(int argc, char **argv)
@@ -318,21 +339,21 @@ static int bench_dit(int argc, char **argv)
     dit *model = NULL;
     int width = 832, height = 480, frames = argc > 4 ? atoi(argv[4]) : 81;
     if (argc < 3 || (argc > 3 && sscanf(argv[3], "%dx%d", &width, &height) != 2)) {
-        printf("usage: test_cuda_dit --bench MODEL [WxH [FRAMES [CHUNK]]]\n");
+        printf("usage: test_cuda_dit --bench MODEL [WxH [FRAMES [CHUNK [CHOICES]]]]\n");
         return 2;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0); /* what is known is told, whenever it is ended */
     const dit_options options = {.chunk = argc > 5 ? atoi(argv[5]) : 0};
     must(dit_load(&model, argv[2], &options, NULL, &err), &err);
     const lx_patch_dims clip = {dit_dims(model)->in_dim, (frames - 1) / 4 + 1, height / 8,
                                 width / 8};
-    for (int choice = LX_ATTENTION_AUTO; choice <= LX_ATTENTION_BF16; choice++)
-        if (choice != LX_ATTENTION_INT8_FP16) /* that is auto */
-            bench_choice(model, &clip, (lx_attention_choice)choice, LX_ACCUMULATE_AUTO);
     lx_cuda *card = gpu_card();
-    bool has_choice = lx_card_has_slow_f32_sums(lx_cuda_card(card));
+    bool has_wgmma = lx_card_has_wgmma(lx_cuda_card(card));
     lx_cuda_close(&card);
-    if (has_choice)
-        bench_choice(model, &clip, LX_ATTENTION_AUTO, LX_ACCUMULATE_FP32);
+    bench_choices(model, &clip,
+                  argc > 6    ? argv[6]
+                  : has_wgmma ? "auto,int8-fp8,bf16"
+                              : "auto:fp32,auto:fp16,bf16");
     dit_destroy(&model);
     return 0;
 }
