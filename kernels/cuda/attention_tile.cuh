@@ -348,8 +348,7 @@ template <int MT, int DV> struct Rows {
         uint32_t p[STEPS][MT][4];
 #pragma unroll
         for (int w = 0; w < STEPS * WORDS; w++)
-            p[w / WORDS][w / 4 % MT][w % 4] =
-                weights(s, scale, add, w / WORDS, w / 4 % MT, w % 4);
+            p[w / WORDS][w / 4 % MT][w % 4] = weights(s, scale, add, w / WORDS, w / 4 % MT, w % 4);
 #pragma unroll
         for (int n = 0; n < DV / 16; n++) {
             if (n % 4 == 0 && wall + n < 0) /* see add_values */

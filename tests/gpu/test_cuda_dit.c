@@ -11,9 +11,9 @@
  *           auto,int8-fp8,auto:fp16,bf16; without, what differs on this card, the slowest last.
  *           LX2V_ARCH_MAX=86 holds the card to less.
  */
-#include "lx_config.h"
 #include "../stages/dit_golden.h"
 #include "gpu.h"
+#include "lx_config.h"
 
 static const golden_bars BARS = {.velocity = 1e-2,
                                  .latent = 1e-2,
