@@ -17,7 +17,8 @@
  *           blocks of 0.2 ms on 132 SMs, of which begin and end take about 2 %.
  * Shared    queries 16 KB, keys 4 x 17 KB, values 4 x 16 (32) KB: 150 (214) KB, one block per SM.
  * Registers 240 per computing thread: scores, then weights 64, o 64, FP8 sums of a tile 64, packed
- *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled.
+ *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled (FP8 with POLY
+ *           alone: two words).
  * Floors    32,760 x 32,760, 40 heads of 128, one H100 (132 SMs, 1.83 GHz as its data sheet
  *           reckons). 64 queries x 128 keys are 39,719 tiles an SM, each of
  *             products      256 clocks INT8 + 256 FP8 (512 F16): 11.1 ms (16.7 ms)
