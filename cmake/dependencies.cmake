@@ -8,7 +8,7 @@ pkg_check_modules(CZMQ REQUIRED IMPORTED_TARGET libczmq>=4.2)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(FFMPEG REQUIRED IMPORTED_TARGET
   libavcodec>=59 libavformat>=59 libavutil>=57 libswscale>=6)
-pkg_check_modules(NETTLE IMPORTED_TARGET nettle>=3.4) # hashing of weights, eight times as fast as ours
+pkg_check_modules(NETTLE IMPORTED_TARGET nettle>=3.4) # hashing of weights, seven times as fast as ours
 pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka>=1.1.5)
 
 # msgpack-c: libmsgpack-dev (4.0, C and C++ in one, "msgpack") or libmsgpack-c-dev (6, "msgpack-c").

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "lx_gate.h"
+#include "lx_hash.h"
 #include "lx_log.h"
 
 #define LEAST_VERSION    ZMQ_MAKE_VERSION(4, 3, 3)
@@ -343,10 +344,7 @@ static void set_user(lx_peer *peer, const char *user)
     peer->key = 0;
     if (!peer->is_remote)
         return;
-    peer->key = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-    for (const char *c = user; *c; c++)
-        peer->key = (peer->key ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-    peer->key |= 1;
+    peer->key = lx_hash_add(LX_HASH_START, user, strlen(user)) | 1;
 }
 
 /* One frame into `room` bytes: its size, -1 nothing there, -2 too long. *more: frames follow.

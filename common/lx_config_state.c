@@ -10,14 +10,12 @@
 #include <unistd.h>
 
 #include "lx_config_keys.h"
+#include "lx_hash.h"
 
-/* FNV-1a, 64 bits: names the state folder of a config; no secret. */
+/* Names the state folder of a config. */
 static uint64_t path_hash(const char *path)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (const char *p = path; *p; p++)
-        hash = (hash ^ (unsigned char)*p) * 0x100000001b3u;
-    return hash;
+    return lx_hash_add(LX_HASH_START, path, strlen(path));
 }
 
 static bool is_private_dir(const char *path)

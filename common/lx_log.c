@@ -21,7 +21,7 @@ static int log_fd = STDERR_FILENO;
 static bool log_is_socket; /* a journal's, as a rule */
 static atomic_ulong log_dropped;
 
-/* A standard descriptor that was closed would be the next file's, and log lines would go into it. */
+/* A standard descriptor that was closed would be the next file's, and log lines would go there. */
 static void keep_standard(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)

@@ -11,7 +11,7 @@
  *           file of its own comes to lie where log lines go.
  * Privacy   Prompts never at I or above: length and hash only.
  * Threads   Any thread may log at any time.
- * Tests     tests/faults/test_logs.c
+ * Tests     tests/unit/test_log.c, tests/faults/test_logs.c
  */
 #ifndef LX_LOG_H
 #define LX_LOG_H

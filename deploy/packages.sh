@@ -24,7 +24,7 @@ build_needs=(
     "libyaml-dev"
     "libjansson-dev"
     "libutf8proc-dev"
-    "nettle-dev"                      # not needed, but weights are checked eight times as fast
+    "nettle-dev"                      # not needed, but weights are checked seven times as fast
     "libdnnl-dev libonednn-dev"       # oneDNN 2.6 (Debian 12) or 3
     "ocl-icd-opencl-dev"              # only because oneDNN's CMake files ask for it
     "libavcodec-dev"

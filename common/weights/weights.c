@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "layout.h"
+#include "lx_hash.h"
 #include "lx_log.h"
 #include "lx_manifest.h"
 #include "lx_process.h"
@@ -269,25 +270,18 @@ static lx_status settle_scale(const lx_weights *w, const lx_layout *p, size_t i,
     return LX_OK;
 }
 
-static uint64_t fnv(uint64_t hash, const void *data, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ ((const unsigned char *)data)[i]) * 0x100000001b3u;
-    return hash;
-}
-
 static void make_id(lx_weights *w, const lx_table *t)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t hash = LX_HASH_START;
     for (size_t i = 0; i < t->n_entries; i++) {
         const lx_entry *e = &t->entry[i];
         const char *dtype = lx_dtype_name(e->dtype);
-        hash = fnv(hash, e->name, strlen(e->name) + 1);
-        hash = fnv(hash, dtype, strlen(dtype) + 1);
-        hash = fnv(hash, e->shape.dim, (size_t)e->shape.n_dims * sizeof *e->shape.dim);
+        hash = lx_hash_add(hash, e->name, strlen(e->name) + 1);
+        hash = lx_hash_add(hash, dtype, strlen(dtype) + 1);
+        hash = lx_hash_add(hash, e->shape.dim, (size_t)e->shape.n_dims * sizeof *e->shape.dim);
     }
     for (size_t i = 0; i < t->n_sources; i++)
-        hash = fnv(hash, &t->source[i].bytes, sizeof t->source[i].bytes);
+        hash = lx_hash_add(hash, &t->source[i].bytes, sizeof t->source[i].bytes);
     snprintf(w->id, sizeof w->id, "%016" PRIx64, hash);
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "journal.h"
+#include "lx_hash.h"
 #include "lx_log.h"
 #include "submit.h"
 #include "text.h"
@@ -281,15 +282,12 @@ static lx_status is_open(const clients *c, lx_err *err)
 }
 
 /* Whose jobs count together: those of a key, however often its owner connects; on this machine,
- * where all are the same user, those of a connection: FNV-1a of its name. Never 0. */
+ * where all are the same user, those of a connection, by its name. Never 0. */
 static uint64_t owner_of(const lx_peer *peer)
 {
     if (peer->key)
         return peer->key;
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < peer->n; i++)
-        h = (h ^ (unsigned char)peer->id[i]) * UINT64_C(0x100000001b3);
-    return h | 1;
+    return lx_hash_add(LX_HASH_START, peer->id, peer->n) | 1;
 }
 
 /* One client must not take all places; asked only where the limit says anything. */

@@ -15,6 +15,7 @@
 
 #include "journal_file.h"
 #include "lx_fault.h"
+#include "lx_hash.h"
 #include "lx_log.h"
 
 #define LARGE (1u << 20) /* below this nobody minds */
@@ -38,7 +39,7 @@ int64_t journal_wall_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* FNV-1a of the kernel's boot id. */
+/* A number for the kernel's boot id. */
 uint64_t journal_boot(void)
 {
     char text[64];
@@ -46,10 +47,7 @@ uint64_t journal_boot(void)
     ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text);
     if (fd >= 0)
         close(fd);
-    uint64_t hash = n > 0 ? UINT64_C(0xcbf29ce484222325) : 0;
-    for (ssize_t i = 0; i < n; i++)
-        hash = (hash ^ (unsigned char)text[i]) * UINT64_C(0x100000001b3);
-    return hash;
+    return n > 0 ? lx_hash_add(LX_HASH_START, text, (size_t)n) : 0;
 }
 
 static lx_status break_off(journal *j, lx_status status)

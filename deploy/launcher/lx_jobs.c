@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lx_hash.h"
+
 #define USUAL_QUEUE 32
 #define TOUCHED     0xff /* anything but 0, which the kernel's shared page would serve */
 
@@ -28,12 +30,10 @@ struct lx_jobs {
     lx_entry *oldest, *youngest;
 };
 
-/* FNV-1a, 64 bits. Ids come from local clients: a chain made long on purpose slows its maker. */
+/* Ids come from local clients: a chain made long on purpose slows its maker. */
 static uint32_t bucket_of(const lx_jobs *jobs, const char *text)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (; *text; text++)
-        h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    uint64_t h = lx_hash_add(LX_HASH_START, text, strlen(text));
     return (uint32_t)(h ^ (h >> 32)) & (jobs->n_buckets - 1);
 }
 

@@ -10,7 +10,7 @@
 
 #define KEYS_MAX 128
 
-/* Followed by the launcher alone, whenever it needs them. log_level is followed by a stage too, when
+/* Followed by the launcher alone when it needs them. log_level is followed by a stage too, when
  * it starts again. */
 static const char *const at_once[] = {"defaults.size",
                                       "defaults.frames",

@@ -3,11 +3,12 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      fork and exec of `lx2v-STAGE --config FILE --replica N [--vram BYTES] [--ram BYTES]
- *           --handover FD [--shared FD] [--settings FD]`, with everything taken away that a child must not inherit.
+ *           --handover FD [--shared FD] [--settings FD]`, with everything taken away that a child
+ *           must not inherit.
  * Promise   The child dies with the thread that called spawn_stage (call it from the main thread).
  *           It inherits stderr, the hand-over, the memory for its weights and the config, nothing
- *           else; stdin is empty, stdout is stderr; the environment is an allow-list. Secrets go down the
- *           hand-over, never by argument.
+ *           else; stdin is empty, stdout is stderr; the environment is an allow-list. Secrets go
+ *           down the hand-over, never by argument.
  * Tests     tests/pipeline
  */
 #ifndef SPAWN_H

@@ -9,20 +9,21 @@
  * Plan      A block of 128 queries of a head: two warp groups of 64 compute, a third group's first
  *           thread fetches images of 128 keys (attention_image.h) through 4 stages. A group has
  *             q k^T of tile j+1   and   p v of tile j
- *           in flight together; while p v runs it does the softmax of tile j+1. The groups take
- *           turns in handing out products, so one's softmax runs beside the other's products.
+ *           in flight together; while p v runs it does the softmax of tile j+1. The groups do not
+ *           wait for each other: turns in handing out products cost 6 to 8 % (measured).
  *           FP8 products keep about 14 bits of a sum (attention.md a.8), so each tile's 128 keys
  *           are summed afresh and added to o in F32; F16 products add to o themselves.
  *           One block after the other on an SM, not a loop in one: the model's length has 10,240
  *           blocks of 0.2 ms on 132 SMs, of which begin and end take about 2 %.
  * Shared    queries 16 KB, keys 4 x 17 KB, values 4 x 16 (32) KB: 150 (214) KB, one block per SM.
  * Registers 240 per computing thread: scores, then weights 64, o 64, FP8 sums of a tile 64, packed
- *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled.
+ *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled (FP8 with POLY
+ *           alone: two words).
  * Floors    32,760 x 32,760, 40 heads of 128, one H100 (132 SMs, 1.83 GHz as its data sheet
  *           reckons). 64 queries x 128 keys are 39,719 tiles an SM, each of
  *             products      256 clocks INT8 + 256 FP8 (512 F16): 11.1 ms (16.7 ms)
  *             exponentials  8,192 at 16 a clock, 512 clocks:     11.1 ms
- *             instructions  about 550 a warp, one a clock:       11.9 ms
+ *             instructions  about 480 a warp, one a clock:       10.4 ms
  *             shared memory 40 (56) KB at 128 B a clock:         7.0 (9.7) ms
  *             cache         16 (24) KB of 86 (129) GB in all: at 5.5 TB/s 15.6 (23.4) ms
  *           and device memory 1.0 (1.2) GB, 0.3 (0.4) ms. Wanted: <= 26 ms (34 ms), 1,150 (1,500)
@@ -161,12 +162,27 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
 
 /* --- softmax --------------------------------------------------------------------------------- */
 
+/* 2^x for x <= 15 without the unit for such. x = n + r, |r| <= 1/2; of 2^r a polynomial that is off
+ * by 9.1e-5 at most, a fifth of F16's half step (least squares, weighted until all peaks of the
+ * relative error were alike). Eight instructions for units that have little to do while
+ * exponentials are made, each of which takes a warp 8 clocks. */
+__device__ __forceinline__ float exp2_by_products(float x)
+{
+    constexpr float WHOLE = 12582912.0f; /* 1.5 * 2^23: added, it rounds to a whole number */
+    x = fmaxf(x, -126.0f);
+    const float n = x + WHOLE, r = x - (n - WHOLE);
+    const float y =
+        fmaf(fmaf(fmaf(0.0551715568f, r, 0.242611066f), r, 0.693260968f), r, 0.999928057f);
+    return __uint_as_float(__float_as_uint(y) + (__float_as_uint(n) << 23));
+}
+
 /* A lane's two rows, slot r being row 8 r + g of its warp's 16, and its four factors. */
 struct Softmax {
     float q_scale[2], k_scale[2]; /* per row; per half of the tile's keys */
     float ref[2], sum[2];         /* sum is this lane's part */
     float factor[2];              /* what the last tile's move of ref multiplies older sums by */
-    bool has_moved;
+    float scale[2][2];            /* of the tile at work: per row and half */
+    bool has_moved, is_cut;       /* is_cut: s is logits */
 
     __device__ __forceinline__ void begin(const float *scale)
     {
@@ -178,7 +194,7 @@ struct Softmax {
             sum[r] = 0;
             factor[r] = 0;
         }
-        has_moved = false;
+        has_moved = is_cut = false;
     }
 
     __device__ __forceinline__ void read_scales(uint32_t image)
@@ -215,45 +231,74 @@ struct Softmax {
         }
     }
 
-    /* Weights f of one tile from its scores; `left` keys exist, at least one. */
-    template <bool IS_FP8>
-    __device__ __forceinline__ void weigh(const int (&s)[64], int left, float (&f)[64])
+    /* The tile's largest logit of each row. Scores of keys that do not exist become logits of -inf,
+     * and so all of them logits, as the bits of floats: a scale may be 0. Else the largest of s32
+     * numbers is found three at a time, and none of them is converted yet. */
+    __device__ __forceinline__ void largest(int (&s)[64], const float (&scale)[2][2], bool is_cut,
+                                            int left, float (&most)[2])
     {
-        float most[2];
-        float scale[2][2] = {{q_scale[0] * k_scale[0], q_scale[0] * k_scale[1]},
-                             {q_scale[1] * k_scale[0], q_scale[1] * k_scale[1]}};
-#pragma unroll
-        for (int i = 0; i < 64; i++)
-            f[i] = __int2float_rn(s[i]);
-        if (left < TILE_KEYS) { /* scores become logits: a scale may be 0 */
+        if (is_cut) {
             int key = (int)threadIdx.x % 4 * 2;
+            most[0] = most[1] = -INFINITY;
 #pragma unroll
-            for (int i = 0; i < 64; i++)
-                f[i] = key + i / 4 * 8 + i % 2 < left ? f[i] * scale[i / 2 % 2][i / 32] : -INFINITY;
+            for (int i = 0; i < 64; i++) {
+                bool is_there = key + i / 4 * 8 + i % 2 < left;
+                float x = __int2float_rn(s[i]) * scale[i / 2 % 2][i / 32];
+                x = is_there ? x : -INFINITY;
+                most[i / 2 % 2] = fmaxf(most[i / 2 % 2], x);
+                s[i] = __float_as_int(x);
+            }
+        } else {
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                scale[i / 2][i % 2] = 1;
+            for (int r = 0; r < 2; r++) {
+                int half[2] = {s[2 * r], s[32 + 2 * r]};
+#pragma unroll
+                for (int i = 0; i < 64; i += 4)
+                    half[i / 32] = max(max(half[i / 32], s[i + 2 * r]), s[i + 2 * r + 1]);
+                most[r] = fmaxf(__int2float_rn(half[0]) * scale[r][0],
+                                __int2float_rn(half[1]) * scale[r][1]);
+            }
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float half[2] = {f[2 * r], f[32 + 2 * r]};
-#pragma unroll
-            for (int i = 0; i < 64; i++)
-                if (i / 2 % 2 == r)
-                    half[i / 32] = fmaxf(half[i / 32], f[i]);
-            most[r] = fmaxf(half[0] * scale[r][0], half[1] * scale[r][1]);
             most[r] = fmaxf(most[r], __shfl_xor_sync(0xffffffffu, most[r], 1));
             most[r] = fmaxf(most[r], __shfl_xor_sync(0xffffffffu, most[r], 2));
         }
+    }
+
+    /* The scores' scales, and ref moved. Then weights() of each half. */
+    template <bool IS_FP8> __device__ __forceinline__ void look(int (&s)[64], int left)
+    {
+        float most[2];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            scale[i / 2][i % 2] = q_scale[i / 2] * k_scale[i % 2];
+        is_cut = left < TILE_KEYS;
+        largest(s, scale, is_cut, left, most);
         if (IS_FP8)
             follow_always(most);
         else
             follow_rarely(most);
+    }
+
+    /* Weights f of FIRST .. FIRST + N - 1 from the scores. Conversions stand beside exponentials,
+     * which take four times as long. */
+    template <bool IS_POLY, int FIRST, int N>
+    __device__ __forceinline__ void weights(const int (&s)[64], float (&f)[64])
+    {
+        if (is_cut) {
 #pragma unroll
-        for (int i = 0; i < 64; i++) {
-            int r = i / 2 % 2;
-            f[i] = exp2_fast(fmaf(f[i], scale[r][i / 32], -ref[r]));
-            sum[r] += f[i];
+            for (int i = FIRST; i < FIRST + N; i++) {
+                f[i] = exp2_fast(__int_as_float(s[i]) - ref[i / 2 % 2]);
+                sum[i / 2 % 2] += f[i];
+            }
+        } else {
+#pragma unroll
+            for (int i = FIRST; i < FIRST + N; i++) {
+                float x = fmaf(__int2float_rn(s[i]), scale[i / 2 % 2][i / 32], -ref[i / 2 % 2]);
+                f[i] = IS_POLY && i % 4 == 3 ? exp2_by_products(x) : exp2_fast(x);
+                sum[i / 2 % 2] += f[i];
+            }
         }
     }
 };
@@ -353,20 +398,7 @@ template <bool IS_FP8> struct Walk {
                 o[i] = fmaf(o[i], factor[i / 2 % 2], part[i]);
     }
 
-    /* Both groups hand out products in turns: group 0's of tile i, then group 1's of tile i. */
-    __device__ __forceinline__ void my_turn(uint32_t group, int i)
-    {
-        if (group == 1 || i > 1)
-            wgmma::named_sync(3 + group, 2 * GROUP);
-    }
-
-    __device__ __forceinline__ void your_turn(uint32_t group, bool is_last)
-    {
-        if (group == 0 || !is_last)
-            wgmma::named_arrive(4 - group, 2 * GROUP);
-    }
-
-    template <bool IN_TURNS>
+    template <bool IS_POLY, bool IN_HALVES>
     __device__ __forceinline__ void run(uint32_t shared, uint32_t group, int n_k, int n_tiles)
     {
         int s[64];
@@ -380,7 +412,8 @@ template <bool IS_FP8> struct Walk {
         wgmma::commit();
         wgmma::wait<0>(s);
         first.release(K_EMPTY);
-        soft.template weigh<IS_FP8>(s, n_k, f);
+        soft.template look<IS_FP8>(s, n_k);
+        soft.template weights<IS_POLY, 0, 64>(s, f);
         pack(f, p);
 #pragma unroll
         for (int i = 0; i < 64; i++)
@@ -392,22 +425,24 @@ template <bool IS_FP8> struct Walk {
             const float older[2] = {soft.factor[0], soft.factor[1]};
             now.wait(K_FULL);
             soft.read_scales(now.k());
-            if (IN_TURNS)
-                my_turn(group, i);
             wgmma::fence();
             scores(s, q, lx_cu_image_descriptor(now.k()));
             wgmma::commit();
             before.wait(V_FULL);
             start_values(before);
-            if (IN_TURNS)
-                your_turn(group, i + 1 == n_tiles);
             wgmma::wait<1>(s);
             now.release(K_EMPTY);
-            soft.template weigh<IS_FP8>(s, n_k - i * TILE_KEYS, f);
+            soft.template look<IS_FP8>(s, n_k - i * TILE_KEYS);
+            soft.template weights<IS_POLY, 0, IN_HALVES ? 32 : 64>(s, f);
             wall(soft);
-            wgmma::wait_all(IS_FP8 ? part : o, f);
+            if constexpr (IN_HALVES)
+                wgmma::wait_all_half(IS_FP8 ? part : o, f);
+            else
+                wgmma::wait_all(IS_FP8 ? part : o, f);
             before.release(V_EMPTY);
             take_sums(older);
+            if constexpr (IN_HALVES)
+                soft.template weights<IS_POLY, 32, 32>(s, f);
             if (!IS_FP8 && soft.has_moved)
                 scale_rows(o, soft.factor);
             pack(f, p); /* not earlier: the products were reading p */
@@ -453,7 +488,7 @@ template <bool IS_FP8> struct Walk {
     }
 };
 
-template <bool IS_FP8, bool IN_TURNS>
+template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
 __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int64_t block0,
                                         int n_tiles, char *shared)
 {
@@ -468,7 +503,7 @@ __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int6
     wgmma::named_sync(1 + group, GROUP);
     Walk<IS_FP8> walk;
     walk.soft.begin(scale);
-    walk.template run<IN_TURNS>(shared_address(shared), group, (int)a.n_k, n_tiles);
+    walk.template run<IS_POLY, IN_HALVES>(shared_address(shared), group, (int)a.n_k, n_tiles);
     walk.store(a, head, row0, shift + warp_row);
 }
 
@@ -489,7 +524,7 @@ template <bool IS_FP8> __device__ __forceinline__ void prepare_barriers(uint32_t
     __syncthreads();
 }
 
-template <bool IS_FP8, bool IN_TURNS>
+template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
 __global__ void __launch_bounds__(THREADS, 1)
     k_attention_wgmma(const __grid_constant__ lx_cu_attention a, Piece piece)
 {
@@ -504,14 +539,14 @@ __global__ void __launch_bounds__(THREADS, 1)
             fetch<IS_FP8>(a, head, n_tiles, shared_address(shared));
     } else {
         wgmma::registers_up<240>();
-        compute<IS_FP8, IN_TURNS>(a, head, block0, n_tiles, shared);
+        compute<IS_FP8, IS_POLY, IN_HALVES>(a, head, block0, n_tiles, shared);
     }
 }
 
 #else
 
 /* Other cards never get here: attention.c asks lx_card_has_wgmma. */
-template <bool IS_FP8, bool IN_TURNS>
+template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
 __global__ void k_attention_wgmma(const __grid_constant__ lx_cu_attention, Piece)
 {
     __trap();
@@ -519,19 +554,32 @@ __global__ void k_attention_wgmma(const __grid_constant__ lx_cu_attention, Piece
 
 #endif
 
-template <bool IS_FP8, bool IN_TURNS> static int launch(lx_cuda_dev *dev, const lx_cu_attention *a)
+template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
+static int launch(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
     constexpr int SHARED = Room<IS_FP8>::ALL;
-    auto kernel = k_attention_wgmma<IS_FP8, IN_TURNS>;
+    auto kernel = k_attention_wgmma<IS_FP8, IS_POLY, IN_HALVES>;
     CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
     return in_pieces(a, QUERIES, 1, [&](dim3 grid, Piece piece) {
         kernel<<<grid, THREADS, SHARED, dev->compute>>>(*a, piece);
     });
 }
 
+template <bool IS_FP8> static int launch_as(lx_cuda_dev *dev, const lx_cu_attention *a)
+{
+    switch (a->design) {
+    case LX_CU_WGMMA_HALVES:
+        return launch<IS_FP8, false, true>(dev, a);
+    case LX_CU_WGMMA_POLY:
+        return launch<IS_FP8, true, false>(dev, a);
+    case LX_CU_WGMMA_HALVES | LX_CU_WGMMA_POLY:
+        return launch<IS_FP8, true, true>(dev, a);
+    default:
+        return launch<IS_FP8, false, false>(dev, a);
+    }
+}
+
 extern "C" int cu_attention_wgmma(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
-    if (a->v_scale)
-        return a->is_out_of_turn ? launch<true, false>(dev, a) : launch<true, true>(dev, a);
-    return a->is_out_of_turn ? launch<false, false>(dev, a) : launch<false, true>(dev, a);
+    return a->v_scale ? launch_as<true>(dev, a) : launch_as<false>(dev, a);
 }

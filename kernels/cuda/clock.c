@@ -66,13 +66,24 @@ static const lx_backend *plain_of(const lx_exec *x)
     return x->cuda->clock->plain;
 }
 
+/* Of pageable memory: weights that are on the card only while they are used, and small things. */
+static lx_status upload(lx_exec *x, void *dst, const void *src, size_t bytes, lx_err *err)
+{
+    lx_status status = plain_of(x)->upload(x, dst, src, bytes, err);
+    lx_cuda_clock_mark(x->cuda, "other: uploads");
+    return status;
+}
+
 static lx_status linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_epilogue *e,
                         const lx_mat *out, lx_act *act, lx_err *err)
 {
     char what[64];
     lx_status status = plain_of(x)->linear(x, in, w, e, out, act, err);
     snprintf(what, sizeof what, "linear %" PRId64 " -> %" PRId64 " %s%s%s%s%s", in->cols,
-             w->shape.dim[0], lx_dtype_name(in->dtype), e->activation ? ", gelu" : "",
+             w->shape.dim[0], lx_dtype_name(in->dtype),
+             e->activation == LX_ACTIVATION_GELU   ? ", gelu"
+             : e->activation == LX_ACTIVATION_SILU ? ", silu"
+                                                   : "",
              act ? ", codes" : "", e->gate ? ", gate" : "", e->add_to_out ? ", residual" : "");
     lx_cuda_clock_mark(x->cuda, what);
     return status;
@@ -147,6 +158,7 @@ static lx_status unpatchify(lx_exec *x, const lx_patch_dims *dims, const float *
 lx_backend lx_cuda_clocked(const lx_backend *plain)
 {
     lx_backend t = *plain;
+    t.upload = upload;
     t.linear = linear;
     t.quantize_rows = quantize_rows;
     t.norm_rows = norm_rows;

@@ -24,6 +24,12 @@ enum {
     LX_CU_ATTENTION_MEAN_ROWS = 256 /* keys per partial sum of the mean */
 };
 
+/* What wgmma may do otherwise, for comparisons. Bits of results differ with POLY alone. */
+enum {
+    LX_CU_WGMMA_HALVES = 1, /* products of the tile before are taken between its weights' halves */
+    LX_CU_WGMMA_POLY = 2    /* every fourth exponential by products */
+};
+
 /* Keys to INT8, values where a kernel wants them otherwise than they are. */
 typedef struct lx_cu_kv {
     const void *k, *v;
@@ -55,7 +61,7 @@ typedef struct lx_cu_attention {
     const float *k_scale;
     const float *v_peak; /* with has_f16_sums */
     int rows_per_block;  /* 128 or 256 queries */
-    bool has_f16_sums;   /* weights x values summed in F16 over 32 keys, then in F32;
+    bool has_f16_sums;   /* weights x values summed in F16 over 64 keys, then in F32;
                             256 rows per block */
     /* wgmma only */
     const uint8_t *k_images, *v_images;
@@ -63,7 +69,7 @@ typedef struct lx_cu_attention {
     const float *v_shift; /* with v_scale */
     const float *k_mean;  /* with lse */
     float *lse;           /* [n_heads, n_q] ln of the sum of e^logit, or NULL */
-    bool is_out_of_turn;  /* wgmma: its two halves do not wait for each other */
+    int design;           /* wgmma: LX_CU_WGMMA_..., 0 as a rule */
     int64_t units_per_launch;
 } lx_cu_attention;
 

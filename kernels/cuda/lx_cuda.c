@@ -60,7 +60,8 @@ bool lx_card_has_wgmma(const lx_card_kind *card)
 
 bool lx_card_has_slow_f32_sums(const lx_card_kind *card)
 {
-    return (card->major == 8 && card->minor != 0) || card->major > 9;
+    int is = card->is_from ? card->is_from : 10 * card->major + card->minor;
+    return is != 80 && is != 90;
 }
 
 /* Shared memory that a block may have at most. CUDA C++ programming guide, compute capabilities. */

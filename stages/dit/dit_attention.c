@@ -94,7 +94,7 @@ static void tell(const wish *w, dit_memory *m)
     const char *how = !is_plain && has_wgmma(w) ? "wgmma" : "mma.sync";
     int n = snprintf(m->attention_how, sizeof m->attention_how, "%s by %s, sums in %s; ",
                      dit_attention_name(m->attention), how,
-                     m->sums == LX_SUMS_F16 ? "fp16 over 32 keys" : "fp32");
+                     m->sums == LX_SUMS_F16 ? "fp16 over 64 keys" : "fp32");
     char *at = m->attention_how + n;
     size_t left = sizeof m->attention_how - (size_t)n;
     if (w->attention != LX_ATTENTION_AUTO)

@@ -444,6 +444,7 @@ static lx_status open_engine(dit_engine *e, dit *model, const dit_setup *setup,
     }
     DIT_TRY(dit_read(model, &e->memory, progress, err));
     DIT_TRY(list_layers(e, err));
+    DIT_TRY(dit_time_take(e, err));
     return setup->is_deferred ? LX_OK : dit_engine_take(e, progress, err);
 }
 
@@ -469,6 +470,7 @@ void dit_engine_close(dit_engine **engine)
     let_go(*engine);
     lx_cuda_close(&(*engine)->cuda);
     free_layers(*engine);
+    free((*engine)->time.values);
     free(*engine);
     *engine = NULL;
 }

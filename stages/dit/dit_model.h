@@ -68,6 +68,15 @@ lx_status dit_read(dit *model, const dit_memory *plan, const lx_progress *progre
 /** Bytes of block i that may stay on disk: of all its weights, and of those of every step. */
 void dit_disk_bytes(const dit *model, int64_t i, uint64_t *all, uint64_t *step);
 
+enum { DIT_TIMES = 4 }; /* steps of a schedule whose time path is kept */
+
+/* The time path of the last schedule: it depends on nothing else. */
+typedef struct dit_times {
+    int32_t n_steps; /* 0: none */
+    float timestep[DIT_TIMES];
+    float *values; /* on the host, owned: e [n_steps, D], then e0 [n_steps, 6 D] */
+} dit_times;
+
 struct dit_engine {
     const dit *model; /* borrowed */
     dit_setup setup;  /* its strings are not looked at again */
@@ -80,6 +89,7 @@ struct dit_engine {
     lx_residency *blocks, *key_parts; /* owned */
     dit_linear patch, head;           /* on the device */
     lx_weight head_modulation;
+    dit_times time;
 };
 
 /* Keys and values of cross-attention: they depend on the prompt alone. Each block makes its own in
@@ -155,7 +165,8 @@ lx_status dit_keys_make(dit_pass *pass, const dit_block *block, int64_t n, lx_er
 /** Keys and values of block n, ready for attention. */
 lx_status dit_keys_of(const dit_pass *pass, int64_t n, lx_kv *out, lx_err *err);
 
-/** dit_time.c: e and e0 of every step. */
+/** dit_time.c: room to keep them from clip to clip; e and e0 of every step. */
+lx_status dit_time_take(dit_engine *engine, lx_err *err);
 lx_status dit_time_path(dit_pass *pass, lx_err *err);
 
 /** dit_block.c: block n on pass->residual. */

@@ -137,8 +137,7 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
     int of_8_bits = attention == LX_ATTENTION_PLAIN ? 0 : attention == LX_ATTENTION_INT8 ? 1 : 2;
     ops8 += of_8_bits * product;
     ops16 += cross + (2 - of_8_bits) * product;
-    bool is_short =
-        chosen->sums == LX_SUMS_F16 && lx_card_has_slow_f32_sums(card) && !card->is_from;
+    bool is_short = chosen->sums == LX_SUMS_F16 && lx_card_has_slow_f32_sums(card);
     need->ops8 = (uint64_t)ops8;
     need->ops16 = (uint64_t)ops16;
     need->attention8 = (uint64_t)(of_8_bits * product);

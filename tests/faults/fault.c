@@ -35,6 +35,14 @@ void fault_open(rig *r)
         fail_msg("%s", err.message);
 }
 
+void fault_wait_running(rig *r, const char *id)
+{
+    double until = rig_now_s() + 30 * RIG_SLACK;
+    while (rig_job(r, id).state == LX_CLIENT_QUEUED && rig_now_s() < until)
+        rig_sleep(0.001);
+    assert_int_equal(rig_job(r, id).state, LX_CLIENT_RUNNING);
+}
+
 void fault_start(rig *r, const char *rules, const char *config)
 {
     rig_make(r, config);

@@ -27,6 +27,8 @@ void fault_start(rig *r, const char *rules, const char *config);
 /** The same in two steps; fault_arm before any launch. */
 void fault_arm(const rig *r, const char *rules);
 void fault_open(rig *r);
+/** Wait until some stage has this job. */
+void fault_wait_running(rig *r, const char *id);
 /** What the launcher's ledger says of "dit/stage.compute"; {0}: never visited. */
 typedef struct fault_visits {
     uint64_t visits, fired;

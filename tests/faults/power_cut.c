@@ -2,8 +2,8 @@
  * power_cut.c - preloaded: remembers what a disk would still have after a loss of power
  * SPDX-License-Identifier: Apache-2.0
  *
- * Below the folder that LX2V_TEST_POWER names, each fsync or fdatasync of a file keeps a copy of its
- * bytes, and each fsync of a folder the names in it and the files they stand for, as
+ * Below the folder that LX2V_TEST_POWER names, each fsync or fdatasync of a file keeps a copy of
+ * its bytes, and each fsync of a folder the names in it and the files they stand for, as
  * FOLDER/power/file-INODE and FOLDER/power/names-INODE. Nothing else counts as written.
  * tests/faults/test_power.c makes the disk of that.
  */

@@ -80,7 +80,7 @@ static void test_o01_clock_set_fires_no_timeout(void **state)
     fault_open(&r);
     for (int i = 0; i < 4; i++) {
         rig_submit(&r, ids[i]);
-        rig_wait_stage(&r, ids[i], DIT, 30);
+        fault_wait_running(&r, ids[i]);
         atomic_store(&clock->seconds, seconds[i]);
         assert_int_equal(rig_wait(&r, ids[i], 60), LX_CLIENT_DONE);
         assert_true(rig_job(&r, ids[i]).end_s - rig_job(&r, ids[i]).submit_s < 60);

@@ -30,7 +30,7 @@ static void start_shuffled(rig *r, const char *how)
     }
     fault_arm(r, NULL);
     setenv("LX2V_TEST_SHUFFLE", how, 1);
-    rig_launch(r, 0);
+    rig_launch(r, 5); /* time enough to cancel one */
     unsetenv("LX2V_TEST_SHUFFLE");
     fault_open(r);
 }
@@ -76,7 +76,7 @@ static void repeat(const char *how)
     }
 #endif
     rig_submit(&r, "cancelled");
-    rig_wait_stage(&r, "cancelled", DIT, 30);
+    fault_wait_running(&r, "cancelled");
     assert_int_equal(lx_client_command(r.client, LX_CLIENT_CANCEL, "cancelled", 0, &err), LX_OK);
     assert_int_equal(rig_wait(&r, "cancelled", 30), LX_CLIENT_CANCELLED);
     rig_submit(&r, "next");

@@ -122,6 +122,7 @@ static void test_int8_with_f16_sums(void **state)
 {
     gpu *g = *state;
     lx_card_kind is = pretend(g, 8, 6);
+    g->x.sums = LX_SUMS_F16; /* also where the card is held to less, and auto would not */
     static const float magnitude[] = {1, 0.001f, 500, 20000};
     for (int i = 0; i < 4; i++)
         for (int64_t dim = 64; dim <= 128; dim *= 2) {
@@ -130,6 +131,7 @@ static void test_int8_with_f16_sums(void **state)
             s.v_magnitude = magnitude[i];
             check_shape(g, &s);
         }
+    g->x.sums = LX_SUMS_AUTO;
     g->cuda->card = is;
 }
 
@@ -221,9 +223,9 @@ typedef struct bench {
     int64_t chunk, times;
     lx_attention_kind kind;
     float *rel, *key_bias;
-    int rows_per_block;  /* 0: as chosen */
-    bool is_out_of_turn; /* the wgmma kernel so */
-    lx_qk_norm raw;      /* of q and k; gain NULL: they are as they should be */
+    int rows_per_block; /* 0: as chosen */
+    int wgmma;          /* the wgmma kernel so: LX_CU_WGMMA_...; 0: as chosen */
+    lx_qk_norm raw;     /* of q and k; gain NULL: they are as they should be */
 } bench;
 
 enum { PIECE = 8 << 20 };
@@ -310,8 +312,8 @@ static void call_directly(gpu *g, bench *b, const lx_attention_args *args)
     lx_cu_attention a = direct_of(args);
     const lx_cuda_attention_ops *ops = g->cuda->module->attention;
     a.rows_per_block = b->rows_per_block;
-    a.is_out_of_turn = b->is_out_of_turn;
-    int code = (b->is_out_of_turn ? ops->wgmma : ops->int8)(g->cuda->dev, &a);
+    a.design = b->wgmma;
+    int code = (b->wgmma ? ops->wgmma : ops->int8)(g->cuda->dev, &a);
     gpu_must(lx_cuda_status(g->cuda, code, "attention", &err), &err);
 }
 
@@ -329,7 +331,7 @@ static void call_attention(gpu *g, void *self)
                                       .rel = b->rel,
                                       .key_bias = b->key_bias,
                                       .out = lx_mat_rows(&b->out, first, n)};
-            if (b->rows_per_block || b->is_out_of_turn)
+            if (b->rows_per_block || b->wgmma)
                 call_directly(g, b, &args);
             else
                 gpu_must(lx_attention(&g->x, &args, &err), &err);
@@ -343,7 +345,8 @@ static void call_both(gpu *g, void *self)
     call_attention(g, self);
 }
 
-enum design { CHOSEN, MMA_SYNC, OUT_OF_TURN };
+/* From HALVES on: LX_CU_WGMMA_... */
+enum design { F16_SUMS = -2, MMA_SYNC, CHOSEN, HALVES, POLY, HALVES_AND_POLY };
 
 typedef struct bench_shape {
     const char *what;
@@ -368,12 +371,13 @@ static void bench_one(gpu *g, const bench_shape *s)
     int64_t width = s->n_heads * s->head_dim;
     size_t mark = lx_arena_mark(g->store), scratch = lx_arena_mark(g->scratch);
     lx_card_kind is = g->cuda->card;
-    if (s->design == OUT_OF_TURN && !lx_card_has_wgmma(&is))
+    if (s->design >= HALVES && !lx_card_has_wgmma(&is))
         return;
-    if (s->design == MMA_SYNC && is.major == 9)
+    if (s->design <= MMA_SYNC && is.major == 9)
         pretend(g, 8, 0);
+    g->x.sums = s->design == F16_SUMS ? LX_SUMS_F16 : LX_SUMS_AUTO;
     bench b = {.kind = s->kind, .times = s->times, .rows_per_block = s->rows_per_block};
-    b.is_out_of_turn = s->design == OUT_OF_TURN;
+    b.wgmma = s->design >= HALVES ? (int)s->design : 0;
     b.chunk = s->chunk ? s->chunk : s->n_q;
     b.q = random_mat(g, LX_DTYPE_BF16, s->n_q, width);
     b.k = random_mat(g, LX_DTYPE_BF16, s->n_k, width);
@@ -392,12 +396,13 @@ static void bench_one(gpu *g, const bench_shape *s)
     double tera = 4e-12 * (double)s->n_q * (double)s->n_k * (double)width * (double)s->times;
     double roof = roof_of(g, s->kind);
     gpu_print_rate(s->what, gpu_time(g, call_attention, &b), tera, roof);
-    if (s->kind != LX_ATTENTION_PLAIN && !s->chunk && !s->rows_per_block && !b.is_out_of_turn) {
+    if (s->kind != LX_ATTENTION_PLAIN && !s->chunk && !s->rows_per_block && !b.wgmma) {
         gpu_print_bytes("  its keys prepared", gpu_time(g, call_prepare, &b),
                         5.0 * (double)(s->n_k * width), gpu_roof_of(g).gb_per_s);
         gpu_print_rate("  both", gpu_time(g, call_both, &b), tera, roof);
     }
     g->cuda->card = is;
+    g->x.sums = LX_SUMS_AUTO;
     lx_arena_reset(g->store, mark);
     lx_arena_reset(g->scratch, scratch);
 }
@@ -410,9 +415,14 @@ static int bench_all(void)
     const bench_shape shapes[] = {
         {"int8 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, I, 0, 0, CHOSEN, false},
         {"int8-fp8 the same", 32760, 32760, 40, 128, 0, 1, F, 0, 0, CHOSEN, false},
-        {"int8 wgmma out of turn", 32760, 32760, 40, 128, 0, 1, I, 0, 0, OUT_OF_TURN, false},
-        {"int8-fp8 wgmma out of turn", 32760, 32760, 40, 128, 0, 1, F, 0, 0, OUT_OF_TURN, false},
+        {"int8 wgmma, halves", 32760, 32760, 40, 128, 0, 1, I, 0, 0, HALVES, false},
+        {"int8 wgmma, poly", 32760, 32760, 40, 128, 0, 1, I, 0, 0, POLY, false},
+        {"int8 wgmma, both", 32760, 32760, 40, 128, 0, 1, I, 0, 0, HALVES_AND_POLY, false},
+        {"int8-fp8 wgmma, halves", 32760, 32760, 40, 128, 0, 1, F, 0, 0, HALVES, false},
+        {"int8-fp8 wgmma, poly", 32760, 32760, 40, 128, 0, 1, F, 0, 0, POLY, false},
+        {"int8-fp8 wgmma, both", 32760, 32760, 40, 128, 0, 1, F, 0, 0, HALVES_AND_POLY, false},
         {"int8 by mma.sync", 32760, 32760, 40, 128, 0, 1, I, 0, 0, MMA_SYNC, false},
+        {"int8 by mma.sync, F16 sums", 32760, 32760, 40, 128, 0, 1, I, 0, 0, F16_SUMS, false},
         {"int8 by mma.sync, 256 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 256,
          MMA_SYNC, false},
         {"int8 by mma.sync, 128 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 128,
@@ -444,7 +454,7 @@ static int bench_all(void)
         {"fallback 1000 x 1000 x 3 x 33", 1000, 1000, 3, 33, 0, 1, P, 0, 0, CHOSEN, false},
     };
     gpu g;
-    gpu_open(&g, (size_t)7 << 29, (size_t)3 << 29);
+    gpu_open(&g, (size_t)7 << 29, (size_t)5 << 29); /* 75,600 keys are prepared twice */
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         bench_one(&g, &shapes[i]);
         fflush(stdout);

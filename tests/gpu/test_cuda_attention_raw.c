@@ -33,7 +33,7 @@ typedef struct design {
 
 static const design designs[] = {
     {"mma.sync, fp32 sums", 8, 0, LX_SUMS_F32, LX_ATTENTION_INT8},
-    {"mma.sync, fp16 sums", 8, 6, LX_SUMS_AUTO, LX_ATTENTION_INT8},
+    {"mma.sync, fp16 sums", 8, 6, LX_SUMS_F16, LX_ATTENTION_INT8},
     {"flash", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN},
     {"wgmma, f16 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8},
     {"wgmma, fp8 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8_FP8},
@@ -67,7 +67,7 @@ typedef struct raw {
     float *q, *k;                 /* raw, as rounded */
     lx_weight gain[2], d_gain[2]; /* of q, of k */
     lx_rope_table table;
-    lx_qk_norm norm[2];
+    int64_t first[2]; /* tokens */
     float *square[2];
     void *k_place; /* with room */
     size_t k_room;
@@ -111,17 +111,26 @@ static raw make_raw(gpu *g, const raw_case *c, lx_attention_kind kind)
     w.k = copy_of(p->k, n_k * p->width);
     const lx_rope_table *table = c->is_crossed ? NULL : &w.table;
     lx_mat host[2] = {lx_mat_f32(p->q, s.n_q, p->width), lx_mat_f32(p->k, n_k, p->width)};
-    int64_t first[2] = {c->is_crossed ? 0 : c->first, 0};
+    w.first[0] = c->is_crossed ? 0 : c->first;
     for (int i = 0; i < 2; i++) {
         w.gain[i] = gain_of(&r, dtypes[(n_k + i) % 3], p->width);
         w.d_gain[i] = gpu_weight(g, &w.gain[i]);
-        lx_qk_norm_rope_ref(&host[i], first[i], &w.gain[i], EPS, table);
-        w.norm[i] = (lx_qk_norm){.gain = &w.d_gain[i], .first_token = first[i], .eps = EPS};
+        lx_qk_norm_rope_ref(&host[i], w.first[i], &w.gain[i], EPS, table);
         w.square[i] = gpu_take(g, (size_t)host[i].rows * sizeof(float));
     }
     w.k_room = lx_kv_room(&g->x, n_k, p->width);
     w.k_place = gpu_take(g, w.k_room);
     return w;
+}
+
+/* Of q (0) or k (1); points into w, which must stay where it is. */
+static lx_qk_norm norm_of(const raw *w, int i, const lx_rope_table *table, const float *square)
+{
+    return (lx_qk_norm){.gain = &w->d_gain[i],
+                        .table = table,
+                        .first_token = w->first[i],
+                        .eps = EPS,
+                        .square = square};
 }
 
 static void destroy_raw(gpu *g, raw *w)
@@ -152,14 +161,13 @@ static float *run_raw(gpu *g, raw *w, bool is_crossed, bool is_told, bool has_ro
     lx_mat q = put_again(g, p->d_q.data, w->q, s->n_q, p->width);
     lx_mat k = put_again(g, w->k_place, w->k, s->n_k, p->width);
     lx_mat rows[2] = {q, k};
-    lx_qk_norm norm[2] = {w->norm[0], w->norm[1]};
+    lx_qk_norm norm[2];
     lx_kv kv;
     if (!is_crossed)
         gpu_ok(lx_rope_table_build(&g->x, table.grid, table.head_dim, &table, err));
     for (int i = 0; i < 2; i++) {
         lx_cu_mat m = lx_cu_mat_of(&rows[i]);
-        norm[i].table = is_crossed ? NULL : &table;
-        norm[i].square = is_told ? w->square[i] : NULL;
+        norm[i] = norm_of(w, i, is_crossed ? NULL : &table, is_told ? w->square[i] : NULL);
         gpu_ok(lx_cuda_status(g->cuda,
                               g->cuda->module->rows->squares(g->cuda->dev, &m, w->square[i]),
                               "squares", err));
@@ -248,8 +256,8 @@ static void test_keys_that_are_gone_are_refused(void **state)
     lx_rope_table table;
     lx_kv kv;
     gpu_ok(lx_rope_table_build(&g->x, w.table.grid, w.table.head_dim, &table, err));
-    w.norm[1].table = &table;
-    lx_kv_source from = {.k = k, .v = w.p.d_v, .n_heads = w.p.s.n_heads, .k_norm = &w.norm[1]};
+    const lx_qk_norm norm = norm_of(&w, 1, &table, NULL);
+    lx_kv_source from = {.k = k, .v = w.p.d_v, .n_heads = w.p.s.n_heads, .k_norm = &norm};
     gpu_ok(lx_kv_prepare_from(&g->x, LX_ATTENTION_INT8, &from, &kv, err));
     lx_attention_args args = args_of(&w.p, &kv);
     args.scale = -1; /* only the plainest kernel takes it */

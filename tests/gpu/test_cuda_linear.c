@@ -143,6 +143,8 @@ static void test_linear_over_inputs(void **state)
     for (size_t v = 0; v < N_VARIANTS; v++)
         for (int kind = 0; kind < CHECK_KINDS; kind++)
             for (int64_t m = 3; m <= 19; m += 16) {
+                if (gpu_is_small() && (size_t)kind != v % CHECK_KINDS)
+                    continue;
                 problem p = make(*state, &r, variants[v], kind, m, 48, 528);
                 finish f = {.bias = true, .out = m == 3 ? LX_DTYPE_F32 : LX_DTYPE_BF16};
                 check_problem(*state, &p, &f);
@@ -157,11 +159,13 @@ static void test_linear_over_epilogues(void **state)
     check_rng r = {4};
     for (size_t v = 0; v < N_VARIANTS; v += 2)
         for (int i = 0; i < 4; i++) {
+            if (gpu_is_small() && i != (int)(v / 2) % 4)
+                continue;
             problem p = make(*state, &r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1],
                              shapes[i][2]);
             add_factors(*state, &r, &p, i % 2 ? LX_DTYPE_F32 : LX_DTYPE_BF16);
             p.out0 = check_input(&r, CHECK_RANDOM, p.m * p.n);
-            for (int bits = 0; bits < 48; bits++) {
+            for (int bits = 0; bits < 48; bits += gpu_is_small() ? 7 : 1) {
                 finish f = {.bias = bits & 1,
                             .mul = bits & 2,
                             .gate = bits & 4,
@@ -227,15 +231,19 @@ static lx_act act_on_card(gpu *g, lx_dtype dtype, int64_t rows, int64_t cols)
     return out;
 }
 
-static void check_to_act(gpu *g, const problem *p, lx_dtype dtype, lx_activation activation)
+/* Codes are those of the F32 result. BF16 and F32 are the bits that lx_linear makes in that format,
+ * which are compared with the definition: BF16 may leave cuBLASLt finished, with sums and GELU of
+ * its own, so it need not be the F32 result rounded. */
+static void check_to_act(gpu *g, problem *p, lx_dtype dtype, lx_activation activation)
 {
     char what[96];
-    finish f = {.bias = true, .activation = activation, .out = LX_DTYPE_F32};
+    bool is_coded = dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+    finish f = {.bias = true, .activation = activation, .out = is_coded ? LX_DTYPE_F32 : dtype};
     lx_epilogue e = epilogue_of(p, &f);
     lx_act out = act_on_card(g, dtype, p->m, p->n), got, again;
     snprintf(what, sizeof what, "%s %dx%dx%d to act %s", p->v.name, (int)p->m, (int)p->n, (int)p->k,
              lx_dtype_name(dtype));
-    float *y = (float *)(void *)run(g, p, &f);
+    unsigned char *y = run(g, p, &f);
     size_t scratch = lx_arena_mark(g->scratch);
     gpu_ok(lx_linear_to_act(&g->x, &p->d_in, &p->d_w, &e, &out, err));
     assert_int_equal(lx_arena_mark(g->scratch), scratch);
@@ -245,12 +253,14 @@ static void check_to_act(gpu *g, const problem *p, lx_dtype dtype, lx_activation
     size_t bytes = (size_t)(p->m * p->n) * lx_dtype_size(dtype);
     if (memcmp(got.data, again.data, bytes) != 0)
         fail_msg("%s: other bits the second time", what);
-    if (got.scale)
-        check_codes(what, &got, y);
-    for (int64_t i = 0; i < p->m * p->n && !got.scale; i++)
-        if (gpu_widen(got.data, dtype, i) != gpu_rounded(dtype, y[i]))
+    if (is_coded)
+        check_codes(what, &got, (float *)(void *)y);
+    for (int64_t i = 0; i < p->m * p->n && !is_coded; i++)
+        if (gpu_widen(got.data, dtype, i) != gpu_widen(y, dtype, i))
             fail_msg("%s: %g for %g at %d", what, (double)gpu_widen(got.data, dtype, i),
-                     (double)y[i], (int)i);
+                     (double)gpu_widen(y, dtype, i), (int)i);
+    if (dtype == LX_DTYPE_BF16)
+        check_problem(g, p, &f);
     free(y), free(got.data), free(got.scale), free(again.data), free(again.scale);
 }
 

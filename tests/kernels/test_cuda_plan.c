@@ -260,6 +260,7 @@ static void test_a_card_is_held_to_less(void **state)
     assert_false(lx_card_has_wgmma(&card) || lx_card_has_fp8(&card));
     assert_int_equal(card.shared_bytes, 99 << 10);
     assert_int_equal(card.is_from, 90);
+    assert_false(lx_card_has_slow_f32_sums(&card)); /* its products are as quick as they were */
     assert_about(prepared_on(&h100, LX_ATTENTION_INT8_FP8, &made), 1000 * 384);
     assert_int_equal(made, LX_ATTENTION_INT8);
     x = plan_on(&h100);

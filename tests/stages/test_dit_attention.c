@@ -24,6 +24,15 @@ static const lx_card_kind h100 = {.name = "NVIDIA H100",
                                   .shared_bytes = 227 << 10,
                                   .total_bytes = (uint64_t)80 << 30};
 
+static const lx_card_kind held = {.name = "NVIDIA H100",
+                                  .index = -1,
+                                  .major = 8,
+                                  .minor = 6,
+                                  .n_sm = 132,
+                                  .shared_bytes = 99 << 10,
+                                  .total_bytes = (uint64_t)80 << 30,
+                                  .is_from = 90};
+
 static const lx_patch_dims LONG_CLIP = {16, 3, 64, 96}, SHORT_CLIP = {16, 3, 8, 12};
 
 static dit *open_model(void)
@@ -70,6 +79,9 @@ static void test_choice_follows_card_and_length(void **state)
         {&a100, LX_ATTENTION_AUTO, 0, false, I8, LX_SUMS_F32,
          "sums in fp32; auto: clips of up to 4608"},
         {&a100, LX_ATTENTION_INT8_FP16, LX_ACCUMULATE_FP16, false, I8, LX_SUMS_F16, "as asked for"},
+        {&held, LX_ATTENTION_AUTO, 0, false, I8, LX_SUMS_F32,
+         "int8-fp16 by mma.sync, sums in fp32"},
+        {&held, LX_ATTENTION_AUTO, LX_ACCUMULATE_FP16, false, I8, LX_SUMS_F16, "sums in fp16"},
         {&h100, LX_ATTENTION_AUTO, 0, false, I8, LX_SUMS_F32, "int8-fp16 by wgmma"},
         {&h100, LX_ATTENTION_INT8_E4M3, 0, false, FP8, LX_SUMS_F32, "int8-fp8 by wgmma"},
         {&h100, LX_ATTENTION_AUTO, 0, true, PLAIN, LX_SUMS_F32,
