@@ -7,8 +7,8 @@
  *           follows from the card and N alone: a plan needs no card, fewer rows never need more.
  * INT8      With 256 rows and more, sides of multiples of 16 and no factors the sums never leave
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
- *           first: the kernel of a band writes f32 and maxima, the next band's kernel makes them
- *           codes meanwhile, so there are two bands of f32.
+ *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
+ *           band's kernel makes them codes meanwhile, so there are two bands.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -29,6 +29,8 @@
 #define ROWS_MOST     16384               /* of a band, where N is small */
 #define TILE_M        128                 /* what cuBLASLt gives one multiprocessor at a time, */
 #define TILE_N        256                 /* as a rule */
+#define PAIR_M        256                 /* rows of two multiprocessors: wgmma */
+#define PAIR_WAVES    9                   /* of codes: 11 rows of 54 tiles are 9 of 66 pairs */
 #define INT8_ROWS     256                 /* below, cuBLASLt cuts K as well */
 #define INT8_COLS     ((int64_t)1 << 20)  /* above, a tile's rows of codes are too long to count */
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
@@ -92,22 +94,29 @@ static int64_t round_up(int64_t a, int64_t unit)
 
 /* Rows of a band: of the sizes that fit the cache, the one that leaves the fewest multiprocessors
  * idle in the product's last wave; the larger of two that are alike. */
-static int64_t rows_of_band(const lx_card_kind *card, int64_t n, int64_t bytes,
-                            int64_t bytes_per_row)
+static int64_t rows_of_tiles(int64_t tile_m, int64_t at_once, int64_t n, int64_t bytes,
+                             int64_t bytes_per_row)
 {
-    int64_t most = bytes / bytes_per_row / TILE_M;
-    most = most > ROWS_MOST / TILE_M ? ROWS_MOST / TILE_M : most < 1 ? 1 : most;
-    int64_t n_sm = card->n_sm > 0 ? card->n_sm : 1, best = most;
+    int64_t most = bytes / bytes_per_row / tile_m;
+    most = most > ROWS_MOST / tile_m ? ROWS_MOST / tile_m : most < 1 ? 1 : most;
+    int64_t best = most;
     double best_share = 0;
     for (int64_t i = (most + 1) / 2; i <= most; i++) {
         int64_t tiles = i * ((n + TILE_N - 1) / TILE_N);
-        double share = (double)tiles / (double)round_up(tiles, n_sm);
+        double share = (double)tiles / (double)round_up(tiles, at_once);
         if (share >= best_share) {
             best = i;
             best_share = share;
         }
     }
-    return best * TILE_M;
+    return best * tile_m;
+}
+
+static int64_t rows_of_band(const lx_card_kind *card, int64_t n, int64_t bytes,
+                            int64_t bytes_per_row)
+{
+    int64_t n_sm = card->n_sm > 0 ? card->n_sm : 1;
+    return rows_of_tiles(TILE_M, n_sm, n, bytes, bytes_per_row);
 }
 
 /* Columns of a band: all, or an even share of the widened weight. */
@@ -134,16 +143,36 @@ static bool is_int8(const job *j)
            j->n <= INT8_COLS && is_even && !j->e->mul && j->e->activation != LX_ACTIVATION_SILU;
 }
 
-/* Rows of codes: bands of f32. Other outputs are written as they are, in one go. */
+/* By block pairs of a Hopper card. */
+static bool has_pairs(const job *j)
+{
+    return lx_card_has_wgmma(&j->x->cuda->card) && j->n % 32 == 0;
+}
+
+/* What rows are before they are codes. */
+static int dtype_before_codes(const job *j)
+{
+    return has_pairs(j) && LX_CU_INT8_HALF(LX_CU_WGMMA_128x256, j->n) ? LX_CU_F16 : LX_CU_F32;
+}
+
+/* Rows of codes: bands of f32 or F16. Other outputs are written as they are, in one go. */
 static void plan_int8(job *j)
 {
     const lx_card_kind *card = &j->x->cuda->card;
+    int64_t size = (int64_t)lx_dtype_size((lx_dtype)dtype_before_codes(j)), per_row = size * j->n;
     j->kind = PRODUCT_INT8;
     j->whole_rows = is_coded((lx_dtype)j->out.dtype);
     j->band_n = j->n;
     j->band_m = j->m;
-    int64_t waves = CODE_WAVES * card->n_sm * 4 * TILE_M * TILE_N, least = CODE_ROWS * 4 * j->n;
-    int64_t rows = rows_of_band(card, j->n, waves > least ? waves : least, 4 * j->n);
+    int64_t waves = CODE_WAVES * card->n_sm * size * TILE_M * TILE_N, least = CODE_ROWS * per_row;
+    int64_t rows;
+    if (has_pairs(j)) {
+        int64_t pairs = card->n_sm > 1 ? card->n_sm / 2 : 1;
+        waves = PAIR_WAVES * pairs * size * PAIR_M * TILE_N;
+        rows = rows_of_tiles(PAIR_M, pairs, j->n, waves > least ? waves : least, per_row);
+    } else {
+        rows = rows_of_band(card, j->n, waves > least ? waves : least, per_row);
+    }
     if (j->whole_rows && rows < j->m)
         j->band_m = rows;
 }
@@ -182,7 +211,8 @@ static lx_status take_int8_scratch(job *j)
     lx_arena *arena = j->x->arena;
     lx_status status = LX_OK;
     void *most = NULL, *spare;
-    size_t band = (size_t)(4 * j->band_m * j->n), taken = 0;
+    size_t band = (size_t)(j->band_m * j->n) * lx_dtype_size((lx_dtype)dtype_before_codes(j));
+    size_t taken = 0;
     size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_bytes(j);
     if (j->whole_rows) {
         status = lx_arena_take(arena, (size_t)j->m * sizeof *j->most, &most, j->err);
@@ -347,7 +377,7 @@ static int design_of(const job *j)
     } mma[] = {{128, 256, 1, 1.0}, {128, 128, 2, 0.94}};
     const lx_cuda *c = j->x->cuda;
     int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
-    if (lx_card_has_wgmma(&c->card) && j->n % 32 == 0)
+    if (has_pairs(j))
         return LX_CU_WGMMA_128x256;
     int best = LX_CU_MMA_128x256;
     double least = 0;
@@ -384,13 +414,14 @@ static lx_status run_int8_rows(const job *j)
         int64_t rows[2] = {m, part(j->m, m, j->band_m)};
         lx_cu_int8 p = int8_of(j, rows);
         void *y = i % 2 ? j->acc2 : j->acc;
-        p.e.out = (lx_cu_mat){LX_CU_F32, rows[1], j->n, j->n, y};
+        p.e.out = (lx_cu_mat){dtype_before_codes(j), rows[1], j->n, j->n, y};
         p.most = j->most + m;
         p.codes = before;
         status = check(j, c->module->linear->int8(c->dev, &p));
         before = (lx_cu_codes){.rows = rows[1], .cols = j->n, .y = y, .most = p.most};
         before.out = (int8_t *)j->out.data + m * j->n;
         before.scale = j->out_scale + m;
+        before.is_half = p.e.out.dtype == LX_CU_F16;
     }
     return status == LX_OK ? check(j, c->module->linear->codes(c->dev, &before)) : status;
 }
