@@ -4,7 +4,7 @@
  *
  * Role      attention_tiles.cu writes images of 128 keys (or their values) to device memory, byte
  *           for byte what wgmma reads from shared memory; so attention_wgmma.cu fetches an image
- *           with one plain bulk copy, and no tensor map is needed.
+ *           with one plain bulk copy, and no tensor map is needed. Scales it reads where they are.
  * Operand   Everything is "K-major with 128-byte swizzle" (PTX ISA, wgmma, shared memory matrix
  *           layout): rows of 128 bytes along the dimension that is summed over, 8 rows make 1,024
  *           bytes, and the 16-byte unit u of row r lies at u ^ (r % 8). A step of 32 bytes along
@@ -30,7 +30,6 @@ enum {
     LX_CU_IMAGE_KEYS = 128,
     LX_CU_IMAGE_CHANNELS = 128,
     LX_CU_IMAGE_OPERAND = 128 * 128,                 /* bytes: 128 rows of 128 */
-    LX_CU_IMAGE_K_COPIED = LX_CU_IMAGE_OPERAND + 32, /* codes and scales */
     LX_CU_IMAGE_K_BYTES = LX_CU_IMAGE_OPERAND + 128, /* from one image of keys to the next */
     LX_CU_IMAGE_V_FP8_BYTES = LX_CU_IMAGE_OPERAND,
     LX_CU_IMAGE_V_F16_BYTES = 2 * LX_CU_IMAGE_OPERAND

@@ -15,10 +15,9 @@
  *           are summed afresh and added to o in F32; F16 products add to o themselves.
  *           One block after the other on an SM, not a loop in one: the model's length has 10,240
  *           blocks of 0.2 ms on 132 SMs, of which begin and end take about 2 %.
- * Shared    queries 16 KB, keys 4 x 17 KB, values 4 x 16 (32) KB: 150 (214) KB, one block per SM.
+ * Shared    queries 16 KB, keys 4 x 16 KB, values 4 x 16 (32) KB: 145 (209) KB, one block per SM.
  * Registers 240 per computing thread: scores, then weights 64, o 64, FP8 sums of a tile 64, packed
- *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled (FP8 with POLY
- *           alone: two words).
+ *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled.
  * Floors    32,760 x 32,760, 40 heads of 128, one H100 (132 SMs, 1.83 GHz as its data sheet
  *           reckons). 64 queries x 128 keys are 39,719 tiles an SM, each of
  *             products      256 clocks INT8 + 256 FP8 (512 F16): 11.1 ms (16.7 ms)
@@ -37,7 +36,7 @@
 using namespace tile;
 
 constexpr int GROUP = 128, ROWS_OF_GROUP = 64, QUERIES = 2 * ROWS_OF_GROUP, THREADS = 3 * GROUP;
-constexpr int STAGES = 4, K_STAGE = 17 * 1024, DIM = 128;
+constexpr int STAGES = 4, K_STAGE = LX_CU_IMAGE_OPERAND, DIM = 128;
 constexpr int Q_BYTES = QUERIES * DIM, BARRIER_BYTES = 4 * STAGES * 8;
 
 /* The bytes of a block's shared memory. */
@@ -105,8 +104,8 @@ __device__ __forceinline__ void fetch(const lx_cu_attention &a, int head, int n_
     for (int i = 0; i < n_tiles; i++) {
         const Stage<IS_FP8> stage(shared, i);
         wgmma::barrier_wait(stage.bar(K_EMPTY), stage.parity ^ 1);
-        wgmma::barrier_expect(stage.bar(K_FULL), LX_CU_IMAGE_K_COPIED);
-        wgmma::bulk_copy(stage.k(), k, LX_CU_IMAGE_K_COPIED, stage.bar(K_FULL));
+        wgmma::barrier_expect(stage.bar(K_FULL), LX_CU_IMAGE_OPERAND);
+        wgmma::bulk_copy(stage.k(), k, LX_CU_IMAGE_OPERAND, stage.bar(K_FULL));
         wgmma::barrier_wait(stage.bar(V_EMPTY), stage.parity ^ 1);
         wgmma::barrier_expect(stage.bar(V_FULL), V_BYTES);
         wgmma::bulk_copy(stage.v(), v, V_BYTES, stage.bar(V_FULL));
@@ -197,11 +196,13 @@ struct Softmax {
         has_moved = is_cut = false;
     }
 
-    __device__ __forceinline__ void read_scales(uint32_t image)
+    /* Of an image in device memory. It is asked for a tile ahead, so nothing waits for it; and no
+     * thread reads what the next copy overwrites. */
+    __device__ __forceinline__ void read_scales(const uint8_t *image)
     {
-        uint32_t at = image + lx_cu_image_scale_at((int)threadIdx.x % 4);
-        asm volatile("ld.shared.f32 %0, [%1];" : "=f"(k_scale[0]) : "r"(at) : "memory");
-        asm volatile("ld.shared.f32 %0, [%1 + 16];" : "=f"(k_scale[1]) : "r"(at) : "memory");
+        const float *at = (const float *)(image + lx_cu_image_scale_at((int)threadIdx.x % 4));
+        k_scale[0] = __ldg(at);
+        k_scale[1] = __ldg(at + 4);
     }
 
     /* F16: ref follows only what has grown by more than 2^(TOP - BASE): o is rarely scaled. */
@@ -399,20 +400,23 @@ template <bool IS_FP8> struct Walk {
     }
 
     template <bool IS_POLY, bool IN_HALVES>
-    __device__ __forceinline__ void run(uint32_t shared, uint32_t group, int n_k, int n_tiles)
+    __device__ __forceinline__ void run(uint32_t shared, uint32_t group, const uint8_t *k_images,
+                                        int n_k, int n_tiles)
     {
         int s[64];
         float f[64];
         const uint64_t q = lx_cu_image_descriptor(shared + group * (Q_BYTES / 2));
         const Stage<IS_FP8> first(shared, 0);
+        soft.read_scales(k_images);
         first.wait(K_FULL);
-        soft.read_scales(first.k());
         wgmma::fence();
         scores(s, q, lx_cu_image_descriptor(first.k()));
         wgmma::commit();
         wgmma::wait<0>(s);
         first.release(K_EMPTY);
         soft.template look<IS_FP8>(s, n_k);
+        k_images += n_tiles > 1 ? LX_CU_IMAGE_K_BYTES : 0;
+        soft.read_scales(k_images);
         soft.template weights<IS_POLY, 0, 64>(s, f);
         pack(f, p);
 #pragma unroll
@@ -424,7 +428,6 @@ template <bool IS_FP8> struct Walk {
             const Stage<IS_FP8> now(shared, i), before(shared, i - 1);
             const float older[2] = {soft.factor[0], soft.factor[1]};
             now.wait(K_FULL);
-            soft.read_scales(now.k());
             wgmma::fence();
             scores(s, q, lx_cu_image_descriptor(now.k()));
             wgmma::commit();
@@ -433,6 +436,8 @@ template <bool IS_FP8> struct Walk {
             wgmma::wait<1>(s);
             now.release(K_EMPTY);
             soft.template look<IS_FP8>(s, n_k - i * TILE_KEYS);
+            k_images += i + 1 < n_tiles ? LX_CU_IMAGE_K_BYTES : 0;
+            soft.read_scales(k_images);
             soft.template weights<IS_POLY, 0, IN_HALVES ? 32 : 64>(s, f);
             wall(soft);
             if constexpr (IN_HALVES)
@@ -503,7 +508,9 @@ __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int6
     wgmma::named_sync(1 + group, GROUP);
     Walk<IS_FP8> walk;
     walk.soft.begin(scale);
-    walk.template run<IS_POLY, IN_HALVES>(shared_address(shared), group, (int)a.n_k, n_tiles);
+    walk.template run<IS_POLY, IN_HALVES>(
+        shared_address(shared), group, a.k_images + (int64_t)head * n_tiles * LX_CU_IMAGE_K_BYTES,
+        (int)a.n_k, n_tiles);
     walk.store(a, head, row0, shift + warp_row);
 }
 

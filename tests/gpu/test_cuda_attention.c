@@ -407,7 +407,8 @@ static void bench_one(gpu *g, const bench_shape *s)
     lx_arena_reset(g->scratch, scratch);
 }
 
-static int bench_all(void)
+/* of: a part of the names of those that are wanted. */
+static int bench_all(const char *of)
 {
     const lx_attention_kind P = LX_ATTENTION_PLAIN, I = LX_ATTENTION_INT8,
                             F = LX_ATTENTION_INT8_FP8;
@@ -455,10 +456,9 @@ static int bench_all(void)
     };
     gpu g;
     gpu_open(&g, (size_t)7 << 29, (size_t)5 << 29); /* 75,600 keys are prepared twice */
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        bench_one(&g, &shapes[i]);
-        fflush(stdout);
-    }
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (strstr(shapes[i].what, of))
+            bench_one(&g, &shapes[i]);
     gpu_close(&g);
     return 0;
 }
@@ -472,7 +472,7 @@ int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* if a kernel never ends, the last line tells which */
     if (gpu_wants_bench(argc, argv))
-        return bench_all();
+        return bench_all(argc > 2 ? argv[2] : "");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_int8_with_large_and_small_values),
         cmocka_unit_test(test_int8_with_large_logits),
