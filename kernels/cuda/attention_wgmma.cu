@@ -161,20 +161,6 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
 
 /* --- softmax --------------------------------------------------------------------------------- */
 
-/* 2^x for x <= 15 without the unit for such. x = n + r, |r| <= 1/2; of 2^r a polynomial that is off
- * by 9.1e-5 at most, a fifth of F16's half step (least squares, weighted until all peaks of the
- * relative error were alike). Eight instructions for units that have little to do while
- * exponentials are made, each of which takes a warp 8 clocks. */
-__device__ __forceinline__ float exp2_by_products(float x)
-{
-    constexpr float WHOLE = 12582912.0f; /* 1.5 * 2^23: added, it rounds to a whole number */
-    x = fmaxf(x, -126.0f);
-    const float n = x + WHOLE, r = x - (n - WHOLE);
-    const float y =
-        fmaf(fmaf(fmaf(0.0551715568f, r, 0.242611066f), r, 0.693260968f), r, 0.999928057f);
-    return __uint_as_float(__float_as_uint(y) + (__float_as_uint(n) << 23));
-}
-
 /* A lane's two rows, slot r being row 8 r + g of its warp's 16, and its four factors. */
 struct Softmax {
     float q_scale[2], k_scale[2]; /* per row; per half of the tile's keys */
@@ -267,7 +253,7 @@ struct Softmax {
         }
     }
 
-    /* The scores' scales, and ref moved. Then weights() of each half. */
+    /* The scores' scales, and ref moved: then weights(). */
     template <bool IS_FP8> __device__ __forceinline__ void look(int (&s)[64], int left)
     {
         float most[2];
@@ -282,22 +268,21 @@ struct Softmax {
             follow_rarely(most);
     }
 
-    /* Weights f of FIRST .. FIRST + N - 1 from the scores. Conversions stand beside exponentials,
-     * which take four times as long. */
-    template <bool IS_POLY, int FIRST, int N>
+    /* Weights f from the scores. Conversions stand beside exponentials, which take four times as
+     * long. */
     __device__ __forceinline__ void weights(const int (&s)[64], float (&f)[64])
     {
         if (is_cut) {
 #pragma unroll
-            for (int i = FIRST; i < FIRST + N; i++) {
+            for (int i = 0; i < 64; i++) {
                 f[i] = exp2_fast(__int_as_float(s[i]) - ref[i / 2 % 2]);
                 sum[i / 2 % 2] += f[i];
             }
         } else {
 #pragma unroll
-            for (int i = FIRST; i < FIRST + N; i++) {
+            for (int i = 0; i < 64; i++) {
                 float x = fmaf(__int2float_rn(s[i]), scale[i / 2 % 2][i / 32], -ref[i / 2 % 2]);
-                f[i] = IS_POLY && i % 4 == 3 ? exp2_by_products(x) : exp2_fast(x);
+                f[i] = exp2_fast(x);
                 sum[i / 2 % 2] += f[i];
             }
         }
@@ -399,7 +384,6 @@ template <bool IS_FP8> struct Walk {
                 o[i] = fmaf(o[i], factor[i / 2 % 2], part[i]);
     }
 
-    template <bool IS_POLY, bool IN_HALVES>
     __device__ __forceinline__ void run(uint32_t shared, uint32_t group, const uint8_t *k_images,
                                         int n_k, int n_tiles)
     {
@@ -417,7 +401,7 @@ template <bool IS_FP8> struct Walk {
         soft.template look<IS_FP8>(s, n_k);
         k_images += n_tiles > 1 ? LX_CU_IMAGE_K_BYTES : 0;
         soft.read_scales(k_images);
-        soft.template weights<IS_POLY, 0, 64>(s, f);
+        soft.weights(s, f);
         pack(f, p);
 #pragma unroll
         for (int i = 0; i < 64; i++)
@@ -438,16 +422,11 @@ template <bool IS_FP8> struct Walk {
             soft.template look<IS_FP8>(s, n_k - i * TILE_KEYS);
             k_images += i + 1 < n_tiles ? LX_CU_IMAGE_K_BYTES : 0;
             soft.read_scales(k_images);
-            soft.template weights<IS_POLY, 0, IN_HALVES ? 32 : 64>(s, f);
+            soft.weights(s, f);
             wall(soft);
-            if constexpr (IN_HALVES)
-                wgmma::wait_all_half(IS_FP8 ? part : o, f);
-            else
-                wgmma::wait_all(IS_FP8 ? part : o, f);
+            wgmma::wait_all(IS_FP8 ? part : o, f);
             before.release(V_EMPTY);
             take_sums(older);
-            if constexpr (IN_HALVES)
-                soft.template weights<IS_POLY, 32, 32>(s, f);
             if (!IS_FP8 && soft.has_moved)
                 scale_rows(o, soft.factor);
             pack(f, p); /* not earlier: the products were reading p */
@@ -493,7 +472,7 @@ template <bool IS_FP8> struct Walk {
     }
 };
 
-template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
+template <bool IS_FP8>
 __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int64_t block0,
                                         int n_tiles, char *shared)
 {
@@ -508,9 +487,8 @@ __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int6
     wgmma::named_sync(1 + group, GROUP);
     Walk<IS_FP8> walk;
     walk.soft.begin(scale);
-    walk.template run<IS_POLY, IN_HALVES>(
-        shared_address(shared), group, a.k_images + (int64_t)head * n_tiles * LX_CU_IMAGE_K_BYTES,
-        (int)a.n_k, n_tiles);
+    walk.run(shared_address(shared), group,
+             a.k_images + (int64_t)head * n_tiles * LX_CU_IMAGE_K_BYTES, (int)a.n_k, n_tiles);
     walk.store(a, head, row0, shift + warp_row);
 }
 
@@ -531,7 +509,7 @@ template <bool IS_FP8> __device__ __forceinline__ void prepare_barriers(uint32_t
     __syncthreads();
 }
 
-template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
+template <bool IS_FP8>
 __global__ void __launch_bounds__(THREADS, 1)
     k_attention_wgmma(const __grid_constant__ lx_cu_attention a, Piece piece)
 {
@@ -546,14 +524,14 @@ __global__ void __launch_bounds__(THREADS, 1)
             fetch<IS_FP8>(a, head, n_tiles, shared_address(shared));
     } else {
         wgmma::registers_up<240>();
-        compute<IS_FP8, IS_POLY, IN_HALVES>(a, head, block0, n_tiles, shared);
+        compute<IS_FP8>(a, head, block0, n_tiles, shared);
     }
 }
 
 #else
 
 /* Other cards never get here: attention.c asks lx_card_has_wgmma. */
-template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
+template <bool IS_FP8>
 __global__ void k_attention_wgmma(const __grid_constant__ lx_cu_attention, Piece)
 {
     __trap();
@@ -561,32 +539,17 @@ __global__ void k_attention_wgmma(const __grid_constant__ lx_cu_attention, Piece
 
 #endif
 
-template <bool IS_FP8, bool IS_POLY, bool IN_HALVES>
-static int launch(lx_cuda_dev *dev, const lx_cu_attention *a)
+template <bool IS_FP8> static int launch(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
     constexpr int SHARED = Room<IS_FP8>::ALL;
-    auto kernel = k_attention_wgmma<IS_FP8, IS_POLY, IN_HALVES>;
+    auto kernel = k_attention_wgmma<IS_FP8>;
     CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
     return in_pieces(a, QUERIES, 1, [&](dim3 grid, Piece piece) {
         kernel<<<grid, THREADS, SHARED, dev->compute>>>(*a, piece);
     });
 }
 
-template <bool IS_FP8> static int launch_as(lx_cuda_dev *dev, const lx_cu_attention *a)
-{
-    switch (a->design) {
-    case LX_CU_WGMMA_HALVES:
-        return launch<IS_FP8, false, true>(dev, a);
-    case LX_CU_WGMMA_POLY:
-        return launch<IS_FP8, true, false>(dev, a);
-    case LX_CU_WGMMA_HALVES | LX_CU_WGMMA_POLY:
-        return launch<IS_FP8, true, true>(dev, a);
-    default:
-        return launch<IS_FP8, false, false>(dev, a);
-    }
-}
-
 extern "C" int cu_attention_wgmma(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
-    return a->v_scale ? launch_as<true>(dev, a) : launch_as<false>(dev, a);
+    return a->v_scale ? launch<true>(dev, a) : launch<false>(dev, a);
 }

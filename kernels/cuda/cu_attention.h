@@ -24,12 +24,6 @@ enum {
     LX_CU_ATTENTION_MEAN_ROWS = 256 /* keys per partial sum of the mean */
 };
 
-/* What wgmma may do otherwise, for comparisons. Bits of results differ with POLY alone. */
-enum {
-    LX_CU_WGMMA_HALVES = 1, /* products of the tile before are taken between its weights' halves */
-    LX_CU_WGMMA_POLY = 2    /* every fourth exponential by products */
-};
-
 /* Keys to INT8, values where a kernel wants them otherwise than they are. */
 typedef struct lx_cu_kv {
     const void *k, *v;
@@ -69,7 +63,6 @@ typedef struct lx_cu_attention {
     const float *v_shift; /* with v_scale */
     const float *k_mean;  /* with lse */
     float *lse;           /* [n_heads, n_q] ln of the sum of e^logit, or NULL */
-    int design;           /* wgmma: LX_CU_WGMMA_..., 0 as a rule */
     int64_t units_per_launch;
 } lx_cu_attention;
 

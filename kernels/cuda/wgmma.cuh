@@ -141,12 +141,6 @@ __device__ __forceinline__ void wait_all(float (&d)[64], float (&f)[64])
     asm volatile("wgmma.wait_group.sync.aligned 0;" : WG_64("+f", d), WG_64("+f", f)::"memory");
 }
 
-/* The same of half of f. */
-__device__ __forceinline__ void wait_all_half(float (&d)[64], float (&f)[64])
-{
-    asm volatile("wgmma.wait_group.sync.aligned 0;" : WG_64("+f", d), WG_32("+f", f, 0)::"memory");
-}
-
 __device__ __forceinline__ void wait_all(float (&d)[64])
 {
     asm volatile("wgmma.wait_group.sync.aligned 0;" : WG_64("+f", d)::"memory");

@@ -39,7 +39,6 @@ typedef struct bench {
     lx_epilogue e;
     lx_mat out;
     bool is_act, is_half;  /* is_half: F16 before codes */
-    bool is_told;          /* maxima beside a residual: wgmma then stores from registers */
     int64_t m, n, k, rows; /* rows: of a band */
     int design;
     void *acc[2];
@@ -127,8 +126,6 @@ static void call_design(gpu *g, void *self)
             before.is_half = b->is_half;
             before.out = (int8_t *)b->act.data + row * b->n;
         }
-        if (b->is_told)
-            p.most = b->most + row;
         tell(g, ops->int8(g->cuda->dev, &p), names[b->design]);
     }
     tell(g, ops->codes(g->cuda->dev, &before), "codes");
@@ -194,36 +191,8 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* wgmma's codes by what lies between and by the rows of a band: of 256 rows times 54 tiles' columns
- * 66 pairs of multiprocessors do 6 in 5 rounds (4.9), 11 in 9 (9.0). */
-static void bench_codes(gpu *g, bench *b, double rate)
-{
-    static const struct {
-        const char *name;
-        int64_t rows;
-        bool is_half;
-    } ways[] = {{"wgmma f32 1536", 1536, false},
-                {"wgmma f16 1536", 1536, true},
-                {"wgmma f16 2816", 2816, true}};
-    b->design = LX_CU_WGMMA_128x256;
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        b->rows = least(ways[i].rows, b->m);
-        b->is_half = ways[i].is_half;
-        if (has_design(g, b->design, b->n))
-            print_line(b, ways[i].name, FIRST, gpu_time(g, call_design, b), rate);
-    }
-    b->is_half = false;
-}
-
-/* What the copy engine's way is worth beside a residual. */
-static void bench_registers(gpu *g, bench *b, shape_kind kind, double rate)
-{
-    b->design = LX_CU_WGMMA_128x256;
-    b->is_told = true;
-    if (has_design(g, b->design, b->n))
-        print_line(b, "from registers", kind, gpu_time(g, call_design, b), rate);
-    b->is_told = false;
-}
+/* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
+enum { F32_BAND = 896, F16_BAND = 2816 };
 
 static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
 {
@@ -232,17 +201,14 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
     b.e.bias = &b.bias;
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
-        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? 1536 : 2048) * b.n) * 4);
+        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? F16_BAND / 2 : 2048) * b.n) * 4);
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
         b.design = design;
-        b.rows = b.is_act ? least(896, m) : m;
+        b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
+        b.rows = b.is_act ? least(b.is_half ? F16_BAND : F32_BAND, m) : m;
         if (has_design(g, design, b.n))
             print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
     }
-    if (b.is_act)
-        bench_codes(g, &b, rate);
-    if (b.e.add_to_out)
-        bench_registers(g, &b, kind, rate);
     print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
     b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
     b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};

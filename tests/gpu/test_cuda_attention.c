@@ -224,7 +224,6 @@ typedef struct bench {
     lx_attention_kind kind;
     float *rel, *key_bias;
     int rows_per_block; /* 0: as chosen */
-    int wgmma;          /* the wgmma kernel so: LX_CU_WGMMA_...; 0: as chosen */
     lx_qk_norm raw;     /* of q and k; gain NULL: they are as they should be */
 } bench;
 
@@ -312,9 +311,7 @@ static void call_directly(gpu *g, bench *b, const lx_attention_args *args)
     lx_cu_attention a = direct_of(args);
     const lx_cuda_attention_ops *ops = g->cuda->module->attention;
     a.rows_per_block = b->rows_per_block;
-    a.design = b->wgmma;
-    int code = (b->wgmma ? ops->wgmma : ops->int8)(g->cuda->dev, &a);
-    gpu_must(lx_cuda_status(g->cuda, code, "attention", &err), &err);
+    gpu_must(lx_cuda_status(g->cuda, ops->int8(g->cuda->dev, &a), "attention", &err), &err);
 }
 
 static void call_attention(gpu *g, void *self)
@@ -331,7 +328,7 @@ static void call_attention(gpu *g, void *self)
                                       .rel = b->rel,
                                       .key_bias = b->key_bias,
                                       .out = lx_mat_rows(&b->out, first, n)};
-            if (b->rows_per_block || b->wgmma)
+            if (b->rows_per_block)
                 call_directly(g, b, &args);
             else
                 gpu_must(lx_attention(&g->x, &args, &err), &err);
@@ -345,8 +342,7 @@ static void call_both(gpu *g, void *self)
     call_attention(g, self);
 }
 
-/* From HALVES on: LX_CU_WGMMA_... */
-enum design { F16_SUMS = -2, MMA_SYNC, CHOSEN, HALVES, POLY, HALVES_AND_POLY };
+enum design { CHOSEN, MMA_SYNC, F16_SUMS };
 
 typedef struct bench_shape {
     const char *what;
@@ -371,13 +367,10 @@ static void bench_one(gpu *g, const bench_shape *s)
     int64_t width = s->n_heads * s->head_dim;
     size_t mark = lx_arena_mark(g->store), scratch = lx_arena_mark(g->scratch);
     lx_card_kind is = g->cuda->card;
-    if (s->design >= HALVES && !lx_card_has_wgmma(&is))
-        return;
-    if (s->design <= MMA_SYNC && is.major == 9)
+    if (s->design != CHOSEN && is.major == 9)
         pretend(g, 8, 0);
     g->x.sums = s->design == F16_SUMS ? LX_SUMS_F16 : LX_SUMS_AUTO;
     bench b = {.kind = s->kind, .times = s->times, .rows_per_block = s->rows_per_block};
-    b.wgmma = s->design >= HALVES ? (int)s->design : 0;
     b.chunk = s->chunk ? s->chunk : s->n_q;
     b.q = random_mat(g, LX_DTYPE_BF16, s->n_q, width);
     b.k = random_mat(g, LX_DTYPE_BF16, s->n_k, width);
@@ -396,7 +389,7 @@ static void bench_one(gpu *g, const bench_shape *s)
     double tera = 4e-12 * (double)s->n_q * (double)s->n_k * (double)width * (double)s->times;
     double roof = roof_of(g, s->kind);
     gpu_print_rate(s->what, gpu_time(g, call_attention, &b), tera, roof);
-    if (s->kind != LX_ATTENTION_PLAIN && !s->chunk && !s->rows_per_block && !b.wgmma) {
+    if (s->kind != LX_ATTENTION_PLAIN && !s->chunk && !s->rows_per_block) {
         gpu_print_bytes("  its keys prepared", gpu_time(g, call_prepare, &b),
                         5.0 * (double)(s->n_k * width), gpu_roof_of(g).gb_per_s);
         gpu_print_rate("  both", gpu_time(g, call_both, &b), tera, roof);
@@ -416,12 +409,6 @@ static int bench_all(const char *of)
     const bench_shape shapes[] = {
         {"int8 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, I, 0, 0, CHOSEN, false},
         {"int8-fp8 the same", 32760, 32760, 40, 128, 0, 1, F, 0, 0, CHOSEN, false},
-        {"int8 wgmma, halves", 32760, 32760, 40, 128, 0, 1, I, 0, 0, HALVES, false},
-        {"int8 wgmma, poly", 32760, 32760, 40, 128, 0, 1, I, 0, 0, POLY, false},
-        {"int8 wgmma, both", 32760, 32760, 40, 128, 0, 1, I, 0, 0, HALVES_AND_POLY, false},
-        {"int8-fp8 wgmma, halves", 32760, 32760, 40, 128, 0, 1, F, 0, 0, HALVES, false},
-        {"int8-fp8 wgmma, poly", 32760, 32760, 40, 128, 0, 1, F, 0, 0, POLY, false},
-        {"int8-fp8 wgmma, both", 32760, 32760, 40, 128, 0, 1, F, 0, 0, HALVES_AND_POLY, false},
         {"int8 by mma.sync", 32760, 32760, 40, 128, 0, 1, I, 0, 0, MMA_SYNC, false},
         {"int8 by mma.sync, F16 sums", 32760, 32760, 40, 128, 0, 1, I, 0, 0, F16_SUMS, false},
         {"int8 by mma.sync, 256 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 256,
