@@ -23,10 +23,10 @@
  *           in F16. The weights are kept so small that 64 max|v| 2^top < 65504 for each head. Each
  *           of the 4 roundings to F16 on the way loses at most 2^-11 of a tile's sum of p |v|, in
  *           all directions: 1e-3 of it together at the worst, beside 8e-3 that INT8 costs. Taking
- *           the sums into F32 is 4 instructions for 2 numbers, 256 a tile and warp; every 32 keys
- *           it was twice that, and no tensor core hid it where F32 sums run at full rate (57 ms on
- *           one H200, beside 45 with F32 sums). With heads of 128 registers are six words short:
- *           what a tile needs once is read from local memory.
+ *           the sums into F32 is 4 instructions for 2 numbers, 256 a tile and warp. Where F32 sums
+ *           run at full rate this is slower (58 ms on one H200, beside 45 with F32 sums). With
+ *           heads of 128 registers are six words short: what a tile needs once is read from local
+ *           memory.
  */
 #include "attention_codes.cuh"
 #include "attention_tile.cuh"
