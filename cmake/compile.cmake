@@ -5,6 +5,7 @@ target_compile_options(lx_flags INTERFACE
   -ffp-contract=off # numbers are the same from every compiler; fma where we write fmaf
   -fstack-protector-strong -fno-plt)
 target_compile_definitions(lx_flags INTERFACE _GNU_SOURCE LX2V_VERSION="${PROJECT_VERSION}"
+  LX2V_ARCH_MAX=${lx2v_arch_max}
   LX2V_BACKEND="$<IF:$<BOOL:${LX2V_WITH_CUDA}>,cuda,cpu>")
 target_link_options(lx_flags INTERFACE -Wl,-z,relro,-z,now)
 if(LX2V_FAULTS)

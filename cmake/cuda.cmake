@@ -29,3 +29,13 @@ if(NOT LX2V_CUDA STREQUAL "OFF")
     message(STATUS "A GPU is present, but ${lx2v_no_cuda}: building for the CPU (docs/gpu.md)")
   endif()
 endif()
+
+# LX2V_ARCH_MAX: no kernel uses an instruction that this compute capability lacks, whatever the card.
+set(LX2V_ARCH_MAX "" CACHE STRING "the newest kernels to use on any card: 86 leaves out Hopper's; empty: all")
+if(NOT LX2V_ARCH_MAX MATCHES "^([1-9][0-9]+)?$")
+  message(FATAL_ERROR "LX2V_ARCH_MAX=${LX2V_ARCH_MAX}: accepted is a compute capability such as 86, or nothing")
+endif()
+set(lx2v_arch_max 999)
+if(LX2V_ARCH_MAX)
+  set(lx2v_arch_max ${LX2V_ARCH_MAX})
+endif()

@@ -165,16 +165,23 @@ typedef enum replica_word {
     WORD_DEVICE,
     WORD_THREADS,
     WORD_RESIDENCY,
+    WORD_ATTENTION,
+    WORD_ACCUMULATE,
     WORD_REPLICAS,
     WORDS
 } replica_word;
 
-static const char *const words[WORDS] = {"device", "threads", "residency", "replicas"};
+static const char *const words[WORDS] = {"device",    "threads",    "residency",
+                                         "attention", "accumulate", "replicas"};
 
-/* Only these have weights by layers. */
-static bool has_residency(int kind)
+/* Only some stages have weights by layers; one has long attention. */
+static bool has_word(int kind, replica_word which, bool is_stage)
 {
-    return kind == LX_STAGE_ENCODER || kind == LX_STAGE_DIT;
+    if (which == WORD_RESIDENCY)
+        return kind == LX_STAGE_ENCODER || kind == LX_STAGE_DIT;
+    if (which == WORD_ATTENTION || which == WORD_ACCUMULATE)
+        return kind == LX_STAGE_DIT;
+    return which != WORD_REPLICAS || is_stage;
 }
 
 /* WORDS: not known here. */
@@ -182,10 +189,7 @@ static replica_word word_of(const char *name, int kind, bool is_stage)
 {
     for (int i = 0; i < WORDS; i++)
         if (strcmp(name, words[i]) == 0)
-            return (i == WORD_REPLICAS && !is_stage) ||
-                           (i == WORD_RESIDENCY && !has_residency(kind))
-                       ? WORDS
-                       : (replica_word)i;
+            return has_word(kind, (replica_word)i, is_stage) ? (replica_word)i : WORDS;
     return WORDS;
 }
 
@@ -193,8 +197,9 @@ static replica_word word_of(const char *name, int kind, bool is_stage)
 static lx_status replica_key(loader *l, const char *section, replica_word which,
                              lx_replica_config *replica)
 {
-    static const char *const accepted[] = {"cpu or cuda:N", "a whole number",
-                                           "auto, resident, partial, host or disk"};
+    static const char *const accepted[] = {
+        "cpu or cuda:N", "a whole number", "auto, resident, partial, host or disk",
+        "auto, int8-fp16, int8-fp8 or bf16", "auto, fp32 or fp16"};
     char key[160];
     snprintf(key, sizeof key, "%s.%s", section, words[which]);
     if (expect(l, YAML_SCALAR_EVENT, key, accepted[which]) != LX_OK)
@@ -205,8 +210,12 @@ static lx_status replica_key(loader *l, const char *section, replica_word which,
         status = lx_config_set_device(replica->device, scalar(l), l->err);
     else if (which == WORD_THREADS)
         status = lx_config_set_int(&replica->threads, scalar(l), is_quoted(l), 0, 1024, l->err);
-    else
+    else if (which == WORD_RESIDENCY)
         status = lx_config_set_residency(&replica->residency, scalar(l), l->err);
+    else if (which == WORD_ATTENTION)
+        status = lx_config_set_attention(&replica->attention, scalar(l), l->err);
+    else
+        status = lx_config_set_accumulate(&replica->accumulate, scalar(l), l->err);
     return status == LX_OK ? LX_OK : blame(l, line, key);
 }
 
@@ -229,7 +238,7 @@ static lx_status unknown_stage_key(loader *l, const char *section, const char *n
                                    bool is_stage)
 {
     const char *known[WORDS];
-    char list[96] = "";
+    char list[128] = "";
     size_t n = 0;
     for (int i = 0; i < WORDS; i++)
         if (word_of(words[i], kind, is_stage) != WORDS) {

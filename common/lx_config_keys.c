@@ -28,6 +28,8 @@ static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "fas
                                       "veryslow",  "placebo",   NULL};
 
 const char *const lx_residency_names[] = {"auto", "resident", "partial", "host", "disk", NULL};
+const char *const lx_attention_names[] = {"auto", "int8-fp16", "int8-fp8", "bf16", NULL};
+const char *const lx_accumulate_names[] = {"auto", "fp32", "fp16", NULL};
 
 #define AT(field) offsetof(lx_config, field)
 #define SECTION(p)                                                                                 \
@@ -247,6 +249,18 @@ static lx_status set_choice(void *out, const lx_config_key *key, const char *tex
 lx_status lx_config_set_residency(lx_residency_choice *out, const char *text, lx_err *err)
 {
     const lx_config_key key = {.type = LX_KEY_CHOICE, .choices = lx_residency_names};
+    return set_choice(out, &key, text, err);
+}
+
+lx_status lx_config_set_attention(lx_attention_choice *out, const char *text, lx_err *err)
+{
+    const lx_config_key key = {.type = LX_KEY_CHOICE, .choices = lx_attention_names};
+    return set_choice(out, &key, text, err);
+}
+
+lx_status lx_config_set_accumulate(lx_accumulate_choice *out, const char *text, lx_err *err)
+{
+    const lx_config_key key = {.type = LX_KEY_CHOICE, .choices = lx_accumulate_names};
     return set_choice(out, &key, text, err);
 }
 

@@ -87,7 +87,9 @@ static bool is_same_stage(const lx_stage_config *a, const lx_stage_config *b)
     for (int i = 0; is_same && i < a->n_replicas; i++)
         is_same = !strcmp(a->replica[i].device, b->replica[i].device) &&
                   a->replica[i].threads == b->replica[i].threads &&
-                  a->replica[i].residency == b->replica[i].residency;
+                  a->replica[i].residency == b->replica[i].residency &&
+                  a->replica[i].attention == b->replica[i].attention &&
+                  a->replica[i].accumulate == b->replica[i].accumulate;
     return is_same;
 }
 

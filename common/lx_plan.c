@@ -160,7 +160,11 @@ void lx_plan_kind_text(const lx_plan_question *q, char *text, size_t bytes)
     F(stream_bytes)                                                                                \
     F(disk_bytes)                                                                                  \
     F(ops8)                                                                                        \
-    F(ops16)
+    F(ops16)                                                                                       \
+    F(attention8)                                                                                  \
+    F(attention16)                                                                                 \
+    F(short16)                                                                                     \
+    F(row_bytes)
 
 static json_t *choices_of(const lx_plan_need *need)
 {

@@ -67,6 +67,9 @@ typedef struct lx_plan_need {
     uint64_t stream_bytes;   /* that travel to the card in every step */
     uint64_t disk_bytes;     /* read from disk in every step */
     uint64_t ops8, ops16; /* of a step: a product and a sum are two; on 8-bit numbers, on others */
+    uint64_t attention8, attention16; /* of these, in attention */
+    uint64_t short16;                 /* of attention16, summed in F16 where that is quicker */
+    uint64_t row_bytes; /* of a step: read and written by what is no product and no attention */
     int n_choices;
     lx_plan_choice choice[LX_PLAN_CHOICES];
 } lx_plan_need;

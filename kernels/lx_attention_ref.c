@@ -34,6 +34,8 @@ void lx_attention_ref(const lx_attention_args *a)
             double total = 0;
             for (int64_t j = 0; j < kv->n; j++)
                 total += exp(score(a, h, i, j) - max);
+            if (a->lse)
+                a->lse[h * a->q.rows + i] = (float)(max + log(total));
             for (int64_t c = 0; c < kv->head_dim; c++) {
                 double y = 0;
                 for (int64_t j = 0; j < kv->n; j++)

@@ -46,7 +46,9 @@ struct lx_backend {
     lx_status (*qk_norm_rope)(lx_exec *x, const lx_mat *q, int64_t first_token,
                               const lx_weight *gain, float eps, const lx_rope_table *table,
                               lx_err *err);
-    lx_status (*kv_prepare)(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err);
+    /* kv: k, v, n, n_heads, head_dim are filled in. */
+    lx_status (*kv_prepare)(lx_exec *x, lx_attention_kind kind, const lx_kv_source *from, lx_kv *kv,
+                            lx_err *err);
     lx_status (*attention)(lx_exec *x, const lx_attention_args *args, lx_err *err);
     lx_status (*silu)(lx_exec *x, const float *in, int64_t n, float *out, lx_err *err);
     lx_status (*axpby)(lx_exec *x, float a, const float *in, float b, int64_t n, float *out,

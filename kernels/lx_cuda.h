@@ -25,6 +25,7 @@ typedef struct lx_card_kind {
     int n_sm;             /* multiprocessors */
     int shared_bytes;     /* shared memory that a block may have */
     uint64_t total_bytes; /* of device memory */
+    int is_from;          /* 90: what it is, where LX2V_ARCH_MAX holds it to less; else 0 */
 } lx_card_kind;
 
 struct lx_plan_question;
@@ -33,6 +34,18 @@ lx_card_kind lx_card_of_plan(const struct lx_plan_question *question);
 
 /** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
 bool lx_card_has_fp8(const lx_card_kind *card);
+/** Hopper's own kernels run on it. */
+bool lx_card_has_wgmma(const lx_card_kind *card);
+/** F16 products with F32 sums run at half rate: GeForce (attention.md b.4). A card that is only held
+ *  to less keeps the rate that it has. */
+bool lx_card_has_slow_f32_sums(const lx_card_kind *card);
+/**
+ * LX2V_ARCH_MAX=86, of the build (CMake) or the environment, the smaller one: the card counts as
+ * one of compute capability 8.6, so no kernel of ours uses an instruction or more shared memory
+ * than that has. Products of cuBLASLt are chosen by cuBLASLt. lx_card_of_plan, lx_exec_plan_cuda
+ * and lx_cuda_open do this. LX_ECONFIG: the environment says no compute capability.
+ */
+lx_status lx_card_limit(lx_card_kind *card, lx_err *err);
 
 /**
  * Load the module and open card `index` (PCI order). module: path of liblx2v_cuda.so; NULL: beside
@@ -58,6 +71,24 @@ lx_status lx_exec_open_cuda(lx_exec *out, lx_cuda *cuda, lx_arena *arena, lx_are
 lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *arena, lx_arena *host,
                             lx_err *err);
 void lx_exec_plan_done(lx_exec *x); /* frees what lx_exec_plan_cuda made */
+
+/* --- how long each kind of operation takes ---------------------------------------------------- */
+
+/**
+ * From now on the operations of this exec are timed, up to n_marks of them, by moments of the
+ * compute queue. For a person who measures: it takes memory, and a little time.
+ */
+lx_status lx_cuda_clock_open(lx_exec *x, int n_marks, lx_err *err);
+typedef struct lx_cuda_timed {
+    char what[64]; /* "linear 5120 -> 13824 gelu", "attention 4096 x 32760 int8-fp8" */
+    int64_t n;
+    double s; /* of the queue: with gaps before each operation */
+} lx_cuda_timed;
+#define LX_CUDA_TIMED_MOST 48
+/** Waits, and tells what has been timed since the last time, the longest first. Returns how many
+ *  kinds; -1 with err where it failed. Operations after the last mark were not timed: *n_lost. */
+int lx_cuda_clock_read(lx_exec *x, lx_cuda_timed out[LX_CUDA_TIMED_MOST], int64_t *n_lost,
+                       lx_err *err);
 
 /* --- the copy queue: weights and frames on their way while kernels run ----------------------- */
 

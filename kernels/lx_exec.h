@@ -24,6 +24,9 @@
 
 typedef struct lx_backend lx_backend; /* table of implementations: kernels/lx_backend.h */
 
+/* In what a card sums the products of F16 weights and values, where it has a choice. */
+typedef enum lx_sums { LX_SUMS_AUTO, LX_SUMS_F32, LX_SUMS_F16 } lx_sums;
+
 typedef struct lx_exec {
     const lx_backend *backend;
     lx_arena *arena; /* device memory; borrowed from the stage */
@@ -32,6 +35,7 @@ typedef struct lx_exec {
     bool is_dry;          /* = lx_arena_is_dry(arena) */
     lx_dtype rows;        /* activations between ops: F32 on the CPU, BF16 on a card */
     lx_dtype value;       /* what attention's values are kept in: F32, F16 on a card */
+    lx_sums sums;         /* AUTO: F16, in short runs, where the card adds F32 at half rate */
     struct lx_cuda *cuda; /* the card (lx_cuda.h); NULL on the CPU */
 } lx_exec;
 

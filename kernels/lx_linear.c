@@ -162,6 +162,9 @@ lx_status lx_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const lx_e
                        ", %" PRId64 "], rows %" PRId64 " apart",
                        w->name, in->rows, n, lx_dtype_name(out->dtype), out->rows, out->cols,
                        out->stride);
+    if (e->square && (lx_exec_is_host(x) || out->dtype != x->rows || e->mul || e->gate))
+        return lx_fail(err, LX_EJOB, "%s: sums of squares are told by cards, of plain rows",
+                       w->name);
     return x->backend->linear(x, in, w, e, out, NULL, err);
 }
 
@@ -176,7 +179,7 @@ lx_status lx_linear_to_act(lx_exec *x, const lx_act *in, const lx_weight *w,
         status = check_act(x, out, err);
     if (status != LX_OK)
         return status;
-    if (out->rows != in->rows || out->cols != n || e->mul || e->gate || e->add_to_out)
+    if (out->rows != in->rows || out->cols != n || e->mul || e->gate || e->add_to_out || e->square)
         return lx_fail(err, LX_EJOB,
                        "%s: %" PRId64 " rows of %" PRId64 " outputs do not go into codes [%" PRId64
                        ", %" PRId64 "]",

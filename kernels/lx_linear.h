@@ -56,6 +56,9 @@ typedef struct lx_epilogue {
     const lx_mat *mul; /* [M, N] of F32 or x->rows, or NULL */
     const float *gate; /* [N] or NULL */
     bool add_to_out;   /* residual: out += y */
+    /* [M] or NULL: each row's sum of y^2, for lx_qk_norm. A card alone, and only where out is
+     * x->rows and there is no mul, gate or residual. */
+    float *square;
 } lx_epilogue;
 
 /**

@@ -28,8 +28,9 @@ lx_status lx_rope_table_build(lx_exec *x, lx_grid grid, int64_t head_dim, lx_rop
     return status;
 }
 
-lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, const lx_weight *gain,
-                          float eps, const lx_rope_table *table, lx_err *err)
+lx_status lx_qk_norm_check(const lx_exec *x, const lx_mat *q, int64_t first_token,
+                           const lx_weight *gain, float eps, const lx_rope_table *table,
+                           lx_err *err)
 {
     int64_t tokens = q->rows, width = q->cols;
     if (!lx_mat_is_sane(x, q, false) || first_token < 0)
@@ -48,5 +49,13 @@ lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, cons
                        "%" PRId64 " tokens from %" PRId64 " on are not in a grid of %" PRId64
                        " x %" PRId64 " x %" PRId64,
                        tokens, first_token, table->grid.t, table->grid.h, table->grid.w);
-    return x->backend->qk_norm_rope(x, q, first_token, gain, eps, table, err);
+    return LX_OK;
+}
+
+lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, const lx_weight *gain,
+                          float eps, const lx_rope_table *table, lx_err *err)
+{
+    lx_status status = lx_qk_norm_check(x, q, first_token, gain, eps, table, err);
+    return status == LX_OK ? x->backend->qk_norm_rope(x, q, first_token, gain, eps, table, err)
+                           : status;
 }

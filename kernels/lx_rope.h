@@ -35,6 +35,10 @@ lx_status lx_rope_table_build(lx_exec *x, lx_grid grid, int64_t head_dim, lx_rop
  *  the grid. gain [width]. table NULL: norm only (cross-attention). */
 lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, const lx_weight *gain,
                           float eps, const lx_rope_table *table, lx_err *err);
+/** Only its checks: LX_EJOB says what does not fit. */
+lx_status lx_qk_norm_check(const lx_exec *x, const lx_mat *q, int64_t first_token,
+                           const lx_weight *gain, float eps, const lx_rope_table *table,
+                           lx_err *err);
 void lx_qk_norm_rope_ref(const lx_mat *q, int64_t first_token, const lx_weight *gain, float eps,
                          const lx_rope_table *table);
 

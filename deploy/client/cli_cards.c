@@ -56,6 +56,11 @@ static void print_meaning(FILE *to, const lx_card *card)
     }
     fprintf(to, "          bf16 yes, INT8 tensor cores %s, FP8 %s\n", cc >= CC_INT8 ? "yes" : "no",
             cc >= CC_FP8 ? "native" : "dequantised to bf16 (native from 8.9)");
+    bool is_hopper = cc / 10 == 9, has_slow_f32 = cc != CC_LEAST && !is_hopper;
+    fprintf(to, "          attention of long clips: int8-fp16 by %s, sums in %s; by choice %s\n",
+            is_hopper ? "wgmma" : "mma.sync",
+            has_slow_f32 ? "fp16 (fp32 runs at half rate)" : "fp32 (at full rate)",
+            is_hopper ? "int8-fp8, bf16" : "bf16");
 }
 
 static void print_pcie(FILE *to, const lx_card *card)

@@ -116,6 +116,15 @@ static void say_memory(const trial *t, command *c, lx_stage_kind kind)
     say_two(c, "--ram", c->ram);
 }
 
+static void say_attention(const trial *t, command *c)
+{
+    const lx_replica_config *replica = &t->config.stage[LX_STAGE_DIT].replica[0];
+    if (replica->attention != LX_ATTENTION_AUTO)
+        say_two(c, "--attention", lx_attention_names[replica->attention]);
+    if (replica->accumulate != LX_ACCUMULATE_AUTO)
+        say_two(c, "--accumulate", lx_accumulate_names[replica->accumulate]);
+}
+
 static lx_status begin(const trial *t, command *c, lx_stage_kind kind, lx_err *err)
 {
     char name[32];
@@ -272,6 +281,25 @@ static void say_sampling(const trial *t, command *c)
     say_two(c, "--sampler", "euler"); /* the one whose sum can be checked */
 }
 
+/* Which attention it chose, and why: its own line of the log. */
+static void tell_attention(trial *t)
+{
+    static const char mark[] = " attention: ";
+    char line[512];
+    FILE *log = fopen(t->log, "re");
+    while (log && fgets(line, sizeof line, log)) {
+        char *at = strstr(line, mark);
+        if (!at)
+            continue;
+        selftest_check *c = selftest_add(&t->s, "dit", "attention", SELFTEST_VALUE);
+        at[strcspn(at, "\r\n")] = '\0';
+        cli_safe(at + sizeof mark - 1, c->value, sizeof c->value);
+        break;
+    }
+    if (log)
+        fclose(log);
+}
+
 static lx_status try_dit(trial *t, bool has_context, bool *has_latent, lx_err *err)
 {
     command c;
@@ -294,9 +322,11 @@ static lx_status try_dit(trial *t, bool has_context, bool *has_latent, lx_err *e
     say_two(&c, "--input", input);
     say_two(&c, "--output", file_in(t, "latent.safetensors", output));
     say_sampling(t, &c);
+    say_attention(t, &c);
     status = run_it(t, "dit", t->paths.dit, &c, has_latent, NULL, 0, err);
     if (status != LX_OK || !*has_latent)
         return status;
+    tell_attention(t);
     return judge(t, "dit", selftest_dit(&t->s, output, &why), &why);
 }
 

@@ -19,8 +19,11 @@
     } while (0)
 
 #define VAE_TRIES 4 /* from the VAE's usual size towards its least, in quarters */
-/* Of the tensor cores' peak, what a whole step of ours reaches: a guess until measured here. */
-#define PEAK_SHARE 0.5
+/* Of a card's peaks, what our kernels reach: guesses for a GeForce card until one is measured; on
+ * an H100 attention by mma.sync has 0.62 of that instruction's rate. docs/performance.md. */
+#define LINEAR_SHARE    0.7
+#define ATTENTION_SHARE 0.6
+#define MEMORY_SHARE    0.85
 /* Host memory of a process beside what it plans: libraries, heap, messages; with CUDA also the
  * driver's. An estimate. */
 #define RUNTIME_CPU  ((uint64_t)32 << 20)
@@ -302,13 +305,27 @@ static lx_status list_processes(const maker *m, lx_err *err)
     return LX_OK;
 }
 
+/* One step: linears and attention at their shares of the peaks, all else at the memory's rate. The
+ * bytes of products take less than their operations on every known card. Parts that an answer tells
+ * wrongly count as none. */
+static double seconds_of(const lx_plan_need *n, const rig_rates *r)
+{
+    double part8 = (double)(n->attention8 < n->ops8 ? n->attention8 : n->ops8);
+    double part16 = (double)(n->attention16 < n->ops16 ? n->attention16 : n->ops16);
+    double quick = (double)n->short16 < part16 ? (double)n->short16 : part16;
+    double linears =
+        ((double)n->ops8 - part8) / r->tops8 + ((double)n->ops16 - part16) / r->tflops16;
+    double attention = part8 / r->tops8 + (part16 - quick / 2) / r->tflops16;
+    double rows = (double)n->row_bytes / (r->memory_gbs * 1e9) / MEMORY_SHARE;
+    return (linears / LINEAR_SHARE + attention / ATTENTION_SHARE) / 1e12 + rows;
+}
+
 static void predict(const plan *p, plan_process *q)
 {
     if (q->kind != LX_STAGE_DIT || q->card < 0 || !q->need.fits)
         return;
     const rig_rates *r = &p->rig->rates[q->card];
-    q->compute_s =
-        ((double)q->need.ops8 / r->tops8 + (double)q->need.ops16 / r->tflops16) / 1e12 / PEAK_SHARE;
+    q->compute_s = seconds_of(&q->need, r);
     q->stream_s = (double)q->need.stream_bytes / (r->pcie_gbs * 1e9);
     if (p->rig->disk_gbs > 0)
         q->disk_s = (double)q->need.disk_bytes / (p->rig->disk_gbs * 1e9);

@@ -8,6 +8,8 @@
  *           softmax). Scratch is one tile of scores per thread, whatever the length.
  * Order     Keys pass in order and a task is never split: same bits for any number of threads.
  */
+#include <math.h>
+
 #include "lx_cpu.h"
 #include "lx_dnnl.h"
 #include "lx_rows.h"
@@ -81,16 +83,26 @@ static int run_task(const job *j, int64_t index)
         if (code)
             return code;
     }
-    for (int64_t i = 0; i < t.n; i++)
+    for (int64_t i = 0; i < t.n; i++) {
         j->rows->scale(t.out + i * a->out.stride, kv->head_dim, 1.0f / t.sum[i]);
+        if (a->lse)
+            a->lse[t.h * a->q.rows + t.i0 + i] = t.max[i] + logf(t.sum[i]);
+    }
     return 0;
 }
 
-lx_status lx_cpu_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err)
+/* In place: products read rows many times here. */
+static lx_status norm_in_place(lx_exec *x, const lx_mat *rows, const lx_qk_norm *n, lx_err *err)
 {
-    (void)x, (void)kind, (void)err;
+    return n ? lx_cpu_qk_norm_rope(x, rows, n->first_token, n->gain, n->eps, n->table, err) : LX_OK;
+}
+
+lx_status lx_cpu_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_kv_source *from, lx_kv *kv,
+                            lx_err *err)
+{
+    (void)kind;
     kv->kind = LX_ATTENTION_PLAIN; /* float products are fast here */
-    return LX_OK;
+    return norm_in_place(x, &kv->k, from->k_norm, err);
 }
 
 lx_status lx_cpu_attention(lx_exec *x, const lx_attention_args *args, lx_err *err)
@@ -100,9 +112,11 @@ lx_status lx_cpu_attention(lx_exec *x, const lx_attention_args *args, lx_err *er
     j.tile_k = lx_min_i64(args->kv->n, TILE_K);
     j.q_tiles = lx_ceil_div(args->q.rows, j.tile_q);
     j.per_thread = j.tile_q * (j.tile_k + 2);
-    size_t mark = lx_arena_mark(x->arena);
     int code = 0;
-    lx_status status = lx_cpu_take_per_thread(x, &j.per_thread, &j.scratch, err);
+    lx_status status = norm_in_place(x, &args->q, args->q_norm, err);
+    size_t mark = lx_arena_mark(x->arena);
+    if (status == LX_OK)
+        status = lx_cpu_take_per_thread(x, &j.per_thread, &j.scratch, err);
     if (status == LX_OK && !x->is_dry) {
         int64_t tasks = j.q_tiles * args->kv->n_heads;
 #pragma omp parallel for schedule(dynamic) num_threads(x->n_threads) if (tasks > 1)

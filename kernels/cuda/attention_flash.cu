@@ -10,11 +10,37 @@
  * Floor     32,760 x 32,760, 40 heads of 128: 22 TFLOP; mma.sync on one H100 gives about 610
  *           TFLOP/s: 36 ms. FlashAttention-2, the same kind of kernel, is published at 340: 65 ms.
  */
+#include "attention_codes.cuh"
 #include "attention_tile.cuh"
 
 using namespace tile;
 
 constexpr int WARPS = 4, THREADS = WARPS * 32, QUERIES = WARPS * 32;
+
+/* Raw queries, which have landed in shared memory: normalised and rotated where they are. */
+template <int D>
+__device__ __forceinline__ void turn_queries(const lx_cu_attention &a, int head, int64_t row0,
+                                             char *shared)
+{
+    constexpr int ROW_BYTES = 2 * D, UNITS = ROW_BYTES / 16;
+    const int unit = (int)threadIdx.x % UNITS, column = unit * 8;
+    TurnLane by;
+    if (column >= a.head_dim)
+        return;
+    by.begin(a.turn, (int64_t)head * a.head_dim + column);
+#pragma unroll 8
+    for (int row = (int)threadIdx.x / UNITS; row < QUERIES; row += THREADS / UNITS) {
+        if (row0 + row >= a.n_q)
+            continue;
+        uint4 *at = (uint4 *)(shared + row * ROW_BYTES +
+                              place<ROW_BYTES>((uint32_t)row, (uint32_t)unit) * 16);
+        float x[8];
+        widen8<__nv_bfloat16>(*at, x);
+        by.turn(turn_row(a.turn, row0 + row), x);
+        *at = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]),
+                         pack_bf16(x[6], x[7]));
+    }
+}
 
 template <int D>
 __global__ void __launch_bounds__(THREADS, 2)
@@ -40,6 +66,11 @@ __global__ void __launch_bounds__(THREADS, 2)
     const float *rel = a.rel ? a.rel + head * (a.n_q + a.n_k - 1) : NULL;
     const float logit_scale = a.scale * LOG2E;
     Rows<2, D> rows;
+    if (a.turn.square) {
+        copy_wait();
+        __syncthreads();
+        turn_queries<D>(a, head, row0, shared); /* seen by all after the loop's barrier */
+    }
     rows.begin();
 
     for (int i = 0; i < n_tiles; i++) {

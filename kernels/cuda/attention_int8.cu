@@ -19,79 +19,21 @@
  *           27 ms; exponentials at 16 per clock and SM: 11.6 ms, to be hidden; shared memory reads
  *           of 28 KB per 32 x 64 tile at 128 B per clock: 20 ms, likewise. With 8 warps the cache
  *           gives 64 GB, 1.6 TB/s.
- * GeForce   F16 products with F32 sums run at half rate there: has_f16_sums sums 32 keys in F16.
- *           The weights are kept so small that 32 max|v| 2^top < 65504 for each head.
+ * GeForce   F16 products with F32 sums run at half rate there: has_f16_sums sums a tile's 64 keys
+ *           in F16. The weights are kept so small that 64 max|v| 2^top < 65504 for each head. Each
+ *           of the 4 roundings to F16 on the way loses at most 2^-11 of a tile's sum of p |v|, in
+ *           all directions: 1e-3 of it together at the worst, beside 8e-3 that INT8 costs. Taking
+ *           the sums into F32 is 4 instructions for 2 numbers, 256 a tile and warp. Where F32 sums
+ *           run at full rate this is slower (58 ms on one H200, beside 45 with F32 sums). With
+ *           heads of 128 registers are six words short: what a tile needs once is read from local
+ *           memory.
  */
-#include <cstring>
-
+#include "attention_codes.cuh"
 #include "attention_tile.cuh"
 
 using namespace tile;
 
 /* --- keys: mean, codes, scales --------------------------------------------------------------- */
-
-constexpr int COLUMNS = 128; /* threads, 8 columns each */
-
-struct Sum {
-    static __device__ float begin() { return 0; }
-    static __device__ float with(float a, float b) { return a + b; }
-};
-
-struct Peak {
-    static __device__ float begin() { return 0; }
-    static __device__ float with(float a, float b) { return fmaxf(a, fabsf(b)); }
-};
-
-/* 8 elements as f32. */
-template <typename T> __device__ __forceinline__ void widen8(const uint4 &raw, float (&f)[8])
-{
-    T h[8];
-    memcpy(h, &raw, sizeof h);
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        f[i] = cu_to_f32(h[i]);
-}
-
-/* partial[chunk, column] over MEAN_ROWS rows. Grid: columns / 1024, chunks. */
-template <typename T, typename Op>
-__global__ void __launch_bounds__(COLUMNS)
-    k_attention_columns(const T *in, int64_t stride, int64_t n, int64_t width, float *partial)
-{
-    int64_t column = ((int64_t)blockIdx.x * COLUMNS + threadIdx.x) * 8;
-    int64_t first = (int64_t)blockIdx.y * LX_CU_ATTENTION_MEAN_ROWS;
-    int rows = (int)min((int64_t)LX_CU_ATTENTION_MEAN_ROWS, n - first);
-    float total[8];
-    if (column >= width)
-        return;
-    for (int i = 0; i < 8; i++)
-        total[i] = Op::begin();
-    const T *from = in + first * stride + column;
-#pragma unroll 8
-    for (int r = 0; r < rows; r++) {
-        float f[8];
-        uint4 raw = *(const uint4 *)(from + r * stride);
-        widen8<T>(raw, f);
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            total[i] = Op::with(total[i], f[i]);
-    }
-    float *to = partial + blockIdx.y * width + column;
-    for (int i = 0; i < 8; i++)
-        to[i] = total[i];
-}
-
-__global__ void k_attention_mean(const float *partial, int64_t chunks, int64_t width, int64_t n,
-                                 float *mean)
-{
-    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    float total = 0;
-    if (column >= width)
-        return;
-#pragma unroll 8
-    for (int64_t c = 0; c < chunks; c++)
-        total += partial[c * width + column];
-    mean[column] = total / (float)n;
-}
 
 /* max|v| of a head. Grid: heads; one warp. */
 __global__ void k_attention_peak(const float *partial, int64_t chunks, int64_t width, int head_dim,
@@ -106,17 +48,6 @@ __global__ void k_attention_peak(const float *partial, int64_t chunks, int64_t w
         peak[blockIdx.x] = most;
 }
 
-/* 8 values as codes. NaN becomes 0; |x inverse| <= 127 as inverse = 127 / max|x|. */
-__device__ __forceinline__ uint2 codes_of(const float (&f)[8], float inverse)
-{
-    uint32_t b[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        b[i] = (uint32_t)__float2int_rn(f[i] * inverse) & 0xff;
-    return make_uint2(b[0] | b[1] << 8 | b[2] << 16 | b[3] << 24,
-                      b[4] | b[5] << 8 | b[6] << 16 | b[7] << 24);
-}
-
 /* Grid: tiles of 64 keys, heads. Warp t makes group t: keys 8 j + 2 t + b. */
 template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_cu_kv kv)
 {
@@ -124,9 +55,19 @@ template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_
     int lane = threadIdx.x % 32, t = threadIdx.x / 32, head = (int)blockIdx.y;
     int64_t column = (int64_t)head * D + lane % LANES * 8, width = (int64_t)kv.n_heads * D;
     const __nv_bfloat16 *k = (const __nv_bfloat16 *)kv.k + column;
+    __shared__ TurnRow turns[KEYS];
+    const bool is_raw = kv.turn.square != NULL;
     float x[STEPS][8], mean[8], most = 0;
+    TurnLane by;
     for (int i = 0; i < 8; i++)
         mean[i] = kv.k_mean[column + i];
+    if (is_raw) {
+        const int64_t first = (int64_t)blockIdx.x * KEYS;
+        by.begin(kv.turn, column);
+        if (threadIdx.x < KEYS && first + threadIdx.x < kv.n)
+            turns[threadIdx.x] = turn_row(kv.turn, first + threadIdx.x);
+        __syncthreads();
+    }
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         int r = step * ROWS + lane / LANES;
@@ -135,6 +76,8 @@ template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_
         if (key < kv.n)
             raw = *(const uint4 *)(k + key * kv.k_stride);
         widen8<__nv_bfloat16>(raw, x[step]);
+        if (is_raw && key < kv.n)
+            by.turn(turns[r / 2 * 8 + 2 * t + r % 2], x[step]);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             x[step][i] = key < kv.n ? x[step][i] - mean[i] : 0;
@@ -155,22 +98,16 @@ template <int D> __global__ void __launch_bounds__(128) k_attention_quantize(lx_
     }
 }
 
-static int launch_columns(lx_cuda_dev *dev, const lx_cu_kv *kv, bool is_peak)
+static int launch_peaks(lx_cuda_dev *dev, const lx_cu_kv *kv)
 {
     int64_t width = (int64_t)kv->n_heads * kv->head_dim;
     int64_t chunks = cu_ceil_div(kv->n, (int64_t)LX_CU_ATTENTION_MEAN_ROWS);
     dim3 grid((unsigned)cu_ceil_div(width, (int64_t)COLUMNS * 8), (unsigned)chunks);
-    if (is_peak) {
-        k_attention_columns<__half, Peak><<<grid, COLUMNS, 0, dev->compute>>>(
-            (const __half *)kv->v, kv->v_stride, kv->n, width, kv->partial);
-        k_attention_peak<<<(unsigned)kv->n_heads, 32, 0, dev->compute>>>(kv->partial, chunks, width,
-                                                                         kv->head_dim, kv->v_peak);
-    } else {
-        k_attention_columns<__nv_bfloat16, Sum><<<grid, COLUMNS, 0, dev->compute>>>(
-            (const __nv_bfloat16 *)kv->k, kv->k_stride, kv->n, width, kv->partial);
-        k_attention_mean<<<(unsigned)cu_ceil_div(width, (int64_t)COLUMNS), COLUMNS, 0,
-                           dev->compute>>>(kv->partial, chunks, width, kv->n, kv->k_mean);
-    }
+    k_attention_columns<__half, Peak><<<grid, COLUMNS, 0, dev->compute>>>(
+        (const __half *)kv->v, kv->v_stride, kv->n, width, kv->partial);
+    CU_TRY(cu_launched());
+    k_attention_peak<<<(unsigned)kv->n_heads, 32, 0, dev->compute>>>(kv->partial, chunks, width,
+                                                                     kv->head_dim, kv->v_peak);
     return cu_launched();
 }
 
@@ -178,8 +115,8 @@ extern "C" int cu_attention_quantize(lx_cuda_dev *dev, const lx_cu_kv *kv)
 {
     dim3 grid((unsigned)cu_ceil_div(kv->n, (int64_t)KEYS), (unsigned)kv->n_heads);
     if (kv->v_peak)
-        CU_TRY(launch_columns(dev, kv, true));
-    CU_TRY(launch_columns(dev, kv, false));
+        CU_TRY(launch_peaks(dev, kv));
+    CU_TRY(launch_key_mean(dev, kv));
     if (kv->head_dim == 128)
         k_attention_quantize<128><<<grid, 128, 0, dev->compute>>>(*kv);
     else
@@ -200,7 +137,11 @@ __device__ __forceinline__ float quantize_queries(const lx_cu_attention &a, int 
     constexpr int LANES = D / 8, ROWS = 32 / LANES, STEPS = 4 / ROWS;
     int lane = threadIdx.x % 32, unit8 = lane % LANES;
     const __nv_bfloat16 *q = (const __nv_bfloat16 *)a.q + (int64_t)head * D + unit8 * 8;
+    const bool is_raw = a.turn.square != NULL;
     float mine = 0;
+    TurnLane by;
+    if (is_raw)
+        by.begin(a.turn, (int64_t)head * D + unit8 * 8);
 #pragma unroll 4
     for (int g = 0; g < 8; g++) {
         float x[STEPS][8], most = 0;
@@ -211,6 +152,8 @@ __device__ __forceinline__ float quantize_queries(const lx_cu_attention &a, int 
             if (row < a.n_q)
                 raw = *(const uint4 *)(q + row * a.q_stride);
             widen8<__nv_bfloat16>(raw, x[step]);
+            if (is_raw && row < a.n_q)
+                by.turn(turn_row(a.turn, row), x[step]);
 #pragma unroll
             for (int i = 0; i < 8; i++)
                 most = fmaxf(most, fabsf(x[step][i]));
@@ -267,8 +210,8 @@ __device__ __forceinline__ Bounds bounds_of(const float *v_peak, int head, bool 
 {
     if (!has_f16_sums)
         return {WEIGHT_BASE, WEIGHT_TOP};
-    /* 32 weights times the largest value stay below 57,600. */
-    float top = floorf(log2f(1800.0f / v_peak[head]));
+    /* 64 weights times the largest value stay below 57,600. */
+    float top = floorf(log2f(900.0f / v_peak[head]));
     top = fminf(fmaxf(top, -8.0f), 14.0f);
     return {top - 4, top};
 }

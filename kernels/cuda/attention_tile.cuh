@@ -339,45 +339,45 @@ template <int MT, int DV> struct Rows {
         }
     }
 
-    /* The same with sums in F16 over 32 keys, at twice the rate on GeForce cards. */
+    /* The same with sums in F16 over all of the tile's keys, at twice the rate on GeForce cards. */
     template <int N>
     __device__ __forceinline__ void add_values_f16(const float (&s)[MT][N][4], float scale,
                                                    const float (&add)[2 * MT], uint32_t v, int wall)
     {
+        constexpr int STEPS = N / 2, WORDS = MT * 4;
+        uint32_t p[STEPS][MT][4];
 #pragma unroll
-        for (int step = 0; step < N / 2; step += 2)
-            if (wall + step >= 0)
-                add_two_steps_f16(s, scale, add, v, step);
-    }
-
-    template <int N>
-    __device__ __forceinline__ void add_two_steps_f16(const float (&s)[MT][N][4], float scale,
-                                                      const float (&add)[2 * MT], uint32_t v,
-                                                      int step)
-    {
-        uint32_t p[2][MT][4];
-#pragma unroll
-        for (int w = 0; w < 2 * MT * 4; w++)
-            p[w / (4 * MT)][w / 4 % MT][w % 4] =
-                weights(s, scale, add, step + w / (4 * MT), w / 4 % MT, w % 4);
+        for (int w = 0; w < STEPS * WORDS; w++)
+            p[w / WORDS][w / 4 % MT][w % 4] = weights(s, scale, add, w / WORDS, w / 4 % MT, w % 4);
 #pragma unroll
         for (int n = 0; n < DV / 16; n++) {
-            uint32_t part[MT][2][2] = {}, b[2][4];
-            ldmatrix_trans(b[0], (v ^ n * 32) + step * 16 * DV * 2);
-            ldmatrix_trans(b[1], (v ^ n * 32) + (step + 1) * 16 * DV * 2);
+            if (n % 4 == 0 && wall + n < 0) /* see add_values */
+                break;
+            uint32_t part[MT][2][2] = {};
 #pragma unroll
-            for (int i = 0; i < MT * 4; i++)
-                mma_f16_sums(part[i / 2 % MT][i % 2], p[i / (2 * MT)][i / 2 % MT],
-                             b[i / (2 * MT)][i % 2 * 2], b[i / (2 * MT)][i % 2 * 2 + 1]);
+            for (int step = 0; step < STEPS; step++) {
+                uint32_t b[4];
+                ldmatrix_trans(b, (v ^ n * 32) + step * 16 * DV * 2);
 #pragma unroll
-            for (int i = 0; i < MT * 4; i++) {
-                int mt = i / 4, half = i / 2 % 2, r = i % 2;
-                __half2 pair;
-                memcpy(&pair, &part[mt][half][r], sizeof pair);
-                float2 f = __half22float2(pair);
-                o[mt][2 * n + half][2 * r] += f.x;
-                o[mt][2 * n + half][2 * r + 1] += f.y;
+                for (int i = 0; i < MT * 2; i++)
+                    mma_f16_sums(part[i / 2][i % 2], p[step][i / 2], b[i % 2 * 2],
+                                 b[i % 2 * 2 + 1]);
             }
+            take_f16(part, n);
+        }
+    }
+
+    /* o += part, of 16 columns from 16 n on. */
+    __device__ __forceinline__ void take_f16(const uint32_t (&part)[MT][2][2], int n)
+    {
+#pragma unroll
+        for (int i = 0; i < MT * 4; i++) {
+            int mt = i / 4, half = i / 2 % 2, r = i % 2;
+            __half2 pair;
+            memcpy(&pair, &part[mt][half][r], sizeof pair);
+            float2 f = __half22float2(pair);
+            o[mt][2 * n + half][2 * r] += f.x;
+            o[mt][2 * n + half][2 * r + 1] += f.y;
         }
     }
 

@@ -4,15 +4,15 @@
  *
  * Types     q, k, out BF16; v F16; biases F32. Rows are a stride of elements apart, heads lie side
  *           by side in a row, head_dim elements each.
- * Aligned   int8, flash and wide: q, k, v, out at 16 bytes, strides and head_dim multiples of 8
- *           elements. small takes anything.
+ * Aligned   All but small: q, k, v, out at 16 bytes, strides and head_dim multiples of 8 elements.
+ *           small takes anything.
  * Launches  No launch has more than units_per_launch units; how many there are in all is said at
  *           each function. Which card takes which variant is decided in attention.c.
  */
 #ifndef CU_ATTENTION_H
 #define CU_ATTENTION_H
 
-#include "lx_cuda_module.h"
+#include "cu_rows.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,20 +24,26 @@ enum {
     LX_CU_ATTENTION_MEAN_ROWS = 256 /* keys per partial sum of the mean */
 };
 
-/* Keys to INT8. */
+/* Keys to INT8, values where a kernel wants them otherwise than they are. */
 typedef struct lx_cu_kv {
     const void *k, *v;
+    lx_cu_rope turn; /* square not NULL: k is a linear's rows, all this is still to be done */
     int64_t k_stride, v_stride, n;
     int n_heads, head_dim; /* 64 or 128 */
-    float *partial;        /* scratch [ceil(n / MEAN_ROWS), n_heads * head_dim] */
-    float *k_mean;         /* [n_heads * head_dim] */
-    int8_t *codes;         /* [n, n_heads * head_dim] */
-    float *k_scale;        /* [n_heads, ceil(n / TILE_K), GROUPS] */
-    float *v_peak;         /* [n_heads] max |v|, or NULL */
+    float *partial; /* scratch [ceil(n / MEAN_ROWS), n_heads * head_dim]; tiles in FP8: n / 128 */
+    float *k_mean;  /* [n_heads * head_dim] */
+    int8_t *codes;  /* [n, n_heads * head_dim] */
+    float *k_scale; /* [n_heads, ceil(n / TILE_K), GROUPS] */
+    float *v_peak;  /* [n_heads] max |v|, or NULL */
+    uint8_t *k_images; /* tiles only, instead of codes and k_scale: attention_image.h */
+    uint8_t *v_images; /* tiles only */
+    float *v_scale;    /* tiles only: [n_heads * head_dim], values in FP8; NULL: in F16 */
+    float *v_shift;    /* with v_scale, the same shape: see attention_tiles.cu */
 } lx_cu_kv;
 
 typedef struct lx_cu_attention {
     const void *q, *k, *v;
+    lx_cu_rope turn; /* square not NULL: so is q; int8, wgmma and flash alone */
     void *out;
     int64_t q_stride, k_stride, v_stride, out_stride;
     int64_t n_q, n_k;
@@ -49,15 +55,24 @@ typedef struct lx_cu_attention {
     const float *k_scale;
     const float *v_peak; /* with has_f16_sums */
     int rows_per_block;  /* 128 or 256 queries */
-    bool has_f16_sums;   /* weights x values summed in F16 over 32 keys, then in F32;
-                           256 rows per block */
+    bool has_f16_sums;   /* weights x values summed in F16 over 64 keys, then in F32;
+                            256 rows per block */
+    /* wgmma only */
+    const uint8_t *k_images, *v_images;
+    const float *v_scale; /* values and weights in FP8, or NULL */
+    const float *v_shift; /* with v_scale */
+    const float *k_mean;  /* with lse */
+    float *lse;           /* [n_heads, n_q] ln of the sum of e^logit, or NULL */
     int64_t units_per_launch;
 } lx_cu_attention;
 
 typedef struct lx_cuda_attention_ops {
-    int (*quantize)(lx_cuda_dev *dev, const lx_cu_kv *kv);
+    int (*quantize)(lx_cuda_dev *dev, const lx_cu_kv *kv); /* for int8 */
+    int (*tiles)(lx_cuda_dev *dev, const lx_cu_kv *kv);    /* for wgmma */
     /* head_dim 64 or 128; a unit: rows_per_block queries of a head */
     int (*int8)(lx_cuda_dev *dev, const lx_cu_attention *a);
+    /* sm_90a, head_dim 128, no biases; a unit: 128 queries of a head */
+    int (*wgmma)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 128; a unit: 128 queries of a head */
     int (*flash)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 512; a unit: 64 queries x 128 columns of a head */

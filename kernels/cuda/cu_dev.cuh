@@ -19,6 +19,7 @@
 struct cu_gemm {
     int dtype; /* of the operands */
     int64_t m, n, k, ld;
+    int finish;  /* 0: sums alone; else what follows them, as linear.cu numbers it */
     bool is_own; /* it has no kernel for that: product.cu has */
     cublasLtMatmulAlgo_t algo;
 };
@@ -33,7 +34,9 @@ struct lx_cuda_dev {
     bool is_marked[CU_EVENTS];
     cublasLtHandle_t blas;
     cu_gemm gemm[CU_GEMMS];
-    int64_t n_gemms; /* asked for so far; the oldest gives way */
+    int64_t n_gemms;    /* asked for so far; the oldest gives way */
+    cudaEvent_t *clock; /* [n_clock], owned; NULL: nobody measures */
+    int n_clock;
 };
 
 /* Leave with the code of a call that failed. */

@@ -5,6 +5,9 @@
  * Role      A linear is a product into a band of sums, acc [m, n], and then one kernel that reads
  *           the sums once while they lie in the second-level cache: scale, bias, activation,
  *           factors, gate, residual, rounding or quantization. linear.c cuts the bands.
+ * INT8      The large INT8 linears finish their sums in registers instead: one kernel, no sums in
+ *           memory (lx_cu_int8). Only a quantized output needs a second look at its rows, and that
+ *           is work for idle warps of the next band's kernel.
  * Sums      acc[m][n] = sum_k x[m][k] w[n][k]: s32 (exact) for I8, else f32.
  * Both      This header is read by C17 and by C++17.
  */
@@ -20,6 +23,8 @@ extern "C" {
 #define LX_CU_FEW_ROWS  8   /* rows that `few` takes at most */
 #define LX_CU_SHORT_ROW 256 /* columns up to which rows of F32 are multiplied as they are */
 
+enum { LX_CU_PLAIN, LX_CU_GELU, LX_CU_SILU }; /* as lx_activation */
+
 typedef struct lx_cu_product {
     int dtype; /* of x and w: LX_CU_I8, LX_CU_BF16 or LX_CU_F8_E4M3; LX_CU_F32: not by cuBLASLt */
     int64_t m, n, k;
@@ -29,7 +34,13 @@ typedef struct lx_cu_product {
     int64_t ld;    /* elements */
     void *scratch; /* of cuBLASLt */
     size_t scratch_bytes;
+    bool is_finished; /* acc is BF16, with bias (BF16 or absent) and activation: BF16 operands */
+    lx_cu_vec bias;
+    int activation; /* plain or gelu */
 } lx_cu_product;
+
+/* `product` of what is_finished: this cuBLASLt has no kernel, nothing was done. */
+#define LX_CU_NOT_SERVED -1
 
 /* Few rows of f32: reading the weights, once, is all the time there is. */
 typedef struct lx_cu_few {
@@ -39,8 +50,6 @@ typedef struct lx_cu_few {
     float *acc;      /* [m, n], rows ld apart */
     int64_t ld;
 } lx_cu_few;
-
-enum { LX_CU_PLAIN, LX_CU_GELU, LX_CU_SILU }; /* as lx_activation */
 
 /* y = x_scale[m] * (w_scale[n] * float(acc)) + bias[n], the last two steps one fused multiply-add;
  * then activation, mul, gate, residual or store. */
@@ -59,7 +68,51 @@ typedef struct lx_cu_epilogue {
     float *out_scale;  /* [m] for I8 and F8_E4M3 */
 } lx_cu_epilogue;
 
+/* Kernels for INT8: rows x columns of a block's tile. int8_mma.cuh, int8_wgmma.cu */
+enum {
+    LX_CU_MMA_128x256,   /* mma.sync: 8.0 and later */
+    LX_CU_MMA_128x128,   /* two blocks on a multiprocessor */
+    LX_CU_WGMMA_128x256, /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
+    LX_CU_INT8_DESIGNS
+};
+
+/* Columns of one part of a row's sum of squares. */
+#define LX_CU_INT8_PART(design) ((design) == LX_CU_WGMMA_128x256 ? 256 : 64)
+
+/* Where rows that become codes may be F16 in between: half the bytes, and 11 bits against a code's
+ * 8. Beside the code's own rounding (half a unit) that is at most 1/16 of a unit, for the largest
+ * codes; rows whose largest number is below 1e-4 lose more. Beyond 65,504 it saturates. */
+#define LX_CU_INT8_HALF(design, n) ((design) == LX_CU_WGMMA_128x256 && (n) % 64 == 0)
+
+/* Rows whose largest magnitudes are known, as codes of I8. */
+typedef struct lx_cu_codes {
+    int64_t rows, cols;   /* rows 0: nothing to do; cols % 4 == 0, of F16 % 8 */
+    const void *y;        /* [rows, cols] dense F32 (or F16), 16-byte aligned */
+    const uint32_t *most; /* [rows]: bits of the largest magnitudes, as F32 */
+    int8_t *out;          /* [rows, cols] dense, 4-byte aligned, of F16 8-byte */
+    float *scale;         /* [rows] */
+    bool is_half;         /* y is F16 */
+} lx_cu_codes;
+
+/* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. */
+typedef struct lx_cu_int8 {
+    int design;
+    int64_t k;
+    const int8_t *x; /* [m, k] dense */
+    const int8_t *w; /* [n, k] dense */
+    /* acc is none; plain or gelu, no mul; out F32 (alone with add_to_out), BF16 or F16 */
+    lx_cu_epilogue e;
+    /* [m] or NULL: raised to the largest magnitudes of the output's rows: F32, or F16 where
+     * LX_CU_INT8_HALF and out is 16-byte aligned in all rows */
+    uint32_t *most;
+    /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
+     * of LX_CU_INT8_PART each, by design */
+    float *squares;
+    lx_cu_codes codes; /* done meanwhile: an earlier call's rows, never this one's */
+} lx_cu_int8;
+
 typedef struct lx_cuda_linear_ops {
+    /* LX_CU_NOT_SERVED with is_finished alone */
     int (*product)(lx_cuda_dev *dev, const lx_cu_product *p);
     int (*few)(lx_cuda_dev *dev, const lx_cu_few *p);
     int (*epilogue)(lx_cuda_dev *dev, const lx_cu_epilogue *e);
@@ -67,6 +120,10 @@ typedef struct lx_cuda_linear_ops {
     int (*quantize)(lx_cuda_dev *dev, const lx_cu_mat *in, const lx_cu_mat *out, float *scale);
     /* n numbers of any float type as BF16, rounded once */
     int (*to_bf16)(lx_cuda_dev *dev, lx_cu_vec in, int64_t n, void *out);
+    int (*int8)(lx_cuda_dev *dev, const lx_cu_int8 *p);
+    int (*codes)(lx_cuda_dev *dev, const lx_cu_codes *c); /* what no later call did meanwhile */
+    /* Nothing but INT8 mma.sync from registers, to time: *operations of one call */
+    int (*int8_rate)(lx_cuda_dev *dev, double *operations);
 } lx_cuda_linear_ops;
 
 #ifdef __cplusplus

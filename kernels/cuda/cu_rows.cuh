@@ -8,7 +8,10 @@
 #include "cu_dev.cuh"
 #include "cu_rows.h"
 
-int cu_norm(lx_cuda_dev *dev, const lx_cu_norm *n);         /* norm.cu */
-int cu_qk_norm_rope(lx_cuda_dev *dev, const lx_cu_rope *r); /* rope.cu */
+int cu_norm(lx_cuda_dev *dev, const lx_cu_norm *n); /* norm.cu */
+/* rope.cu */
+int cu_qk_norm_rope(lx_cuda_dev *dev, const lx_cu_rope *r);
+int cu_squares(lx_cuda_dev *dev, const lx_cu_mat *rows, float *square);
+int cu_fold_squares(lx_cuda_dev *dev, const float *parts, int n_parts, int64_t m, float *square);
 
 #endif

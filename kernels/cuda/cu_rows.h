@@ -32,6 +32,7 @@ typedef struct lx_cu_rope {
     int64_t head_dim; /* 0: no rotation */
     int64_t grid_h, grid_w;
     const float *t, *h, *w; /* [n, pairs, 2] (cos, sin) */
+    const float *square;    /* [rows] sums of squares: for kernels that do this on their way */
 } lx_cu_rope;
 
 typedef struct lx_cu_patch {
@@ -41,6 +42,10 @@ typedef struct lx_cu_patch {
 typedef struct lx_cuda_rows_ops {
     int (*norm)(lx_cuda_dev *dev, const lx_cu_norm *n);
     int (*qk_norm_rope)(lx_cuda_dev *dev, const lx_cu_rope *r);
+    /* square [rows] <- sums of squares of BF16 or F32 rows */
+    int (*squares)(lx_cuda_dev *dev, const lx_cu_mat *rows, float *square);
+    /* square [m] <- sums over parts [n_parts, m], in order */
+    int (*fold)(lx_cuda_dev *dev, const float *parts, int n_parts, int64_t m, float *square);
     int (*silu)(lx_cuda_dev *dev, const float *in, int64_t n, float *out);
     int (*axpby)(lx_cuda_dev *dev, float a, const float *in, float b, int64_t n, float *out);
     /* out dense f32 <- in of any float type */

@@ -5,6 +5,10 @@
  * Plan      The output is cut into bands of rows so that a band's sums stay in the second-level
  *           cache between the product and the kernel that finishes them (attention.md d.6). The cut
  *           follows from the card and N alone: a plan needs no card, fewer rows never need more.
+ * INT8      With 256 rows and more, sides of multiples of 16 and no factors the sums never leave
+ *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
+ *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
+ *           band's kernel makes them codes meanwhile, so there are two bands.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -19,14 +23,26 @@
 #include "lx_log.h"
 
 #define SUM_BYTES     ((int64_t)40 << 20) /* of one band: an H100 has 50 MiB of cache */
+#define CODE_ROWS     512 /* of a band that becomes codes, so that weights are shared, */
+#define CODE_WAVES    3   /* or more rows: so many tiles for each multiprocessor */
 #define WEIGHT_BYTES  ((int64_t)32 << 20) /* of one band of widened weights */
 #define ROWS_MOST     16384               /* of a band, where N is small */
 #define TILE_M        128                 /* what cuBLASLt gives one multiprocessor at a time, */
 #define TILE_N        256                 /* as a rule */
+#define PAIR_M        256                 /* rows of two multiprocessors: wgmma */
+#define PAIR_WAVES    9                   /* of codes: 11 rows of 54 tiles are 9 of 66 pairs */
+#define INT8_ROWS     256                 /* below, cuBLASLt cuts K as well */
+#define INT8_COLS     ((int64_t)1 << 20)  /* above, a tile's rows of codes are too long to count */
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
 #define BLAS_BYTES    ((size_t)8 << 20)   /* and before */
 
-typedef enum product_kind { PRODUCT_CODES, PRODUCT_BF16, PRODUCT_FEW, PRODUCT_SHORT } product_kind;
+typedef enum product_kind {
+    PRODUCT_CODES,
+    PRODUCT_INT8,
+    PRODUCT_BF16,
+    PRODUCT_FEW,
+    PRODUCT_SHORT
+} product_kind;
 
 typedef struct job {
     lx_exec *x;
@@ -40,6 +56,9 @@ typedef struct job {
     product_kind kind;
     bool whole_rows;       /* the output is quantized: a row must be complete */
     void *acc;             /* [band_m, n] if whole_rows, else [band_m, band_n] */
+    void *acc2;            /* INT8: every second band of f32 that becomes codes */
+    uint32_t *most;        /* [m]: largest magnitudes of its rows */
+    float *squares;        /* INT8: [parts, m], where the rows' sums are wanted */
     void *blas;            /* workspace */
     void *w_band, *x_band; /* BF16 copies (SHORT: F32, of w alone), or NULL */
     lx_err *err;
@@ -75,21 +94,29 @@ static int64_t round_up(int64_t a, int64_t unit)
 
 /* Rows of a band: of the sizes that fit the cache, the one that leaves the fewest multiprocessors
  * idle in the product's last wave; the larger of two that are alike. */
-static int64_t rows_of_band(const lx_card_kind *card, int64_t n, int64_t bytes_per_row)
+static int64_t rows_of_tiles(int64_t tile_m, int64_t at_once, int64_t n, int64_t bytes,
+                             int64_t bytes_per_row)
 {
-    int64_t most = SUM_BYTES / bytes_per_row / TILE_M;
-    most = most > ROWS_MOST / TILE_M ? ROWS_MOST / TILE_M : most < 1 ? 1 : most;
-    int64_t n_sm = card->n_sm > 0 ? card->n_sm : 1, best = most;
+    int64_t most = bytes / bytes_per_row / tile_m;
+    most = most > ROWS_MOST / tile_m ? ROWS_MOST / tile_m : most < 1 ? 1 : most;
+    int64_t best = most;
     double best_share = 0;
     for (int64_t i = (most + 1) / 2; i <= most; i++) {
         int64_t tiles = i * ((n + TILE_N - 1) / TILE_N);
-        double share = (double)tiles / (double)round_up(tiles, n_sm);
+        double share = (double)tiles / (double)round_up(tiles, at_once);
         if (share >= best_share) {
             best = i;
             best_share = share;
         }
     }
-    return best * TILE_M;
+    return best * tile_m;
+}
+
+static int64_t rows_of_band(const lx_card_kind *card, int64_t n, int64_t bytes,
+                            int64_t bytes_per_row)
+{
+    int64_t n_sm = card->n_sm > 0 ? card->n_sm : 1;
+    return rows_of_tiles(TILE_M, n_sm, n, bytes, bytes_per_row);
 }
 
 /* Columns of a band: all, or an even share of the widened weight. */
@@ -102,8 +129,60 @@ static int64_t cols_of_band(const job *j)
     return cols < j->n ? cols : j->n;
 }
 
+static bool is_16_aligned(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+/* Follows from the operands' shapes; that they are aligned is the arena's promise. */
+static bool is_int8(const job *j)
+{
+    bool is_even =
+        j->n % 16 == 0 && j->k % 16 == 0 && is_16_aligned(j->in->data) && is_16_aligned(j->w->data);
+    return j->in->dtype == LX_DTYPE_I8 && j->out.dtype != LX_CU_F8_E4M3 && j->m >= INT8_ROWS &&
+           j->n <= INT8_COLS && is_even && !j->e->mul && j->e->activation != LX_ACTIVATION_SILU;
+}
+
+/* By block pairs of a Hopper card. */
+static bool has_pairs(const job *j)
+{
+    return lx_card_has_wgmma(&j->x->cuda->card) && j->n % 32 == 0;
+}
+
+/* What rows are before they are codes. */
+static int dtype_before_codes(const job *j)
+{
+    return has_pairs(j) && LX_CU_INT8_HALF(LX_CU_WGMMA_128x256, j->n) ? LX_CU_F16 : LX_CU_F32;
+}
+
+/* Rows of codes: bands of f32 or F16. Other outputs are written as they are, in one go. */
+static void plan_int8(job *j)
+{
+    const lx_card_kind *card = &j->x->cuda->card;
+    int64_t size = (int64_t)lx_dtype_size((lx_dtype)dtype_before_codes(j)), per_row = size * j->n;
+    j->kind = PRODUCT_INT8;
+    j->whole_rows = is_coded((lx_dtype)j->out.dtype);
+    j->band_n = j->n;
+    j->band_m = j->m;
+    int64_t waves = CODE_WAVES * card->n_sm * size * TILE_M * TILE_N, least = CODE_ROWS * per_row;
+    int64_t rows;
+    if (has_pairs(j)) {
+        int64_t pairs = card->n_sm > 1 ? card->n_sm / 2 : 1;
+        waves = PAIR_WAVES * pairs * size * PAIR_M * TILE_N;
+        rows = rows_of_tiles(PAIR_M, pairs, j->n, waves > least ? waves : least, per_row);
+    } else {
+        rows = rows_of_band(card, j->n, waves > least ? waves : least, per_row);
+    }
+    if (j->whole_rows && rows < j->m)
+        j->band_m = rows;
+}
+
 static void plan(job *j)
 {
+    if (is_int8(j)) {
+        plan_int8(j);
+        return;
+    }
     j->kind = PRODUCT_BF16;
     if (is_coded(j->in->dtype))
         j->kind = PRODUCT_CODES;
@@ -117,19 +196,53 @@ static void plan(job *j)
     int64_t cols = j->whole_rows ? j->n : j->band_n, per_row = 4 * cols;
     if (is_rounded && 2 * j->k > per_row)
         per_row = 2 * j->k;
-    int64_t rows = rows_of_band(&j->x->cuda->card, j->band_n, per_row);
+    int64_t rows = rows_of_band(&j->x->cuda->card, j->band_n, SUM_BYTES, per_row);
     j->band_m = j->m < rows ? j->m : rows;
+}
+
+static size_t blas_bytes(const job *j)
+{
+    return j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
+}
+
+/* At least what fewer rows take, which go through cuBLASLt: a plan is made for the most rows. */
+static lx_status take_int8_scratch(job *j)
+{
+    lx_arena *arena = j->x->arena;
+    lx_status status = LX_OK;
+    void *most = NULL, *spare;
+    size_t band = (size_t)(j->band_m * j->n) * lx_dtype_size((lx_dtype)dtype_before_codes(j));
+    size_t taken = 0;
+    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_bytes(j);
+    if (j->whole_rows) {
+        status = lx_arena_take(arena, (size_t)j->m * sizeof *j->most, &most, j->err);
+        if (status == LX_OK)
+            status = lx_arena_take(arena, band, &j->acc, j->err);
+        if (status == LX_OK && j->band_m < j->m)
+            status = lx_arena_take(arena, band, &j->acc2, j->err);
+        taken = j->band_m < j->m ? 2 * band : band;
+    }
+    if (status == LX_OK && fewer > taken)
+        status = lx_arena_take(arena, fewer - taken, &spare, j->err);
+    j->most = most;
+    if (status == LX_OK && j->e->square) { /* parts of 64: the design may follow from m */
+        uint64_t parts = (uint64_t)(j->n + LX_CU_INT8_PART(LX_CU_MMA_128x256) - 1) /
+                         LX_CU_INT8_PART(LX_CU_MMA_128x256);
+        status = lx_arena_take_f32(arena, parts * (uint64_t)j->m, &j->squares, j->err);
+    }
+    return status;
 }
 
 static lx_status take_scratch(job *j)
 {
+    if (j->kind == PRODUCT_INT8)
+        return take_int8_scratch(j);
     lx_arena *arena = j->x->arena;
     int64_t cols = j->whole_rows ? j->n : j->band_n;
     bool is_bf16 = j->kind == PRODUCT_BF16;
     lx_status status = lx_arena_take(arena, (size_t)(4 * j->band_m * cols), &j->acc, j->err);
-    size_t blas = j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
     if (status == LX_OK && (is_bf16 || j->kind == PRODUCT_CODES))
-        status = lx_arena_take(arena, blas, &j->blas, j->err);
+        status = lx_arena_take(arena, blas_bytes(j), &j->blas, j->err);
     if (status == LX_OK && is_bf16 && j->w->dtype != LX_DTYPE_BF16)
         status = lx_arena_take(arena, (size_t)(2 * j->band_n * j->k), &j->w_band, j->err);
     if (status == LX_OK && j->kind == PRODUCT_SHORT && j->w->dtype != LX_DTYPE_F32)
@@ -161,6 +274,11 @@ static lx_cu_mat window(const lx_cu_mat *m, const int64_t rows[2], const int64_t
     part.rows = rows[1];
     part.cols = cols[1];
     return part;
+}
+
+static int64_t part(int64_t whole, int64_t first, int64_t most)
+{
+    return whole - first < most ? whole - first : most;
 }
 
 static lx_status check(const job *j, int code)
@@ -205,7 +323,7 @@ static lx_status multiply(const job *j, const int64_t rows[2], const int64_t col
     p.x = at(j->in->data, rows[0] * j->k, dtype);
     p.w = j->w_band ? j->w_band : at(j->w->data, cols[0] * j->k, (int)j->w->dtype);
     p.scratch = j->blas;
-    p.scratch_bytes = c->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
+    p.scratch_bytes = blas_bytes(j);
     if (j->x_band) {
         lx_cu_vec band = {dtype, p.x};
         lx_status status =
@@ -218,9 +336,8 @@ static lx_status multiply(const job *j, const int64_t rows[2], const int64_t col
     return check(j, c->module->linear->product(c->dev, &p));
 }
 
-static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[2])
+static lx_cu_epilogue epilogue_of(const job *j, const int64_t rows[2], const int64_t cols[2])
 {
-    const lx_cuda *c = j->x->cuda;
     const lx_epilogue *e = j->e;
     lx_cu_mat mul = lx_cu_mat_of(e->mul);
     lx_cu_epilogue p = {.m = rows[1],
@@ -238,13 +355,101 @@ static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[
                         .out_scale = j->out_scale ? j->out_scale + rows[0] : NULL};
     if (p.bias.data)
         p.bias.data = at(p.bias.data, cols[0], p.bias.dtype);
+    return p;
+}
+
+static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[2])
+{
+    const lx_cuda *c = j->x->cuda;
+    lx_cu_epilogue p = epilogue_of(j, rows, cols);
     return check(j, c->module->linear->epilogue(c->dev, &p));
 }
 
-static int64_t part(int64_t whole, int64_t first, int64_t most)
+/* --- INT8 ------------------------------------------------------------------------------------ */
+
+/* The design for a shape, of those that this card has: the one whose tiles leave the fewest
+ * multiprocessors idle, weighed by what a tile reads for its products. */
+static int design_of(const job *j)
 {
-    return whole - first < most ? whole - first : most;
+    static const struct {
+        int m, n, blocks; /* blocks: on one multiprocessor at a time */
+        double speed;
+    } mma[] = {{128, 256, 1, 1.0}, {128, 128, 2, 0.94}};
+    const lx_cuda *c = j->x->cuda;
+    int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
+    if (has_pairs(j))
+        return LX_CU_WGMMA_128x256;
+    int best = LX_CU_MMA_128x256;
+    double least = 0;
+    for (int i = 0; i < 2; i++) {
+        int64_t tiles =
+            ((j->band_m + mma[i].m - 1) / mma[i].m) * ((j->n + mma[i].n - 1) / mma[i].n);
+        int64_t at_once = n_sm * mma[i].blocks;
+        double time = (double)((tiles + at_once - 1) / at_once) * mma[i].m * mma[i].n *
+                      mma[i].blocks / mma[i].speed;
+        if (i == 0 || time < least) {
+            best = i;
+            least = time;
+        }
+    }
+    return best;
 }
+
+static lx_cu_int8 int8_of(const job *j, const int64_t rows[2])
+{
+    int64_t all[2] = {0, j->n};
+    lx_cu_int8 p = {.design = design_of(j), .k = j->k, .w = j->w->data};
+    p.x = (const int8_t *)j->in->data + rows[0] * j->k;
+    p.e = epilogue_of(j, rows, all);
+    return p;
+}
+
+/* Each band's kernel makes codes of the band before. */
+static lx_status run_int8_rows(const job *j)
+{
+    const lx_cuda *c = j->x->cuda;
+    lx_cu_codes before = {0};
+    lx_status status = check(j, c->module->base->zero(c->dev, j->most, (size_t)j->m * 4));
+    for (int64_t m = 0, i = 0; m < j->m && status == LX_OK; m += j->band_m, i++) {
+        int64_t rows[2] = {m, part(j->m, m, j->band_m)};
+        lx_cu_int8 p = int8_of(j, rows);
+        void *y = i % 2 ? j->acc2 : j->acc;
+        p.e.out = (lx_cu_mat){dtype_before_codes(j), rows[1], j->n, j->n, y};
+        p.most = j->most + m;
+        p.codes = before;
+        status = check(j, c->module->linear->int8(c->dev, &p));
+        before = (lx_cu_codes){.rows = rows[1], .cols = j->n, .y = y, .most = p.most};
+        before.out = (int8_t *)j->out.data + m * j->n;
+        before.scale = j->out_scale + m;
+        before.is_half = p.e.out.dtype == LX_CU_F16;
+    }
+    return status == LX_OK ? check(j, c->module->linear->codes(c->dev, &before)) : status;
+}
+
+static lx_status run_int8(const job *j)
+{
+    const lx_cuda *c = j->x->cuda;
+    if (j->whole_rows)
+        return run_int8_rows(j);
+    int64_t rows[2] = {0, j->m};
+    lx_cu_int8 p = int8_of(j, rows);
+    p.squares = j->squares;
+    lx_status status = check(j, c->module->linear->int8(c->dev, &p));
+    int64_t part = LX_CU_INT8_PART(p.design), parts = (j->n + part - 1) / part;
+    if (status == LX_OK && j->squares)
+        status =
+            check(j, c->module->rows->fold(c->dev, j->squares, (int)parts, j->m, j->e->square));
+    return status;
+}
+
+/* Of any other product: its rows are read again. */
+static lx_status sum_squares(const job *j)
+{
+    const lx_cuda *c = j->x->cuda;
+    return check(j, c->module->rows->squares(c->dev, &j->out, j->e->square));
+}
+
+/* --- in bands -------------------------------------------------------------------------------- */
 
 /* Quantized output: all columns of a band of rows, then the rows are finished. */
 static lx_status run_rows(const job *j)
@@ -281,6 +486,45 @@ static lx_status run_columns(const job *j)
     return status;
 }
 
+/* BF16 all around: cuBLASLt may finish it. Needs no scratch but its own; *is_done. */
+static lx_status try_finished(const job *j, bool *is_done)
+{
+    const lx_cuda *c = j->x->cuda;
+    const lx_epilogue *e = j->e;
+    bool is_fit = j->kind == PRODUCT_BF16 && j->w->dtype == LX_DTYPE_BF16 &&
+                  j->in->dtype == LX_DTYPE_BF16 && j->out.dtype == LX_CU_BF16 && !j->whole_rows &&
+                  !e->mul && !e->gate && !e->add_to_out && e->activation != LX_ACTIVATION_SILU &&
+                  (!e->bias || e->bias->dtype == LX_DTYPE_BF16);
+    *is_done = false;
+    if (!is_fit)
+        return LX_OK;
+    lx_cu_product p = {.dtype = LX_CU_BF16,
+                       .m = j->m,
+                       .n = j->n,
+                       .k = j->k,
+                       .x = j->in->data,
+                       .w = j->w->data,
+                       .acc = j->out.data,
+                       .ld = j->out.stride,
+                       .scratch = j->blas,
+                       .scratch_bytes = blas_bytes(j),
+                       .is_finished = true,
+                       .bias = lx_cu_vec_of(e->bias),
+                       .activation = (int)e->activation};
+    int code = c->module->linear->product(c->dev, &p);
+    *is_done = code != LX_CU_NOT_SERVED;
+    return *is_done ? check(j, code) : LX_OK;
+}
+
+static lx_status run_bands(const job *j)
+{
+    bool is_done;
+    lx_status status = try_finished(j, &is_done);
+    if (status != LX_OK || is_done)
+        return status;
+    return j->whole_rows ? run_rows(j) : run_columns(j);
+}
+
 static void tell_about_fp8(const job *j)
 {
     lx_cuda *c = j->x->cuda;
@@ -313,7 +557,9 @@ lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const
     status = take_scratch(&j);
     if (status == LX_OK && !x->is_dry) {
         tell_about_fp8(&j);
-        status = j.whole_rows ? run_rows(&j) : run_columns(&j);
+        status = j.kind == PRODUCT_INT8 ? run_int8(&j) : run_bands(&j);
+        if (status == LX_OK && e->square && j.kind != PRODUCT_INT8)
+            status = sum_squares(&j);
     }
     lx_arena_reset(x->arena, mark);
     return status;

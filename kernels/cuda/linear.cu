@@ -7,6 +7,8 @@
  *           that INT8 and FP8 have.
  * Serves    n and k multiples of 16, 16-byte aligned operands: every linear of Wan2.1. What does
  *           not fit, or what this card's cuBLASLt has no kernel for, goes to product.cu.
+ * Finished  BF16 results of BF16 operands leave cuBLASLt with bias and tanh-GELU done, where it has
+ *           a kernel for that: sums of 4 bytes a number are neither written nor read.
  * Order     No reduction by atomics is allowed; the kernel for a shape is chosen once. INT8 sums
  *           are exact. FP8 without fast accumulation: partial sums are promoted to f32.
  */
@@ -27,6 +29,28 @@ struct blas_call {
     cublasLtMatrixLayoutOpaque_t w, x, acc;
 };
 
+/* 0 where there is none. */
+static int finish_of(const lx_cu_product *p)
+{
+    return p->is_finished ? 1 + (p->bias.data ? 2 : 0) + (p->activation == LX_CU_GELU ? 4 : 0) : 0;
+}
+
+/* Rows here are columns there: its bias, one number for each of its rows, is ours. */
+static int describe_finish(const lx_cu_product *p, blas_call *c)
+{
+    const bool is_gelu = p->activation == LX_CU_GELU;
+    const cublasLtEpilogue_t epilogue = is_gelu && p->bias.data ? CUBLASLT_EPILOGUE_GELU_BIAS
+                                        : is_gelu               ? CUBLASLT_EPILOGUE_GELU
+                                        : p->bias.data          ? CUBLASLT_EPILOGUE_BIAS
+                                                                : CUBLASLT_EPILOGUE_DEFAULT;
+    CU_BLAS(cublasLtMatmulDescSetAttribute(&c->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                           sizeof epilogue));
+    if (p->bias.data)
+        CU_BLAS(cublasLtMatmulDescSetAttribute(&c->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                               &p->bias.data, sizeof p->bias.data));
+    return 0;
+}
+
 static int describe(const lx_cu_product *p, blas_call *c)
 {
     const bool is_i8 = p->dtype == LX_CU_I8;
@@ -34,6 +58,7 @@ static int describe(const lx_cu_product *p, blas_call *c)
                               : p->dtype == LX_CU_BF16 ? CUDA_R_16BF
                                                        : CUDA_R_8F_E4M3;
     const cudaDataType_t sum = is_i8 ? CUDA_R_32I : CUDA_R_32F;
+    const cudaDataType_t out = p->is_finished ? CUDA_R_16BF : sum;
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const uint64_t m = (uint64_t)p->m, n = (uint64_t)p->n, k = (uint64_t)p->k;
     CU_BLAS(cublasLtMatmulDescInit(&c->op, is_i8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, sum));
@@ -41,8 +66,8 @@ static int describe(const lx_cu_product *p, blas_call *c)
                                            sizeof transposed));
     CU_BLAS(cublasLtMatrixLayoutInit(&c->w, in, k, n, p->k));
     CU_BLAS(cublasLtMatrixLayoutInit(&c->x, in, k, m, p->k));
-    CU_BLAS(cublasLtMatrixLayoutInit(&c->acc, sum, n, m, p->ld));
-    return 0;
+    CU_BLAS(cublasLtMatrixLayoutInit(&c->acc, out, n, m, p->ld));
+    return p->is_finished ? describe_finish(p, c) : 0;
 }
 
 static int prefer(const lx_cu_product *p, cublasLtMatmulPreferenceOpaque_t *pref)
@@ -75,7 +100,7 @@ static int choose(lx_cuda_dev *dev, const lx_cu_product *p, blas_call *c, cu_gem
     if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED &&
         status != CUBLAS_STATUS_INVALID_VALUE)
         return LX_CUDA_BLAS + (int)status;
-    *out = cu_gemm{p->dtype, p->m, p->n, p->k, p->ld, true, {}};
+    *out = cu_gemm{p->dtype, p->m, p->n, p->k, p->ld, finish_of(p), true, {}};
     for (int i = 0; i < n && out->is_own && status == CUBLAS_STATUS_SUCCESS; i++)
         if (found[i].state == CUBLAS_STATUS_SUCCESS && found[i].workspaceSize <= p->scratch_bytes) {
             out->algo = found[i].algo;
@@ -89,7 +114,8 @@ static const cu_gemm *remembered(const lx_cuda_dev *dev, const lx_cu_product *p)
     int64_t n = dev->n_gemms < CU_GEMMS ? dev->n_gemms : CU_GEMMS;
     for (int64_t i = 0; i < n; i++) {
         const cu_gemm *g = &dev->gemm[i];
-        if (g->m == p->m && g->n == p->n && g->k == p->k && g->ld == p->ld && g->dtype == p->dtype)
+        if (g->m == p->m && g->n == p->n && g->k == p->k && g->ld == p->ld &&
+            g->dtype == p->dtype && g->finish == finish_of(p))
             return g;
     }
     return nullptr;
@@ -97,16 +123,20 @@ static const cu_gemm *remembered(const lx_cuda_dev *dev, const lx_cu_product *p)
 
 static bool is_served(const lx_cu_product *p)
 {
-    uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->acc | (uintptr_t)p->scratch;
-    return p->dtype != LX_CU_F32 && p->n % 16 == 0 && p->k % 16 == 0 && p->ld % 4 == 0 &&
-           all % 16 == 0;
+    uintptr_t all = (uintptr_t)p->x | (uintptr_t)p->w | (uintptr_t)p->acc | (uintptr_t)p->scratch |
+                    (uintptr_t)p->bias.data;
+    bool is_plain = !p->is_finished ||
+                    (p->dtype == LX_CU_BF16 && p->ld % 8 == 0 &&
+                     (!p->bias.data || p->bias.dtype == LX_CU_BF16) && p->activation != LX_CU_SILU);
+    return is_plain && p->dtype != LX_CU_F32 && p->n % 16 == 0 && p->k % 16 == 0 &&
+           p->ld % 4 == 0 && all % 16 == 0;
 }
 
 static int product(lx_cuda_dev *dev, const lx_cu_product *p)
 {
     blas_call c;
     if (!is_served(p))
-        return cu_product_any(dev, p);
+        return p->is_finished ? LX_CU_NOT_SERVED : cu_product_any(dev, p);
     CU_TRY(describe(p, &c));
     const cu_gemm *g = remembered(dev, p);
     if (!g) {
@@ -116,7 +146,7 @@ static int product(lx_cuda_dev *dev, const lx_cu_product *p)
         g = slot;
     }
     if (g->is_own)
-        return cu_product_any(dev, p);
+        return p->is_finished ? LX_CU_NOT_SERVED : cu_product_any(dev, p);
     const int32_t one_s32 = 1, zero_s32 = 0;
     const float one = 1, zero = 0;
     const bool is_i8 = p->dtype == LX_CU_I8;
@@ -128,6 +158,6 @@ static int product(lx_cuda_dev *dev, const lx_cu_product *p)
 
 extern "C" {
 extern const struct lx_cuda_linear_ops lx_cuda_linear_table;
-const struct lx_cuda_linear_ops lx_cuda_linear_table = {product, cu_few, cu_epilogue, cu_quantize,
-                                                        cu_to_bf16};
+const struct lx_cuda_linear_ops lx_cuda_linear_table = {
+    product, cu_few, cu_epilogue, cu_quantize, cu_to_bf16, cu_int8, cu_codes, cu_int8_rate};
 }

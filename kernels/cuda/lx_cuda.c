@@ -44,12 +44,61 @@ lx_card_kind lx_card_of_plan(const lx_plan_question *q)
                          .shared_bytes = q->kind.shared_bytes,
                          .total_bytes = q->kind.total_bytes};
     snprintf(card.name, sizeof card.name, "%s", q->kind.name);
+    (void)lx_card_limit(&card, NULL); /* a word that is no limit is told by lx_exec_plan_cuda */
     return card;
 }
 
 bool lx_card_has_fp8(const lx_card_kind *card)
 {
     return card->major > 8 || (card->major == 8 && card->minor >= 9);
+}
+
+bool lx_card_has_wgmma(const lx_card_kind *card)
+{
+    return card->major == 9;
+}
+
+bool lx_card_has_slow_f32_sums(const lx_card_kind *card)
+{
+    int is = card->is_from ? card->is_from : 10 * card->major + card->minor;
+    return is != 80 && is != 90;
+}
+
+/* Shared memory that a block may have at most. CUDA C++ programming guide, compute capabilities. */
+static int shared_of(int capability)
+{
+    return capability == 80                       ? 163 << 10
+           : capability < 90 || capability >= 120 ? 99 << 10
+                                                  : 227 << 10;
+}
+
+static lx_status limit_of_environment(int *most, lx_err *err)
+{
+    const char *text = getenv("LX2V_ARCH_MAX");
+    if (!text || !*text)
+        return LX_OK;
+    char *end;
+    long said = strtol(text, &end, 10);
+    if (*end || said < 80 || said > 999)
+        return lx_fail(err, LX_ECONFIG,
+                       "LX2V_ARCH_MAX=%.40s: a compute capability is needed, as in 86", text);
+    *most = said < *most ? (int)said : *most;
+    return LX_OK;
+}
+
+lx_status lx_card_limit(lx_card_kind *card, lx_err *err)
+{
+    int most = LX2V_ARCH_MAX, is = 10 * card->major + card->minor;
+    lx_status status = limit_of_environment(&most, err);
+    if (status != LX_OK || is <= most)
+        return status;
+    if (!card->is_from)
+        card->is_from = is;
+    card->major = most / 10;
+    card->minor = most % 10;
+    int shared = shared_of(most);
+    card->shared_bytes = card->shared_bytes < shared ? card->shared_bytes : shared;
+    return LX_OK;
 }
 
 /* --- opening --------------------------------------------------------------------------------- */
@@ -140,9 +189,13 @@ static lx_status open_card(lx_cuda *c, int index, lx_err *err)
 
 static void describe_card(lx_cuda *c)
 {
-    const char *fp8 = lx_card_has_fp8(&c->card) ? "native" : "widened to bf16";
-    snprintf(c->text, sizeof c->text, "%.64s sm_%d%d, bf16 and int8 tensor cores, fp8 %s",
-             c->card.name, c->card.major, c->card.minor, fp8);
+    const lx_card_kind *card = &c->card;
+    const char *fp8 = lx_card_has_fp8(card) ? "native" : "widened to bf16";
+    int n = snprintf(c->text, sizeof c->text, "%.64s sm_%d%d, bf16 and int8 tensor cores, fp8 %s",
+                     card->name, card->major, card->minor, fp8);
+    if (card->is_from)
+        snprintf(c->text + n, sizeof c->text - (size_t)n, ", an sm_%d held to sm_%d%d",
+                 card->is_from, card->major, card->minor);
 }
 
 lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err)
@@ -156,6 +209,8 @@ lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err
     lx_status status = load_module(c, module, err);
     if (status == LX_OK)
         status = open_card(c, index, err);
+    if (status == LX_OK)
+        status = lx_card_limit(&c->card, err);
     if (status != LX_OK) {
         lx_cuda_close(&c);
         return status;
@@ -169,6 +224,7 @@ void lx_cuda_close(lx_cuda **cuda)
 {
     if (!cuda || !*cuda)
         return;
+    lx_cuda_clock_close(*cuda);
     if ((*cuda)->dev)
         (*cuda)->module->base->close((*cuda)->dev);
     /* The library stays: CUDA's own threads may still be in it. */
@@ -384,10 +440,14 @@ lx_status lx_exec_open_cuda(lx_exec *out, lx_cuda *cuda, lx_arena *arena, lx_are
 lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *arena, lx_arena *host,
                             lx_err *err)
 {
-    lx_cuda *c = calloc(1, sizeof *c);
+    lx_card_kind limited = *card;
+    lx_status status = lx_card_limit(&limited, err);
+    lx_cuda *c = status == LX_OK ? calloc(1, sizeof *c) : NULL;
+    if (status != LX_OK)
+        return status;
     if (!c)
         return lx_fail(err, LX_EAGAIN, "out of memory for the record of a card");
-    c->card = *card;
+    c->card = limited;
     describe_card(c);
     *out = exec_on(c, arena, host);
     return LX_OK;

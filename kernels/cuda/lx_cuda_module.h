@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define LX_CUDA_ABI  3
+#define LX_CUDA_ABI  7
 #define LX_CUDA_BLAS 100000
 
 typedef struct lx_cuda_dev lx_cuda_dev; /* the module's own record of an open card */
@@ -76,6 +76,11 @@ typedef struct lx_cuda_base_ops {
     int (*after)(lx_cuda_dev *dev, int event, int queue);
     int (*reached)(lx_cuda_dev *dev, int event);
     int (*copy_out)(lx_cuda_dev *dev, void *dst_pinned, const void *src, size_t bytes);
+    /* Moments of the compute queue, to time kernels by hand: never on a job's path. */
+    int (*clock_open)(lx_cuda_dev *dev, int n_marks);
+    void (*clock_close)(lx_cuda_dev *dev);
+    int (*clock_mark)(lx_cuda_dev *dev, int mark);
+    int (*clock_read)(lx_cuda_dev *dev, int from, int to, float *ms); /* waits for `to` */
 } lx_cuda_base_ops;
 
 /* Tables of the families, each in kernels/cuda/cu_<family>.h. */

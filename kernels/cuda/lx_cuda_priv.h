@@ -17,7 +17,14 @@ struct lx_cuda {
     int pace;                     /* which of the two pace events is the older */
     bool has_told_fp8;            /* the notice that FP8 is widened here */
     char text[160];               /* describe */
+    struct lx_cuda_clock *clock;  /* clock.c; owned; NULL: nobody measures */
 };
+
+/** clock.c: what follows the operation that is called so is not its affair any more. */
+void lx_cuda_clock_mark(lx_cuda *cuda, const char *what);
+void lx_cuda_clock_close(lx_cuda *cuda);
+/** The table whose operations mark the clock, made of the plain one. */
+lx_backend lx_cuda_clocked(const lx_backend *plain);
 
 /* The last events are lx_exec_pace's. */
 enum { LX_CUDA_PACE_EVENT = LX_CUDA_EVENTS, LX_CUDA_EVENTS_ALL = LX_CUDA_EVENTS + 2 };
@@ -65,7 +72,8 @@ lx_status lx_cuda_find_nonfinite(lx_exec *x, const float *in, int64_t n, int64_t
                                  lx_err *err);
 
 /* attention.c */
-lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, lx_kv *kv, lx_err *err);
+lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_kv_source *from,
+                             lx_kv *kv, lx_err *err);
 lx_status lx_cuda_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);
 
 /* conv.c, colour.c */

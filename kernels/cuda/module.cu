@@ -21,8 +21,18 @@ extern "C" const struct lx_cuda_fault_ops lx_cuda_fault_table;
 #define FAULTS nullptr
 #endif
 
+static void clock_close(lx_cuda_dev *dev)
+{
+    for (int i = 0; i < dev->n_clock; i++)
+        cudaEventDestroy(dev->clock[i]);
+    std::free(dev->clock);
+    dev->clock = nullptr;
+    dev->n_clock = 0;
+}
+
 static void dev_free(lx_cuda_dev *dev)
 {
+    clock_close(dev);
     for (cudaEvent_t event : dev->event)
         if (event)
             cudaEventDestroy(event);
@@ -189,10 +199,36 @@ static int base_reached(lx_cuda_dev *dev, int event)
     return (int)cudaEventSynchronize(dev->event[event]);
 }
 
+static int clock_open(lx_cuda_dev *dev, int n_marks)
+{
+    clock_close(dev);
+    dev->clock = (cudaEvent_t *)std::calloc((size_t)n_marks, sizeof *dev->clock);
+    if (!dev->clock)
+        return (int)cudaErrorMemoryAllocation;
+    for (; dev->n_clock < n_marks; dev->n_clock++)
+        CU_TRY(cudaEventCreate(&dev->clock[dev->n_clock]));
+    return 0;
+}
+
+static int clock_mark(lx_cuda_dev *dev, int mark)
+{
+    if (mark < 0 || mark >= dev->n_clock)
+        return (int)cudaErrorInvalidValue;
+    return (int)cudaEventRecord(dev->clock[mark], dev->compute);
+}
+
+static int clock_read(lx_cuda_dev *dev, int from, int to, float *ms)
+{
+    if (from < 0 || to <= from || to >= dev->n_clock)
+        return (int)cudaErrorInvalidValue;
+    CU_TRY(cudaEventSynchronize(dev->clock[to]));
+    return (int)cudaEventElapsedTime(ms, dev->clock[from], dev->clock[to]);
+}
+
 static const lx_cuda_base_ops base_ops = {
-    base_open,    dev_free,    base_memory,   base_alloc,   base_free,    base_pin,
-    base_unpin,   base_upload, base_download, base_copy,    base_zero,    base_wait,
-    base_copy_in, base_mark,   base_after,    base_reached, base_copy_out};
+    base_open,   dev_free,      base_memory,   base_alloc, base_free,   base_pin,     base_unpin,
+    base_upload, base_download, base_copy,     base_zero,  base_wait,   base_copy_in, base_mark,
+    base_after,  base_reached,  base_copy_out, clock_open, clock_close, clock_mark,   clock_read};
 
 static const char *error_text(int code)
 {

@@ -4,6 +4,8 @@
  *
  * Formula   lx_rope.h. A block has a token: its row lies in registers, the head's (cos, sin) pairs,
  *           put together from the three axes, in shared memory. One read, one write, one rounding.
+ * Squares   for attention kernels that do the rest on their way (attention_turn.cuh): a row is read
+ *           once, or its sums were left by the linear that made it, 64 or 256 columns each.
  */
 #include "cu_row.cuh"
 #include "cu_rows.cuh"
@@ -93,5 +95,54 @@ int cu_qk_norm_rope(lx_cuda_dev *dev, const lx_cu_rope *r)
         CU_ROW_LAUNCH(k_rope_vec8, r->q.rows, r->q.cols, dev->compute, *r);
     else
         k_rope_any<<<(unsigned)r->q.rows, CU_ROW_THREADS, 0, dev->compute>>>(*r);
+    return cu_launched();
+}
+
+/* --- sums of squares alone ------------------------------------------------------------------- */
+
+__global__ void __launch_bounds__(CU_ROW_THREADS) k_squares(lx_cu_mat m, bool is_wide, float *out)
+{
+    __shared__ float sums[CU_ROW_WARPS];
+    const lx_cu_vec from = {m.dtype, m.data};
+    const int64_t first = blockIdx.x * m.stride;
+    float square = 0;
+    for (int64_t i = 8 * (int64_t)threadIdx.x; is_wide && i < m.cols; i += CU_ROW_PIECE) {
+        const cu_eight y = cu_vec_load8(from, first + i);
+        for (int j = 0; j < 8; j++)
+            square = fmaf(y.v[j], y.v[j], square);
+    }
+    for (int64_t i = threadIdx.x; !is_wide && i < m.cols; i += CU_ROW_THREADS)
+        square = fmaf(cu_vec_at(from, first + i), cu_vec_at(from, first + i), square);
+    square = cu_block_sum(square, sums);
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = square;
+}
+
+int cu_squares(lx_cuda_dev *dev, const lx_cu_mat *rows, float *square)
+{
+    bool is_wide = rows->cols % 8 == 0 && cu_is_wide_mat(*rows);
+    k_squares<<<(unsigned)rows->rows, CU_ROW_THREADS, 0, dev->compute>>>(*rows, is_wide, square);
+    return cu_launched();
+}
+
+#define FOLD_THREADS 64 /* so that every multiprocessor has some: it is all waiting for loads */
+
+__global__ void __launch_bounds__(FOLD_THREADS)
+    k_fold_squares(const float *parts, int n_parts, int64_t m, float *out)
+{
+    const int64_t row = (int64_t)blockIdx.x * FOLD_THREADS + threadIdx.x;
+    float sum = 0;
+    if (row >= m)
+        return;
+#pragma unroll 16
+    for (int i = 0; i < n_parts; i++)
+        sum += parts[i * m + row];
+    out[row] = sum;
+}
+
+int cu_fold_squares(lx_cuda_dev *dev, const float *parts, int n_parts, int64_t m, float *square)
+{
+    const unsigned grid = (unsigned)cu_ceil_div<int64_t>(m, FOLD_THREADS);
+    k_fold_squares<<<grid, FOLD_THREADS, 0, dev->compute>>>(parts, n_parts, m, square);
     return cu_launched();
 }

@@ -139,5 +139,6 @@ static int find_nonfinite(lx_cuda_dev *dev, const float *in, int64_t n, uint64_t
 extern "C" {
 extern const struct lx_cuda_rows_ops lx_cuda_rows_table;
 const struct lx_cuda_rows_ops lx_cuda_rows_table = {
-    cu_norm, cu_qk_norm_rope, silu, axpby, widen, patchify, unpatchify, find_nonfinite};
+    cu_norm, cu_qk_norm_rope, cu_squares, cu_fold_squares, silu,
+    axpby,   widen,           patchify,   unpatchify,      find_nonfinite};
 }

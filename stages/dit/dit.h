@@ -56,12 +56,6 @@ typedef struct dit_options {
     int shared_fd;       /* memory that processes share for weights (lx_weights.h); 0: none */
 } dit_options;
 
-typedef enum dit_attention_choice {
-    DIT_ATTENTION_AUTO, /* INT8 for quantized weights and long sequences, else PLAIN */
-    DIT_ATTENTION_PLAIN,
-    DIT_ATTENTION_INT8
-} dit_attention_choice;
-
 /* Where and how a model runs. Zeros: on the CPU with every core. */
 typedef struct dit_setup {
     const char *device; /* "cpu" or NULL, "cuda:N"; borrowed during the call */
@@ -74,7 +68,8 @@ typedef struct dit_setup {
     lx_residency_choice residency; /* on a card */
     int64_t n_resident;            /* PARTIAL: how many blocks stay; 0: as many as fit */
     uint64_t pinned;               /* of ram, from LX_LIMIT_PINNED on; 0: a good size */
-    dit_attention_choice attention;
+    lx_attention_choice attention; /* on a card, as is the next */
+    lx_accumulate_choice accumulate;
     lx_patch_dims largest; /* memory is for latents up to this */
     lx_run *run;           /* dumps to count in; may be NULL */
     bool is_deferred;      /* the device's memory is left alone until dit_engine_take */
@@ -92,6 +87,9 @@ typedef struct dit_memory {
     uint64_t total;   /* of the device: weights + slots + activations + context + beside */
     int64_t n_resident, n_blocks, chunk;
     lx_attention_kind attention;
+    lx_sums sums;
+    char attention_how[128]; /* which kernel, and why: for people */
+    bool keeps_normed;       /* the input of q, k and v is made once a block, and kept */
     /* Of the host. Blocks on disk: first those that stay on the card, then spread evenly over the
      * others, so that reading has the time of all blocks (dit_is_on_disk). */
     int64_t n_on_disk;
@@ -136,7 +134,7 @@ typedef struct dit_request {
  * kind of card; it need not be in this machine, and setup->vram must then say the budget.
  *
  * @retval LX_EAGAIN   it does not fit in any way that setup allows: needed and allowed
- * @retval LX_ECONFIG  blocks on disk for the CPU
+ * @retval LX_ECONFIG  blocks on disk for the CPU; an attention that the card or model has not
  * @retval LX_EJOB     the latent is not possible
  */
 lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,

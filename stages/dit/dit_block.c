@@ -10,6 +10,8 @@
  *           tokens, so that neither q nor attention's output nor the FFN's hidden rows are ever
  *           whole. A chunk changes its own rows of X alone, so the others' q is still that of the
  *           block's input.
+ * Raw       q and k stay as their linears made them; their norm and rotation belong to attention
+ *           (lx_qk_norm), which does them on its way where it can.
  * Source    dit.md 2.4
  */
 #include <math.h>
@@ -73,29 +75,69 @@ static lx_norm attention_norm(const dit_pass *p)
                      .scale = mod_row(p, SCALE_ATTN)};
 }
 
-/* k, normalised and rotated, and v: one quantized input for both. */
+/* The chunk's rows of what is kept. */
+static lx_act kept_rows(const lx_act *all, chunk c)
+{
+    size_t bytes = (size_t)(c.first * all->cols) * lx_dtype_size(all->dtype);
+    return (lx_act){.dtype = all->dtype,
+                    .rows = c.n,
+                    .cols = all->cols,
+                    .data = (unsigned char *)all->data + bytes,
+                    .scale = all->scale ? all->scale + c.first : NULL};
+}
+
+static bool is_kept_for(const dit_pass *p, const dit_linear *next)
+{
+    return p->normed.data && lx_linear_act_dtype(p->x, &next->w) == p->normed.dtype;
+}
+
+/* What q, k and v read: for `next`, of these three. */
+static lx_status attention_input(const dit_pass *p, chunk c, const dit_linear *next, bool is_made,
+                                 lx_act *out, lx_err *err)
+{
+    lx_norm norm = attention_norm(p);
+    if (!is_kept_for(p, next))
+        return norm_chunk(p, c, &norm, next, out, err);
+    *out = kept_rows(&p->normed, c);
+    return is_made ? LX_OK : lx_norm_rows(p->x, residual_rows(p, c).data, &norm, out, err);
+}
+
+/* k, as it comes, and v: one quantized input for both. */
 static lx_status project_kv(block_pass *b, chunk c, lx_err *err)
 {
     dit_pass *p = b->p;
     const dit_attention *a = &b->b->self;
     size_t mark = lx_arena_mark(p->x->arena);
-    lx_norm norm = attention_norm(p);
+    const lx_epilogue told = {.square = p->k_square ? p->k_square + c.first : NULL};
     lx_mat k = lx_mat_rows(&p->k, c.first, c.n), v = lx_mat_rows(&p->v, c.first, c.n);
     lx_act in;
-    DIT_TRY(norm_chunk(p, c, &norm, &a->k, &in, err));
-    DIT_TRY(dit_linear_run(p->x, &a->k, &in, (lx_epilogue){0}, &k, &b->taps.k, c.first, err));
+    DIT_TRY(attention_input(p, c, &a->k, false, &in, err));
+    DIT_TRY(dit_linear_run(p->x, &a->k, &in, told, &k, &b->taps.k, c.first, err));
     DIT_TRY(dit_linear_run(p->x, &a->v, &in, (lx_epilogue){0}, &v, &b->taps.v, c.first, err));
-    DIT_TRY(lx_qk_norm_rope(p->x, &k, c.first, &a->norm_k, DIT_EPS, &p->rope, err));
     lx_arena_reset(p->x->arena, mark);
     return LX_OK;
 }
 
+static lx_status prepare_self(block_pass *b, lx_err *err)
+{
+    dit_pass *p = b->p;
+    const lx_qk_norm norm = {
+        .gain = &b->b->self.norm_k, .table = &p->rope, .eps = DIT_EPS, .square = p->k_square};
+    const lx_kv_source from = {.k = p->k,
+                               .v = p->v,
+                               .n_heads = p->model->dims.n_heads,
+                               .k_norm = &norm,
+                               .k_room = p->k_room};
+    return lx_kv_prepare_from(p->x, p->engine->memory.attention, &from, &b->self, err);
+}
+
 /* out [c.n, D] <- attention of q over kv. */
-static lx_status attend(const dit_pass *p, const lx_mat *q, const lx_kv *kv, const float *key_bias,
-                        lx_mat *out, lx_err *err)
+static lx_status attend(const dit_pass *p, const lx_mat *q, const lx_qk_norm *norm, const lx_kv *kv,
+                        const float *key_bias, lx_mat *out, lx_err *err)
 {
     DIT_TRY(lx_mat_take(p->x, p->x->rows, q->rows, q->cols, out, err));
     lx_attention_args args = {.q = *q,
+                              .q_norm = norm,
                               .kv = kv,
                               .scale = (float)(1.0 / sqrt((double)p->model->dims.head_dim)),
                               .key_bias = key_bias,
@@ -108,16 +150,20 @@ static lx_status self_attention(block_pass *b, chunk c, lx_err *err)
     dit_pass *p = b->p;
     const dit_attention *a = &b->b->self;
     size_t mark = lx_arena_mark(p->x->arena);
-    lx_norm norm = attention_norm(p);
+    const lx_qk_norm norm = {.gain = &a->norm_q,
+                             .table = &p->rope,
+                             .first_token = c.first,
+                             .eps = DIT_EPS,
+                             .square = p->q_square};
     lx_mat q, out, residual = residual_rows(p, c);
     lx_act in;
     DIT_TRY(lx_mat_take(p->x, p->x->rows, c.n, p->model->dims.dim, &q, err));
     size_t input_mark = lx_arena_mark(p->x->arena);
-    DIT_TRY(norm_chunk(p, c, &norm, &a->q, &in, err));
-    DIT_TRY(dit_linear_run(p->x, &a->q, &in, (lx_epilogue){0}, &q, &b->taps.q, c.first, err));
+    DIT_TRY(attention_input(p, c, &a->q, is_kept_for(p, &a->k), &in, err));
+    DIT_TRY(dit_linear_run(p->x, &a->q, &in, (lx_epilogue){.square = p->q_square}, &q, &b->taps.q,
+                           c.first, err));
     lx_arena_reset(p->x->arena, input_mark);
-    DIT_TRY(lx_qk_norm_rope(p->x, &q, c.first, &a->norm_q, DIT_EPS, &p->rope, err));
-    DIT_TRY(attend(p, &q, &b->self, NULL, &out, err));
+    DIT_TRY(attend(p, &q, &norm, &b->self, NULL, &out, err));
     DIT_TRY(lx_act_of(p->x, &out, &a->o.w, &in, err));
     DIT_TRY(dit_linear_run(p->x, &a->o, &in,
                            (lx_epilogue){.gate = mod_row(p, GATE_ATTN), .add_to_out = true},
@@ -135,15 +181,16 @@ static lx_status cross_attention(block_pass *b, chunk c, lx_err *err)
                     .eps = DIT_EPS,
                     .weight = &b->b->norm3_gain,
                     .bias = &b->b->norm3_bias};
+    const lx_qk_norm q_norm = {.gain = &a->norm_q, .eps = DIT_EPS, .square = p->q_square};
     lx_mat q, out, residual = residual_rows(p, c);
     lx_act in;
     DIT_TRY(lx_mat_take(p->x, p->x->rows, c.n, p->model->dims.dim, &q, err));
     size_t input_mark = lx_arena_mark(p->x->arena);
     DIT_TRY(norm_chunk(p, c, &norm, &a->q, &in, err));
-    DIT_TRY(dit_linear_run(p->x, &a->q, &in, (lx_epilogue){0}, &q, &b->taps.cross_q, c.first, err));
+    DIT_TRY(dit_linear_run(p->x, &a->q, &in, (lx_epilogue){.square = p->q_square}, &q,
+                           &b->taps.cross_q, c.first, err));
     lx_arena_reset(p->x->arena, input_mark);
-    DIT_TRY(lx_qk_norm_rope(p->x, &q, 0, &a->norm_q, DIT_EPS, NULL, err));
-    DIT_TRY(attend(p, &q, &b->cross, p->keys.bias, &out, err));
+    DIT_TRY(attend(p, &q, &q_norm, &b->cross, p->keys.bias, &out, err));
     DIT_TRY(lx_act_of(p->x, &out, &a->o.w, &in, err));
     DIT_TRY(dit_linear_run(p->x, &a->o, &in, (lx_epilogue){.add_to_out = true}, &residual,
                            &b->taps.cross_o, c.first, err));
@@ -228,8 +275,7 @@ lx_status dit_block_run(dit_pass *p, const dit_block *block, int64_t n, lx_err *
     DIT_TRY(modulation_of(p, block, err));
     for (chunk c = chunk_at(p, 0); c.n > 0; c = chunk_at(p, c.first + c.n))
         DIT_TRY(project_kv(&b, c, err));
-    DIT_TRY(lx_kv_prepare(p->x, p->engine->memory.attention, &p->k, &p->v, p->model->dims.n_heads,
-                          &b.self, err));
+    DIT_TRY(prepare_self(&b, err));
     DIT_TRY(dit_keys_of(p, n, &b.cross, err));
     for (chunk c = chunk_at(p, 0); c.n > 0; c = chunk_at(p, c.first + c.n)) {
         DIT_TRY(still_wanted(p, c, err));

@@ -6,7 +6,9 @@
  *           too much), two slots for blocks on their way, and with what is left as many blocks as
  *           fit stay; all of them, and no slots, if they do. A step of the 14B computes longer than
  *           its blocks travel, so a streamed block costs almost nothing. What the host's budget
- *           cannot hold is read from disk.
+ *           cannot hold is read from disk. What is left of the card then goes into larger chunks,
+ *           where a large card's last wave of blocks would be a good part of a chunk, and into
+ *           keeping what q, k and v read, which is otherwise made twice.
  * Measure   The plan is the code itself run dry, so it cannot drift from it.
  */
 #include <inttypes.h>
@@ -21,12 +23,13 @@
 #define CHUNK_CPU   2048 /* the FFN's hidden rows of the 14B are then 108 MiB */
 #define CHUNK_CARD  4096
 #define CHUNK_LEAST 512
+#define WAVES       32 /* of attention's blocks in a chunk: the last one is 3 % then */
+#define WAVE_TOKENS 128
 #define SLOTS       2
 #define KEY_SLOTS   2
 #define RING        ((uint64_t)256 << 20)  /* pinned: four buffers of 64 MiB */
 #define RING_DISK   ((uint64_t)1248 << 20) /* likewise, and 992 MiB to read ahead from disk */
 #define KEY_RING    ((uint64_t)32 << 20)
-#define LONG        2048                  /* tokens from which INT8 attention pays */
 #define SPARE       ((uint64_t)300 << 20) /* left to others of what is free on a card */
 /* The driver's own memory for a process that multiplies: context, kernels, cuBLASLt's tables.
  * Measured 0.52 GiB on an H200 with driver 580 and CUDA 13.0. */
@@ -147,6 +150,7 @@ static lx_status measure(dit_engine *e, const lx_card_kind *card, const dit_setu
     if (status == LX_OK)
         status = card ? lx_exec_plan_cuda(&e->x, card, e->arena, e->host, err)
                       : lx_exec_open_cpu(&e->x, e->arena, setup->n_threads, err);
+    e->x.sums = e->memory.sums;
     if (status == LX_OK)
         status = place_standing(e, setup, NULL, err);
     dit_memory *m = &e->memory;
@@ -196,16 +200,6 @@ static lx_status try_choice(const dit *model, const lx_card_kind *card, const di
         lx_exec_plan_done(&e.x);
     free_layers(&e);
     return status;
-}
-
-static lx_attention_kind attention_for(const dit *model, const dit_setup *setup)
-{
-    const lx_patch_dims *d = &setup->largest;
-    if (setup->attention != DIT_ATTENTION_AUTO)
-        return setup->attention == DIT_ATTENTION_INT8 ? LX_ATTENTION_INT8 : LX_ATTENTION_PLAIN;
-    bool is_quantized = model->blocks[0].self.q.w.scale != NULL;
-    return is_quantized && d->t * (d->h / 2) * (d->w / 2) >= LONG ? LX_ATTENTION_INT8
-                                                                  : LX_ATTENTION_PLAIN;
 }
 
 /* The most blocks that may stay within the budget. *out fits on success. */
@@ -300,6 +294,35 @@ static int64_t fewest_resident(const dit_setup *setup, int64_t n_blocks)
     return setup->n_resident < n_blocks ? setup->n_resident : n_blocks;
 }
 
+/* One more wish, granted if it fits. */
+static lx_status try_wish(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                          const dit_memory *wish, dit_memory *found, bool *fits, lx_err *err)
+{
+    dit_memory got;
+    DIT_TRY(try_choice(model, card, setup, wish, &got, err));
+    *fits = got.total <= setup->vram;
+    if (*fits)
+        *found = got;
+    return LX_OK;
+}
+
+static lx_status use_rest(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                          dit_memory *found, lx_err *err)
+{
+    const lx_patch_dims *d = &setup->largest;
+    const int64_t tokens = d->t * (d->h / 2) * (d->w / 2);
+    const int64_t enough = (int64_t)WAVES * WAVE_TOKENS * card->n_sm / model->dims.n_heads;
+    dit_memory wish = *found;
+    bool fits = found->chunk >= CHUNK_CARD;
+    while (fits && found->chunk < enough && found->chunk < tokens) {
+        wish.chunk = 2 * found->chunk;
+        DIT_TRY(try_wish(model, card, setup, &wish, found, &fits, err));
+    }
+    wish = *found;
+    wish.keeps_normed = true;
+    return try_wish(model, card, setup, &wish, found, &fits, err);
+}
+
 static lx_status plan_card(const dit *model, const lx_card_kind *card, const dit_setup *setup,
                            dit_memory *choice, lx_err *err)
 {
@@ -325,6 +348,8 @@ static lx_status plan_card(const dit *model, const lx_card_kind *card, const dit
     if (residency == LX_RESIDENCY_AUTO ||
         (residency == LX_RESIDENCY_PARTIAL && setup->n_resident == 0))
         DIT_TRY(fill_card(model, card, setup, &found, err));
+    if (may_choose)
+        DIT_TRY(use_rest(model, card, setup, &found, err));
     *choice = found;
     return fill_host(model, setup, choice, err);
 }
@@ -332,10 +357,10 @@ static lx_status plan_card(const dit *model, const lx_card_kind *card, const dit
 lx_status dit_plan(const dit *model, const lx_card_kind *card, const dit_setup *setup,
                    dit_memory *out, lx_err *err)
 {
-    dit_memory choice = {.n_blocks = model->dims.n_blocks,
-                         .chunk = model->options.chunk,
-                         .attention = card ? attention_for(model, setup) : LX_ATTENTION_PLAIN};
-    lx_status status;
+    dit_memory choice = {.n_blocks = model->dims.n_blocks, .chunk = model->options.chunk};
+    lx_status status = dit_choose_attention(model, card, setup, &choice, err);
+    if (status != LX_OK)
+        return status;
     if (card) {
         status = plan_card(model, card, setup, &choice, err);
     } else if (setup->residency == LX_RESIDENCY_DISK) {
@@ -386,7 +411,9 @@ static lx_status open_exec(dit_engine *e, lx_err *err)
     }
     DIT_TRY(lx_cuda_arena(e->cuda, (size_t)(m->total - m->context - m->beside), &e->arena, err));
     DIT_TRY(lx_arena_create(&e->host, (size_t)m->host, err));
-    return lx_exec_open_cuda(&e->x, e->cuda, e->arena, e->host, err);
+    lx_status status = lx_exec_open_cuda(&e->x, e->cuda, e->arena, e->host, err);
+    e->x.sums = m->sums;
+    return status;
 }
 
 lx_status dit_engine_take(dit_engine *e, const lx_progress *progress, lx_err *err)
@@ -417,6 +444,7 @@ static lx_status open_engine(dit_engine *e, dit *model, const dit_setup *setup,
     }
     DIT_TRY(dit_read(model, &e->memory, progress, err));
     DIT_TRY(list_layers(e, err));
+    DIT_TRY(dit_time_take(e, err));
     return setup->is_deferred ? LX_OK : dit_engine_take(e, progress, err);
 }
 
@@ -442,6 +470,7 @@ void dit_engine_close(dit_engine **engine)
     let_go(*engine);
     lx_cuda_close(&(*engine)->cuda);
     free_layers(*engine);
+    free((*engine)->time.values);
     free(*engine);
     *engine = NULL;
 }

@@ -5,7 +5,23 @@
 #include <inttypes.h>
 
 #include "dit_model.h"
+#include "lx_attention.h"
 #include "lx_elementwise.h"
+
+/* Keys, in memory that values' images may have afterwards. */
+static lx_status take_keys(dit_pass *p, lx_err *err)
+{
+    lx_exec *x = p->x;
+    const int64_t n = p->n_tokens, dim = p->model->dims.dim;
+    void *data;
+    p->k_room = lx_kv_room(x, n, dim);
+    DIT_TRY(lx_arena_take(x->arena, p->k_room, &data, err));
+    p->k = (lx_mat){.dtype = x->rows, .rows = n, .cols = dim, .stride = dim, .data = data};
+    if (lx_exec_is_host(x))
+        return LX_OK;
+    DIT_TRY(lx_arena_take_f32(x->arena, (uint64_t)n, &p->k_square, err));
+    return lx_arena_take_f32(x->arena, (uint64_t)(n < p->chunk ? n : p->chunk), &p->q_square, err);
+}
 
 /* Buffers of the whole clip. Their sizes are bounded by count_tokens. */
 static lx_status take_buffers(dit_pass *p, lx_err *err)
@@ -16,8 +32,12 @@ static lx_status take_buffers(dit_pass *p, lx_err *err)
     DIT_TRY(lx_rope_table_build(x, grid, p->model->dims.head_dim, &p->rope, err));
     DIT_TRY(lx_arena_take_f32(x->arena, 6 * dim, &p->mod, err));
     DIT_TRY(lx_arena_take_f32(x->arena, n * dim, &p->residual, err));
-    DIT_TRY(lx_mat_take(x, x->rows, p->n_tokens, p->model->dims.dim, &p->k, err));
-    return lx_mat_take(x, x->value, p->n_tokens, p->model->dims.dim, &p->v, err);
+    DIT_TRY(take_keys(p, err));
+    DIT_TRY(lx_mat_take(x, x->value, p->n_tokens, p->model->dims.dim, &p->v, err));
+    if (!p->engine->memory.keeps_normed)
+        return LX_OK;
+    lx_dtype dtype = lx_linear_act_dtype(x, &p->model->blocks[0].self.k.w);
+    return lx_act_take(x, dtype, p->n_tokens, p->model->dims.dim, &p->normed, err);
 }
 
 static lx_status count_tokens(dit_pass *p, lx_err *err)

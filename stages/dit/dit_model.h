@@ -68,6 +68,15 @@ lx_status dit_read(dit *model, const dit_memory *plan, const lx_progress *progre
 /** Bytes of block i that may stay on disk: of all its weights, and of those of every step. */
 void dit_disk_bytes(const dit *model, int64_t i, uint64_t *all, uint64_t *step);
 
+enum { DIT_TIMES = 4 }; /* steps of a schedule whose time path is kept */
+
+/* The time path of the last schedule: it depends on nothing else. */
+typedef struct dit_times {
+    int32_t n_steps; /* 0: none */
+    float timestep[DIT_TIMES];
+    float *values; /* on the host, owned: e [n_steps, D], then e0 [n_steps, 6 D] */
+} dit_times;
+
 struct dit_engine {
     const dit *model; /* borrowed */
     dit_setup setup;  /* its strings are not looked at again */
@@ -80,6 +89,7 @@ struct dit_engine {
     lx_residency *blocks, *key_parts; /* owned */
     dit_linear patch, head;           /* on the device */
     lx_weight head_modulation;
+    dit_times time;
 };
 
 /* Keys and values of cross-attention: they depend on the prompt alone. Each block makes its own in
@@ -107,9 +117,14 @@ typedef struct dit_pass {
     lx_rope_table rope;
     int64_t n_tokens, n_blocks;
     float *residual; /* [S, D] */
-    lx_mat k, v;     /* [S, D] of the block at work */
-    float *e, *e0;   /* [n_steps, D], [n_steps, 6 D] */
-    float *mod;      /* [6 D] modulation of the block at work: shift, scale, gate; twice */
+    lx_mat k, v;     /* [S, D] of the block at work; k as it comes from its linear */
+    size_t k_room;   /* bytes of k's memory: lx_kv_room */
+    /* On a card: sums of squares of k's rows [S], of q's [chunk]; else NULL. */
+    float *k_square, *q_square;
+    lx_act normed; /* [S, D] what q, k and v of the block read, if it is kept; data NULL: made twice
+                      in chunks */
+    float *e, *e0; /* [n_steps, D], [n_steps, 6 D] */
+    float *mod;    /* [6 D] modulation of the block at work: shift, scale, gate; twice */
 } dit_pass;
 
 /* A whole tensor collected for --dump while the work goes on in chunks; data NULL: not wanted. */
@@ -137,6 +152,12 @@ lx_status dit_tap_linear(lx_exec *x, const dit_linear *lin, const lx_act *in, co
 /** The linear's weights for as long as the arena's mark. */
 lx_status dit_linear_place(lx_exec *x, const dit_linear *in, dit_linear *out, lx_err *err);
 
+/** dit_attention.c: kind, sums and the sentence about them. LX_ECONFIG: not on this card. */
+lx_status dit_choose_attention(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                               dit_memory *out, lx_err *err);
+/** "int8-fp16", as stages.dit.attention has it. */
+const char *dit_attention_name(lx_attention_kind kind);
+
 /** dit_text.c: the context of a request, embedded, and room for the keys of every block. */
 lx_status dit_keys_open(dit_pass *pass, lx_err *err);
 /** Keys and values of block n; called in the first step. */
@@ -144,7 +165,8 @@ lx_status dit_keys_make(dit_pass *pass, const dit_block *block, int64_t n, lx_er
 /** Keys and values of block n, ready for attention. */
 lx_status dit_keys_of(const dit_pass *pass, int64_t n, lx_kv *out, lx_err *err);
 
-/** dit_time.c: e and e0 of every step. */
+/** dit_time.c: room to keep them from clip to clip; e and e0 of every step. */
+lx_status dit_time_take(dit_engine *engine, lx_err *err);
 lx_status dit_time_path(dit_pass *pass, lx_err *err);
 
 /** dit_block.c: block n on pass->residual. */

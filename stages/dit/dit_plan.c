@@ -25,7 +25,7 @@ static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
     else if (is_card)
         snprintf(where, sizeof where, "host: %" PRId64 " blocks streamed", m->n_blocks);
     snprintf(text, bytes, "%s, chunks of %" PRId64 " tokens, %s attention", where, m->chunk,
-             m->attention == LX_ATTENTION_INT8 ? "int8" : "plain");
+             is_card ? dit_attention_name(m->attention) : "fp32");
     if (m->n_on_disk)
         snprintf(text + strlen(text), bytes - strlen(text), ", %" PRId64 " on disk", m->n_on_disk);
 }
@@ -108,11 +108,23 @@ static lx_status least_of(const char *path, const lx_card_kind *card, const dit_
     return status;
 }
 
+/* Bytes that a block moves for each number of [S, D], beside products and attention: norms read F32
+ * and write what linears read; attention's results become codes; keys' mean, codes and values'
+ * images (docs/performance.md, floors). */
+static double bytes_of_rows(const lx_card_kind *card, const dit_memory *chosen, bool is_8bit)
+{
+    double norms = (chosen->keeps_normed ? 3 : 4) * (is_8bit ? 5 : 6), codes = is_8bit ? 6 : 0;
+    double values = lx_card_has_wgmma(card) ? (chosen->attention == LX_ATTENTION_INT8 ? 4 : 5)
+                                            : (chosen->sums == LX_SUMS_F16 ? 2 : 0);
+    return norms + codes + (chosen->attention == LX_ATTENTION_PLAIN ? 4 : 5 + values);
+}
+
 /* Products and sums of one step. Source: the shapes of dit.md 2.
  * S tokens, width D, hidden F; per block 4 D*D of self-attention, 2 of cross, 2 D*F. */
 static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind *card,
-                       const dit_setup *setup, lx_attention_kind attention)
+                       const dit_setup *setup, const dit_memory *chosen)
 {
+    const lx_attention_kind attention = chosen->attention;
     const lx_dit_dims *d = dit_dims(model);
     const lx_patch_dims *l = &setup->largest;
     double tokens = (double)(l->t * (l->h / 2) * (l->w / 2));
@@ -122,11 +134,16 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
     double cross = 4 * tokens * (double)dit_text_len(model) * width * blocks;
     bool is_8bit = d->quant == LX_QUANT_INT8 || (d->quant == LX_QUANT_FP8 && lx_card_has_fp8(card));
     double ops8 = is_8bit ? linear : 0, ops16 = is_8bit ? 0 : linear;
-    bool has_int8 = attention == LX_ATTENTION_INT8;
-    ops8 += has_int8 ? product : 0;
-    ops16 += cross + (has_int8 ? product : 2 * product);
+    int of_8_bits = attention == LX_ATTENTION_PLAIN ? 0 : attention == LX_ATTENTION_INT8 ? 1 : 2;
+    ops8 += of_8_bits * product;
+    ops16 += cross + (2 - of_8_bits) * product;
+    bool is_short = chosen->sums == LX_SUMS_F16 && lx_card_has_slow_f32_sums(card);
     need->ops8 = (uint64_t)ops8;
     need->ops16 = (uint64_t)ops16;
+    need->attention8 = (uint64_t)(of_8_bits * product);
+    need->attention16 = (uint64_t)(cross + (2 - of_8_bits) * product);
+    need->short16 = is_short ? (uint64_t)product : 0;
+    need->row_bytes = (uint64_t)(bytes_of_rows(card, chosen, is_8bit) * tokens * width * blocks);
 }
 
 static lx_status answer_card(lx_plan_need *need, const dit *model, const char *path,
@@ -147,7 +164,7 @@ static lx_status answer_card(lx_plan_need *need, const dit *model, const char *p
         DIT_TRY(dit_plan(model, &card, &smallest, &chosen, err));
     }
     fill_need(need, &chosen, true);
-    count_work(need, model, &card, setup, chosen.attention);
+    count_work(need, model, &card, setup, &chosen);
     need->stream_bytes = bytes_of_blocks(model, chosen.n_resident, chosen.n_blocks);
     need->host_weights = chosen.host_weights;
     need->disk_bytes = chosen.disk_step;
@@ -183,6 +200,8 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_
     dit_setup setup = {.largest = dit_largest(config, model),
                        .beside = dit_lent_bytes(config, model),
                        .residency = replica->residency,
+                       .attention = replica->attention,
+                       .accumulate = replica->accumulate,
                        .pinned = config->memory.pinned};
     const lx_patch_dims *l = &setup.largest;
     need->host_weights = lx_weights_bytes(dit_weights(model));

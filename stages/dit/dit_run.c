@@ -11,11 +11,13 @@
 #include "lx_bus.h"
 #include "lx_log.h"
 
+#define MARKS 65536 /* operations that --profile times: 8 steps of the 14B in chunks of 4096 */
+
 /* The flags as typed; NULL where absent. */
 typedef struct run_flags {
     const char *text_len, *shift, *steps, *sampler, *seed, *rng, *frames, *size, *attention,
-        *residency, *ram;
-    bool noise_only;
+        *accumulate, *residency, *ram, *chunk;
+    bool noise_only, profile;
 } run_flags;
 
 /* A run and what it owns. */
@@ -27,11 +29,13 @@ typedef struct job_by_hand {
     lx_rng rng;
     uint64_t seed;
     lx_patch_dims latent;
-    dit_attention_choice attention;
+    lx_attention_choice attention;
+    lx_accumulate_choice accumulate;
+    int64_t chunk; /* 0: a good one */
     lx_residency_choice residency;
     int64_t n_resident;
     uint64_t ram;
-    bool noise_only, is_drawn; /* is_drawn: the initial noise comes from the seed */
+    bool noise_only, profile, is_drawn; /* is_drawn: the initial noise comes from the seed */
     dit *model;
     dit_engine *engine;
     float *context, *state, *velocity; /* malloc'd */
@@ -96,19 +100,6 @@ static lx_status parse_size(const run_flags *f, lx_patch_dims *out, lx_err *err)
     return LX_OK;
 }
 
-static lx_status parse_attention(const char *text, dit_attention_choice *out, lx_err *err)
-{
-    static const char *const names[] = {"auto", "plain", "int8"};
-    *out = DIT_ATTENTION_AUTO;
-    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++)
-        if (strcmp(text, names[i]) == 0) {
-            *out = (dit_attention_choice)i;
-            return LX_OK;
-        }
-    return text ? lx_fail(err, LX_ECONFIG, "--attention %.40s: expected auto, plain or int8", text)
-                : LX_OK;
-}
-
 /* "partial:12": so many blocks stay on the card. */
 static lx_status parse_residency(const char *text, job_by_hand *j, lx_err *err)
 {
@@ -141,9 +132,12 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
         {"rng", &f.rng, NULL, "lx2v, torch-cpu, torch-cuda:132x2048, torch-cuda:rtx3060 (lx2v)"},
         {"frames", &f.frames, NULL, "4n+1 (81); not with a latent in the input"},
         {"size", &f.size, NULL, "WxH (832x480); not with a latent in the input"},
-        {"attention", &f.attention, NULL, "auto, plain or int8 (auto); on a card"},
+        {"attention", &f.attention, NULL, "auto, int8-fp16, int8-fp8 or bf16 (auto); on a card"},
+        {"accumulate", &f.accumulate, NULL, "of FP16 products: auto, fp32 or fp16 (auto)"},
         {"residency", &f.residency, NULL, "of blocks: auto, resident, partial[:N], host, disk"},
         {"ram", &f.ram, NULL, "host memory, e.g. 14GiB: what does not fit is read from disk"},
+        {"chunk", &f.chunk, NULL, "tokens of the row-wise work at once (as memory allows)"},
+        {"profile", NULL, &f.profile, "time each kind of kernel on the card"},
         {"noise-only", NULL, &f.noise_only, "write the noise and the schedule; needs no weights"},
     };
     DIT_TRY(lx_run_parse(&j->run, argc, argv, flags, sizeof flags / sizeof *flags, err));
@@ -151,7 +145,12 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
     DIT_TRY(parse_residency(f.residency, j, err));
     if (f.ram && lx_parse_bytes(f.ram, &j->ram, err) != LX_OK)
         return lx_wrap(err, "--ram");
-    DIT_TRY(parse_attention(f.attention, &j->attention, err));
+    if (f.attention && lx_config_set_attention(&j->attention, f.attention, err) != LX_OK)
+        return lx_wrap(err, "--attention");
+    if (f.accumulate && lx_config_set_accumulate(&j->accumulate, f.accumulate, err) != LX_OK)
+        return lx_wrap(err, "--accumulate");
+    DIT_TRY(lx_run_count("chunk", f.chunk, 128, INT32_MAX, &j->chunk, err));
+    j->profile = f.profile;
     j->text_len = DIT_TEXT_LEN;
     DIT_TRY(lx_run_count("text-len", f.text_len, 1, DIT_TEXT_LEN_MAX, &j->text_len, err));
     DIT_TRY(parse_schedule(&f, &j->schedule, err));
@@ -222,7 +221,7 @@ static lx_status read_context(job_by_hand *j, lx_err *err)
 
 static lx_status load(job_by_hand *j, lx_err *err)
 {
-    dit_options options = {.text_len = j->text_len, .is_header_only = true};
+    dit_options options = {.text_len = j->text_len, .chunk = j->chunk, .is_header_only = true};
     DIT_TRY(dit_load(&j->model, j->run.weights, &options, &j->run.progress, err));
     DIT_TRY(read_context(j, err));
     DIT_TRY(j->is_drawn ? draw(j, err) : read_latent(j, err));
@@ -233,6 +232,7 @@ static lx_status load(job_by_hand *j, lx_err *err)
                        .residency = j->residency,
                        .n_resident = j->n_resident,
                        .attention = j->attention,
+                       .accumulate = j->accumulate,
                        .largest = j->latent,
                        .run = &j->run};
     DIT_TRY(as_usage(dit_engine_open(&j->engine, j->model, &setup, &j->run.progress, err), err));
@@ -245,13 +245,13 @@ static void say_memory(const dit_memory *m)
 {
     char total[32], weights[32], activations[32], host[32], pinned[32];
     LX_I("memory total=%s weights=%s activations=%s resident=%" PRId64 "/%" PRId64 " chunk=%" PRId64
-         " attention=%s host_weights=%s pinned=%s on_disk=%" PRId64 " disk_gb_per_step=%.2f",
+         " host_weights=%s pinned=%s on_disk=%" PRId64 " disk_gb_per_step=%.2f",
          lx_bytes_text(m->total, total, sizeof total),
          lx_bytes_text(m->weights + m->slots, weights, sizeof weights),
          lx_bytes_text(m->activations, activations, sizeof activations), m->n_resident, m->n_blocks,
-         m->chunk, m->attention == LX_ATTENTION_INT8 ? "int8" : "plain",
-         lx_bytes_text(m->host_weights, host, sizeof host),
+         m->chunk, lx_bytes_text(m->host_weights, host, sizeof host),
          lx_bytes_text(m->pinned, pinned, sizeof pinned), m->n_on_disk, (double)m->disk_step / 1e9);
+    LX_I("attention: %s", m->attention_how);
 }
 
 static void say_streaming(const dit_engine *engine)
@@ -262,6 +262,34 @@ static void say_streaming(const dit_engine *engine)
         LX_I("streamed memory_gb=%.2f disk_gb=%.2f read_s=%.2f link_s=%.2f waited_s=%.3f",
              (double)s.memory_bytes / 1e9, (double)s.disk_bytes / 1e9, s.read_s, s.link_s,
              s.waited_s);
+}
+
+/* Where a step's time goes, over all steps, by kind and by family. The first step warms up, and
+ * makes the prompt's keys. */
+static lx_status say_profile(job_by_hand *j, lx_err *err)
+{
+    static const char *const families[] = {"attention", "linear", "other", "all else"};
+    lx_cuda_timed all[LX_CUDA_TIMED_MOST];
+    double sum[4] = {0}, whole = 0;
+    int64_t n_lost = 0;
+    int n = lx_cuda_clock_read(dit_engine_exec(j->engine), all, &n_lost, err);
+    if (n < 0)
+        return err->status;
+    double steps = j->schedule.n_steps;
+    for (int i = 0; i < n; i++)
+        whole += all[i].s;
+    for (int i = 0; i < n; i++) {
+        LX_I("profile ms_a_step=%.2f share=%.1f%% calls_a_step=%.1f what=\"%s\"",
+             all[i].s / steps * 1e3, 100 * all[i].s / whole, (double)all[i].n / steps, all[i].what);
+        for (int f = 0; f < 4; f++)
+            sum[f] += strncmp(all[i].what, families[f], strlen(families[f])) ? 0 : all[i].s;
+    }
+    for (int f = 0; f < 4; f++)
+        LX_I("profile family=\"%s\" ms_a_step=%.2f share=%.1f%%", families[f], sum[f] / steps * 1e3,
+             100 * sum[f] / whole);
+    if (n_lost)
+        LX_W("profile: %" PRId64 " operations were not timed: fewer steps (--steps-list)", n_lost);
+    return LX_OK;
 }
 
 static lx_status denoise(job_by_hand *j, lx_err *err)
@@ -288,10 +316,14 @@ static lx_status denoise(job_by_hand *j, lx_err *err)
                            .run = &j->run,
                            .step_s = step_s,
                            .velocity = j->velocity};
+    if (j->profile)
+        DIT_TRY(as_usage(lx_cuda_clock_open(dit_engine_exec(j->engine), MARKS, err), err));
     DIT_TRY(dit_denoise(j->engine, &request, j->state, err));
     for (int32_t i = 0; i < j->schedule.n_steps; i++)
         LX_I("step=%d/%d s=%.3f", (int)i + 1, (int)j->schedule.n_steps, step_s[i]);
     say_streaming(j->engine);
+    if (j->profile)
+        DIT_TRY(say_profile(j, err));
     DIT_TRY(lx_run_add(&j->run, "latent", LX_DTYPE_F32, &one, j->state, err));
     return lx_run_add(&j->run, "velocity", LX_DTYPE_F32, &all, j->velocity, err);
 }

@@ -143,6 +143,8 @@ static lx_status take_memory(dit_stage *s, lx_stage *stage, lx_err *err)
     setup.beside = dit_lent_bytes(config, s->model);
     setup.ram = lx_stage_ram(stage) ? lx_stage_ram(stage) : config->memory.ram;
     setup.residency = replica->residency;
+    setup.attention = replica->attention;
+    setup.accumulate = replica->accumulate;
     setup.pinned = config->memory.pinned;
     setup.is_deferred = !is_host;
     lx_status status = dit_engine_open(&s->engine, s->model, &setup, s->progress, err);
@@ -180,6 +182,7 @@ static lx_status open_on(dit_stage *s, lx_stage *stage, lx_err *err)
          " host_weights_mib=%.1f pinned_mib=%.1f",
          lx_exec_describe(dit_engine_exec(s->engine)), m->n_blocks, dit_dims(s->model)->dim,
          m->n_resident, m->n_on_disk, (double)m->host_weights / 0x1p20, (double)m->pinned / 0x1p20);
+    LX_I("attention: %s", m->attention_how);
     return self_test(s, &d, err);
 }
 

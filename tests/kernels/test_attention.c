@@ -171,6 +171,26 @@ static void test_attention_over_shapes(void **state)
     check_close(&x);
 }
 
+/* Over several tiles of keys and queries, in f64 by the reference. */
+static void test_attention_tells_the_log_of_the_sum(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {259, 1030, 2, 16};
+    lx_exec x = check_open(2);
+    problem p = make(CHECK_RANDOM, dims, 3, 2, 1);
+    float *got = check_floats(2 * 259), *want = check_floats(2 * 259);
+    p.a.lse = got;
+    attend(&x, &p);
+    p.a.lse = want;
+    p.a.out.data = p.want;
+    lx_attention_ref(&p.a);
+    assert_true(check_error(got, want, 2 * 259) < 2e-5);
+    assert_true(check_largest(want, 2 * 259) > 1);
+    free(got), free(want);
+    destroy(&p);
+    check_close(&x);
+}
+
 /* UMT5 does not scale scores: they are large, and the softmax is nearly one-hot. With planted
  * extremes the error is that of the one score that decides, so both sides are summed over draws. */
 static void test_attention_over_inputs(void **state)
@@ -313,6 +333,43 @@ static void test_attention_prepares_float_keys(void **state)
     check_close(&x);
 }
 
+/* q and k as their linears make them: the same bits as with the norm and the rotation by hand. */
+static void test_attention_takes_raw_queries_and_keys(void **state)
+{
+    (void)state;
+    static const int64_t dims[4] = {10, 12, 2, 8};
+    lx_exec x = check_open(2);
+    problem p = make(CHECK_RANDOM, dims, 3, 0, 0.3f),
+            by_hand = make(CHECK_RANDOM, dims, 3, 0, 0.3f);
+    check_rng r = {5};
+    float *values = check_input(&r, CHECK_RANDOM, 16);
+    lx_weight gain = check_vector(values, LX_DTYPE_F32, 16);
+    lx_rope_table table;
+    check_ok(lx_rope_table_build(&x, (lx_grid){2, 2, 3}, 8, &table, err));
+    lx_mat k = by_hand.kv->k;
+    check_ok(lx_qk_norm_rope(&x, &by_hand.a.q, 2, &gain, 1e-6f, &table, err));
+    check_ok(lx_qk_norm_rope(&x, &k, 0, &gain, 1e-6f, &table, err));
+    attend(&x, &by_hand);
+    const lx_qk_norm q_norm = {.gain = &gain, .table = &table, .first_token = 2, .eps = 1e-6f};
+    lx_qk_norm k_norm = {.gain = &gain, .table = &table, .eps = 1e-6f};
+    lx_kv_source from = {.k = p.kv->k, .v = p.kv->v, .n_heads = 2, .k_norm = &k_norm};
+    lx_kv bad = {.n = -1};
+    check_ok(lx_kv_prepare_from(&x, LX_ATTENTION_INT8, &from, p.kv, err));
+    p.a.q_norm = &q_norm;
+    check_ok(lx_attention(&x, &p.a, err));
+    for (int64_t i = 0; i < 10; i++)
+        assert_memory_equal((float *)p.a.out.data + i * p.a.out.stride,
+                            (float *)by_hand.a.out.data + i * by_hand.a.out.stride, 16 * 4);
+    k_norm.first_token = 1; /* one token more than the grid has */
+    assert_int_equal(lx_kv_prepare_from(&x, LX_ATTENTION_INT8, &from, &bad, NULL), LX_EJOB);
+    assert_int_equal(bad.n, -1);
+    assert_int_equal(lx_kv_room(&x, 12, 16), 12 * 16 * sizeof(float));
+    check_free_weight(&gain);
+    free(values);
+    destroy(&p), destroy(&by_hand);
+    check_close(&x);
+}
+
 static void test_attention_refuses_keys_and_values_that_do_not_fit(void **state)
 {
     (void)state;
@@ -367,12 +424,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention_definition),
         cmocka_unit_test(test_attention_over_shapes),
+        cmocka_unit_test(test_attention_tells_the_log_of_the_sum),
         cmocka_unit_test(test_attention_over_inputs),
         cmocka_unit_test(test_attention_maximum_moves_between_tiles),
         cmocka_unit_test(test_attention_key_bias_stands_for_copies),
         cmocka_unit_test(test_attention_same_bits_for_any_thread_count),
         cmocka_unit_test(test_attention_scratch_does_not_grow),
         cmocka_unit_test(test_attention_prepares_float_keys),
+        cmocka_unit_test(test_attention_takes_raw_queries_and_keys),
         cmocka_unit_test(test_attention_refuses_keys_and_values_that_do_not_fit),
         cmocka_unit_test(test_attention_refuses_what_does_not_fit),
     };

@@ -5,13 +5,16 @@
  * The same figures are held against real runs by tests/gpu.
  */
 #include "check.h"
+#include "lx_attention.h"
 #include "lx_cuda.h"
 
 #define MIB ((size_t)1 << 20)
 
-static const lx_card_kind rtx3060 = {"NVIDIA GeForce RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30};
-static const lx_card_kind rtx4090 = {"NVIDIA GeForce RTX 4090", -1, 8, 9, 128, 101376, 24ull << 30};
-static const lx_card_kind h100 = {"NVIDIA H100 80GB HBM3", -1, 9, 0, 132, 232448, 80ull << 30};
+static const lx_card_kind rtx3060 = {
+    "NVIDIA GeForce RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30, 0};
+static const lx_card_kind rtx4090 = {
+    "NVIDIA GeForce RTX 4090", -1, 8, 9, 128, 101376, 24ull << 30, 0};
+static const lx_card_kind h100 = {"NVIDIA H100 80GB HBM3", -1, 9, 0, 132, 232448, 80ull << 30, 0};
 static const lx_card_kind *const cards[] = {&rtx3060, &rtx4090, &h100};
 enum { N_CARDS = sizeof cards / sizeof *cards };
 
@@ -78,8 +81,9 @@ static void test_activations_follow_the_card(void **state)
     }
 }
 
-/* A band of sums, the library's workspace, and where weights are widened a band of those: not the
- * output, not the weight. */
+/* A band of sums, the library's workspace, and where weights are widened a band of those; rows on
+ * their way to codes are two bands of 512 rows, or of three tiles per multiprocessor (9.0: of
+ * nine, in 16 bits): not the output, not the weight. */
 static void test_linear_scratch_is_bounded(void **state)
 {
     (void)state;
@@ -90,7 +94,11 @@ static void test_linear_scratch_is_bounded(void **state)
             lx_weight f32 = weight_of(LX_DTYPE_F32, false, sides[s][0], sides[s][1]);
             size_t blas = cards[c]->major >= 9 ? 32 * MIB : 8 * MIB;
             size_t got = scratch_of(cards[c], &i8, LX_DTYPE_I8, LX_DTYPE_I8, 75600);
-            assert_true(got > blas && got <= blas + 41 * MIB);
+            size_t rows = 2 * 512 * 4 * (size_t)sides[s][0];
+            size_t waves = cards[c]->major == 9 ? 9 * 2 : 3 * 4; /* times bytes */
+            size_t tiles = 2 * waves * (size_t)cards[c]->n_sm * 128 * 256;
+            size_t bands = (rows > tiles ? rows : tiles) + MIB, fewer = blas + 15 * MIB;
+            assert_true(got > blas && got <= (bands > fewer ? bands : fewer));
             got = scratch_of(cards[c], &f32, LX_DTYPE_BF16, LX_DTYPE_BF16, 75600);
             assert_true(got > blas && got <= blas + (41 + 34) * MIB);
         }
@@ -167,14 +175,126 @@ static void test_what_a_grid_cannot_count_is_refused(void **state)
     plan_close(&x);
 }
 
+/* Bytes that prepared keys and values hold, and what they were made into. */
+static size_t prepared_on(const lx_card_kind *card, lx_attention_kind asked,
+                          lx_attention_kind *made)
+{
+    lx_exec x = plan_on(card);
+    lx_mat k = {x.rows, 1000, 384, 384, nowhere()}, v = {x.value, 1000, 384, 384, nowhere()};
+    lx_kv kv;
+    check_ok(lx_kv_prepare(&x, asked, &k, &v, 3, &kv, err));
+    size_t held = lx_arena_mark(x.arena);
+    *made = kv.kind;
+    plan_close(&x);
+    return held;
+}
+
+static void assert_about(size_t bytes, size_t floor)
+{
+    assert_in_range(bytes, floor, floor + (8 << 10)); /* scales and means */
+}
+
+/* 1,000 keys of 3 heads of 128 are 24 images. */
+static void test_attention_keys_take_what_the_kernel_reads(void **state)
+{
+    (void)state;
+    lx_attention_kind made;
+    for (int i = 0; i < N_CARDS; i++) {
+        bool has_images = lx_card_has_wgmma(cards[i]);
+        assert_int_equal(has_images, cards[i] == &h100);
+        assert_int_equal(prepared_on(cards[i], LX_ATTENTION_PLAIN, &made), 0);
+        assert_about(prepared_on(cards[i], LX_ATTENTION_INT8, &made),
+                     has_images ? 24 * (16512 + 32768) : 1000 * 384);
+        assert_int_equal(made, LX_ATTENTION_INT8);
+        assert_about(prepared_on(cards[i], LX_ATTENTION_INT8_FP8, &made),
+                     has_images ? 24 * (16512 + 16384) : 1000 * 384);
+        assert_int_equal(made, has_images ? LX_ATTENTION_INT8_FP8 : LX_ATTENTION_INT8);
+    }
+}
+
+/* Raw keys in memory that values may have: values' images take nothing more, whatever their format;
+ * the rows' squares are scratch where nobody tells them. */
+static void test_values_lie_where_keys_were(void **state)
+{
+    (void)state;
+    lx_weight gain = {.name = "g", .dtype = LX_DTYPE_BF16, .shape = {1, {384}}, .data = nowhere()};
+    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
+        lx_exec x = plan_on(&h100);
+        lx_mat k = {x.rows, 1000, 384, 384, nowhere()}, v = {x.value, 1000, 384, 384, nowhere()};
+        lx_qk_norm norm = {.gain = &gain, .eps = 1e-6f};
+        lx_kv_source from = {.k = k, .v = v, .n_heads = 3, .k_norm = &norm};
+        lx_kv kv;
+        size_t peak[2];
+        from.k_room = lx_kv_room(&x, 1000, 384);
+        assert_int_equal(from.k_room, 1024 * 384 * 2);
+        for (int told = 0; told < 2; told++) {
+            norm.square = told ? nowhere() : NULL;
+            lx_arena_reset(x.arena, 0);
+            check_ok(lx_kv_prepare_from(&x, (lx_attention_kind)kind, &from, &kv, err));
+            assert_about(lx_arena_mark(x.arena), 24 * 16512);
+            assert_ptr_equal(kv.v_images, nowhere());
+            assert_null(kv.k.data);
+            peak[told] = lx_arena_peak(x.arena);
+        }
+        assert_true(peak[0] >= lx_arena_mark(x.arena) + 1000 * sizeof(float));
+        from.k_room -= 1024 * 384 * 2 / 2 + 1; /* too little for either */
+        lx_arena_reset(x.arena, 0);
+        check_ok(lx_kv_prepare_from(&x, (lx_attention_kind)kind, &from, &kv, err));
+        assert_about(lx_arena_mark(x.arena),
+                     24 * (16512 + (kind == LX_ATTENTION_INT8 ? 32768 : 16384)));
+        plan_close(&x);
+    }
+}
+
+/* LX2V_ARCH_MAX=86: plans, like runs, take what a card of 8.6 would. */
+static void test_a_card_is_held_to_less(void **state)
+{
+    (void)state;
+    lx_attention_kind made;
+    lx_err why = {0};
+    lx_exec x;
+    lx_arena *arena = NULL;
+    lx_weight fp8 = weight_of(LX_DTYPE_F8_E4M3, true, 8, 8);
+    lx_card_kind card = h100;
+    setenv("LX2V_ARCH_MAX", "86", 1);
+    check_ok(lx_card_limit(&card, err));
+    assert_false(lx_card_has_wgmma(&card) || lx_card_has_fp8(&card));
+    assert_int_equal(card.shared_bytes, 99 << 10);
+    assert_int_equal(card.is_from, 90);
+    assert_false(lx_card_has_slow_f32_sums(&card)); /* its products are as quick as they were */
+    assert_about(prepared_on(&h100, LX_ATTENTION_INT8_FP8, &made), 1000 * 384);
+    assert_int_equal(made, LX_ATTENTION_INT8);
+    x = plan_on(&h100);
+    assert_int_equal(lx_linear_act_dtype(&x, &fp8), LX_DTYPE_BF16);
+    assert_non_null(strstr(lx_exec_describe(&x), "held to sm_86"));
+    plan_close(&x);
+    check_ok(lx_arena_create_dry(&arena, err));
+    setenv("LX2V_ARCH_MAX", "hopper", 1);
+    assert_int_equal(lx_exec_plan_cuda(&x, &h100, arena, arena, &why), LX_ECONFIG);
+    assert_non_null(strstr(why.message, "hopper"));
+    lx_arena_destroy(&arena);
+    setenv("LX2V_ARCH_MAX", "120", 1); /* more than it is: nothing changes */
+    card = h100;
+    check_ok(lx_card_limit(&card, err));
+    assert_true(lx_card_has_wgmma(&card) && card.is_from == 0);
+    unsetenv("LX2V_ARCH_MAX");
+}
+
 int main(void)
 {
+    if (LX2V_ARCH_MAX < 120) {
+        printf("skipped: in a build with LX2V_ARCH_MAX=%d no card is what it is\n", LX2V_ARCH_MAX);
+        return 77;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_activations_follow_the_card),
         cmocka_unit_test(test_linear_scratch_is_bounded),
         cmocka_unit_test(test_fewer_rows_never_take_more),
         cmocka_unit_test(test_rows_take_no_scratch),
         cmocka_unit_test(test_what_a_grid_cannot_count_is_refused),
+        cmocka_unit_test(test_attention_keys_take_what_the_kernel_reads),
+        cmocka_unit_test(test_values_lie_where_keys_were),
+        cmocka_unit_test(test_a_card_is_held_to_less),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

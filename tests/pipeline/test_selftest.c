@@ -131,6 +131,7 @@ static void test_selftest_of_a_random_model_warns_of_noise(void **state)
     expect(root, "encoder", "spread (rms)", "value");
     expect(root, "encoder", "tokens of prompt 1", "value");
     expect(root, "dit", "its spread", "value");
+    expect(root, "dit", "attention", "value");
     expect(root, "dit", "first velocity and noise", "warning");
     expect_advice(root, "dit", "first velocity and noise", "trained weights?", "distill_int8");
     expect(root, "vae", "smoothness", "warning");

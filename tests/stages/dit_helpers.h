@@ -242,23 +242,30 @@ static inline float *normals(uint32_t draw, size_t n)
 
 /* Denoise over the default schedule with euler from a copy of `latent`; both results owned by the
  * caller, velocity [4, latent]. */
-static inline void bench_run(bench *b, const lx_patch_dims *d, const float *context,
-                             int64_t n_context, const float *latent, float **out, float **velocity)
+static inline void bench_run_at(bench *b, const dit_schedule *schedule, const lx_patch_dims *d,
+                                const float *context, int64_t n_context, const float *latent,
+                                float **out, float **velocity)
 {
     lx_err err = {0};
-    dit_schedule schedule;
     size_t n = latent_size(d);
-    dit_schedule_default(&schedule);
     *out = floats(n);
-    *velocity = floats(4 * n);
+    *velocity = floats((size_t)schedule->n_steps * n);
     memcpy(*out, latent, n * sizeof **out);
     dit_request r = {.latent = *d,
                      .context = context,
                      .n_context = n_context,
-                     .schedule = &schedule,
+                     .schedule = schedule,
                      .velocity = *velocity};
     if (dit_denoise(b->engine, &r, *out, &err) != LX_OK)
         fail_msg("%s", err.message);
+}
+
+static inline void bench_run(bench *b, const lx_patch_dims *d, const float *context,
+                             int64_t n_context, const float *latent, float **out, float **velocity)
+{
+    dit_schedule schedule;
+    dit_schedule_default(&schedule);
+    bench_run_at(b, &schedule, d, context, n_context, latent, out, velocity);
 }
 
 #endif

@@ -115,6 +115,43 @@ static void test_jobs_leave_no_trace(void **state)
     bench_close(&b);
 }
 
+/* What a schedule's timesteps make is kept for the next clip: only for the same timesteps, and it is
+ * the same as in an engine that has just been opened. */
+static void test_schedules_come_and_go(void **state)
+{
+    enum { A, B, SHORT, N_SCHEDULES };
+    static const int32_t labels[N_SCHEDULES][4] = {
+        {1000, 750, 500, 250}, {1000, 750, 500, 249}, {1000, 750, 500}};
+    static const int order[] = {A, A, B, SHORT, A, SHORT, SHORT, B};
+    store *s = *state;
+    lx_err err = {0};
+    const size_t n = latent_size(&DIMS);
+    float *fresh[N_SCHEDULES], *velocity, *out;
+    dit_schedule schedule[N_SCHEDULES];
+    float *context = normals(1, (size_t)(3 * s->text)), *latent = normals(2, n);
+    const dit_options options = {.text_len = 32};
+    bench b;
+    for (int i = 0; i < N_SCHEDULES; i++) {
+        assert_int_equal(dit_schedule_make(&schedule[i], labels[i], i == SHORT ? 3 : 4, 5, &err),
+                         LX_OK);
+        bench_open_store(&b, s, &options, &DIMS, 1);
+        bench_run_at(&b, &schedule[i], &DIMS, context, 3, latent, &fresh[i], &velocity);
+        free(velocity);
+        bench_close(&b);
+    }
+    assert_memory_not_equal(fresh[A], fresh[B], n * sizeof(float));
+    bench_open_store(&b, s, &options, &DIMS, 1);
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        bench_run_at(&b, &schedule[order[i]], &DIMS, context, 3, latent, &out, &velocity);
+        assert_memory_equal(out, fresh[order[i]], n * sizeof(float));
+        free(out), free(velocity);
+    }
+    bench_close(&b);
+    for (int i = 0; i < N_SCHEDULES; i++)
+        free(fresh[i]);
+    free(context), free(latent);
+}
+
 static int setup(void **state)
 {
     return store_begin(state, 328, 96);
@@ -128,6 +165,7 @@ int main(void)
         cmocka_unit_test(test_chunks_change_nothing),
         cmocka_unit_test(test_threads_change_nothing_and_runs_repeat),
         cmocka_unit_test(test_jobs_leave_no_trace),
+        cmocka_unit_test(test_schedules_come_and_go),
     };
     return cmocka_run_group_tests(tests, setup, store_end);
 }

@@ -196,6 +196,11 @@ static void test_run_refuses(void **state)
         {{FILES, "--frames", "5", "--residency", "disk"}, 2}, /* on the CPU */
         {{FILES, "--residency", "partial:0"}, 2},
         {{FILES, "--residency", "host:2"}, 2},
+        {{FILES, "--attention", "int8"}, 2},
+        {{FILES, "--frames", "5", "--attention", "int8-fp16"}, 2}, /* on the CPU */
+        {{FILES, "--frames", "5", "--accumulate", "fp16"}, 2},
+        {{FILES, "--chunk", "100"}, 2},
+        {{FILES, "--frames", "5", "--profile"}, 2},
         {{FILES, "--ram", "3XB"}, 2},
         {{FILES, "--frames", "5", "--vram", "1KiB"}, 3},
         {{"--weights", f->model, "--input", f->input, "--output", f->output, "--size", "48x64"}, 2},

@@ -263,6 +263,26 @@ static void test_config_residency_of_stages_and_replicas(void **state)
     }
 }
 
+static void test_config_attention_of_the_dit(void **state)
+{
+    (void)state;
+    assert_parses("model: m\nstages: {dit: {device: cuda:0, attention: int8-fp8, "
+                  "accumulate: fp16}}\n");
+    assert_int_equal(config.stage[LX_STAGE_DIT].replica[0].attention, LX_ATTENTION_INT8_E4M3);
+    assert_int_equal(config.stage[LX_STAGE_DIT].replica[0].accumulate, LX_ACCUMULATE_FP16);
+    assert_parses("model: m\nstages: {dit: {replicas: [{attention: bf16}, {accumulate: fp32}]}}\n");
+    assert_int_equal(config.stage[LX_STAGE_DIT].replica[0].attention, LX_ATTENTION_BF16);
+    assert_int_equal(config.stage[LX_STAGE_DIT].replica[1].attention, LX_ATTENTION_AUTO);
+    assert_int_equal(config.stage[LX_STAGE_DIT].replica[1].accumulate, LX_ACCUMULATE_FP32);
+    assert_refused(
+        "model: m\nstages: {dit: {attention: int8-fp4}}\n", 2,
+        "stages.dit.attention|\"int8-fp4\"|auto, int8-fp16, int8-fp8, bf16|mean int8-fp8");
+    assert_refused("model: m\nstages: {dit: {accumulate: bf16}}\n", 2,
+                   "stages.dit.accumulate|\"bf16\"|auto, fp32, fp16");
+    assert_refused("model: m\nstages: {vae: {attention: bf16}}\n", 2,
+                   "stages.vae.attention|unknown key|known here: device, threads, replicas");
+}
+
 static void test_config_paths(void **state)
 {
     (void)state;
@@ -718,6 +738,7 @@ int main(void)
         cmocka_unit_test(test_config_every_value_arrives),
         cmocka_unit_test(test_config_replicas_by_number_and_by_list),
         cmocka_unit_test(test_config_residency_of_stages_and_replicas),
+        cmocka_unit_test(test_config_attention_of_the_dit),
         cmocka_unit_test(test_config_paths),
         cmocka_unit_test(test_config_state_dir_belongs_to_the_config),
         cmocka_unit_test(test_config_unknown_keys_name_the_nearest),

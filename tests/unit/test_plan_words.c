@@ -100,6 +100,10 @@ static lx_plan_need sample(void)
                          .disk_bytes = 12,
                          .ops8 = UINT64_C(1222800703488000),
                          .ops16 = 14,
+                         .attention8 = 15,
+                         .attention16 = 16,
+                         .short16 = 17,
+                         .row_bytes = 18,
                          .n_choices = 2};
     need.choice[0] = (lx_plan_choice){.what = "resident", .device = 1, .host = 2, .fits = false};
     need.choice[1] = (lx_plan_choice){.what = "host", .stream = 3, .disk = 4, .fits = true};
@@ -130,6 +134,8 @@ static void test_answer_comes_back_as_it_was(void **state)
     assert_string_equal(out.how, in.how);
     assert_string_equal(out.advice, in.advice);
     assert_true(out.fits && out.device == in.device && out.ops8 == in.ops8 && out.ops16 == 14);
+    assert_true(out.attention8 == 15 && out.attention16 == 16);
+    assert_true(out.short16 == 17 && out.row_bytes == 18);
     assert_true(out.stream_bytes == 11 && out.disk_bytes == 12 && out.shared == 10);
     assert_true(out.n_choices == 2 && out.choice[1].stream == 3 && out.choice[1].disk == 4);
     assert_true(!out.choice[0].fits && out.choice[1].fits);

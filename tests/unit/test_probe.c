@@ -212,6 +212,7 @@ static void test_doctor_explains_the_cards(void **state)
     has(text, "driver    550.54.14, CUDA 12.4; this build needs CUDA 12.0 (driver 525 or newer)");
     has(text, "cuda:0    NVIDIA GeForce RTX 3090, GPU-3090bbbb");
     has(text, "bf16 yes, INT8 tensor cores yes, FP8 dequantised to bf16 (native from 8.9)");
+    has(text, "attention of long clips: int8-fp16 by mma.sync, sums in fp16");
     has(text, "PCIe 1.0 x4 of 4.0 x16 when idle");
     has(text, "11.0 GiB free, drives a display");
     has(text, "used by Xorg (pid 1234): 320 MiB");

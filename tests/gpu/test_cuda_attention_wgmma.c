@@ -1,0 +1,246 @@
+/*
+ * test_cuda_attention_wgmma.c - Hopper's attention kernel, piece by piece
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Reading   Images wrong: preparation (attention_tiles.cu). Images right and one tile of 128 keys
+ *           wrong: operands or registers, of values if with zeros for q and k too. One tile right
+ *           and two wrong: the running softmax or what is in flight; five wrong: stages come round.
+ *           Only lengths that are no multiple of 128 wrong: the tail. Bits that change: barriers.
+ */
+#include "cuda/attention_image.h"
+#include "gpu_attention.h"
+
+#define STORE_BYTES   ((size_t)1 << 30)
+#define SCRATCH_BYTES ((size_t)256 << 20)
+
+static int begin(void **state)
+{
+    gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+    gpu *g = *state;
+    if (lx_card_has_wgmma(&g->cuda->card))
+        return 0;
+    printf("skipped: this card, or this build, has no wgmma kernels\n");
+    exit(77);
+}
+
+/* Prints a line, and more of a failure; returns whether it is one. All shapes are told of in one
+ * run, as which of them fail says where the fault is. */
+static int is_bad(gpu *g, const shape *s)
+{
+    char what[128];
+    if (gpu_is_small() && (s->n_q > 130 || s->n_k > 300))
+        return 0;
+    problem p = make(g, s);
+    name_shape(what, sizeof what, s);
+    float *out = run(g, &p), *again = run(g, &p);
+    sample a = sample_rows(&p, out);
+    int64_t d = s->head_dim, n = a.n * d, numbers = s->n_q * p.width;
+    gpu_error e = gpu_compare(a.got, a.want, n);
+    int64_t bad = first_not_finite(&p, out), odd = 0;
+    while (odd < numbers && !memcmp(out + odd, again + odd, sizeof *out))
+        odd++;
+    bool is_wrong = !(e.rel_l2 <= a.allowed);
+    printf("  %s %-48s rel_l2 %.2e of %.2e, max %.2e at [%d, %d]: %.5g for %.5g\n",
+           is_wrong ? "BAD" : "ok ", what, e.rel_l2, a.allowed, e.max_abs, (int)(e.worst / d),
+           (int)(e.worst % d), (double)a.got[e.worst], (double)a.want[e.worst]);
+    for (int64_t i = 0; is_wrong && i < n && i < 16; i++)
+        printf("%s%9.4f for %9.4f%s", i % 4 ? ", " : "      ", (double)a.got[i], (double)a.want[i],
+               i % 4 == 3 ? "\n" : "");
+    if (bad >= 0)
+        printf("  BAD     query %d, column %d is %g\n", (int)(bad / p.width), (int)(bad % p.width),
+               (double)out[bad]);
+    if (odd < numbers)
+        printf("  BAD     query %d, column %d is %.9g, then %.9g\n", (int)(odd / p.width),
+               (int)(odd % p.width), (double)out[odd], (double)again[odd]);
+    sample_free(&a);
+    free(out), free(again);
+    destroy(g, &p);
+    return is_wrong || bad >= 0 || odd < numbers;
+}
+
+/* Tiles of 128 keys in 4 stages, 64 queries to a group: around each edge, and the model's length.
+ * With zeros every weight is the same: only values can be wrong. */
+static void test_int8_around_tiles(void **state)
+{
+    static const int64_t n_k[] = {1,   2,   63,  64,  65,  127, 128, 129, 191, 193,  255,
+                                  256, 257, 384, 385, 511, 512, 513, 639, 641, 1025, 1153};
+    static const int64_t n_q[] = {1, 63, 64, 65, 127, 128, 129, 300};
+    int n_bad = 0;
+    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
+        shape s = {.n_q = 64, .n_k = 128, .n_heads = 1, .head_dim = 128, .is_zero = true};
+        s.kind = (lx_attention_kind)kind;
+        n_bad += is_bad(*state, &s);
+        s.n_k = 300;
+        n_bad += is_bad(*state, &s);
+        for (int i = 0; i < 22; i++) {
+            s = (shape){.n_q = n_q[i % 8], .n_k = n_k[i], .n_heads = 3, .head_dim = 128};
+            s.kind = (lx_attention_kind)kind;
+            s.slack = i % 3 ? 0 : 8;
+            n_bad += is_bad(*state, &s);
+        }
+        s = (shape){.n_q = 32760, .n_k = 32760, .n_heads = 2, .head_dim = 128};
+        s.kind = (lx_attention_kind)kind;
+        n_bad += is_bad(*state, &s);
+    }
+    assert_int_equal(n_bad, 0);
+}
+
+/* What SageAttention makes on this input is 0.0113 with F16 and 0.0379 with FP8. */
+static void test_error_is_within_the_bars(void **state)
+{
+    static const double bars[] = {[LX_ATTENTION_INT8] = 0.0115, [LX_ATTENTION_INT8_FP8] = 0.038};
+    int n_bad = 0;
+    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
+        shape s = {.n_q = 4096, .n_k = 4096, .n_heads = 8, .head_dim = 128, .is_gaussian = true};
+        s.kind = (lx_attention_kind)kind;
+        s.k_shift = 3;
+        s.n_checked = 400;
+        s.allowed = bars[kind];
+        n_bad += is_bad(*state, &s);
+    }
+    assert_int_equal(n_bad, 0);
+}
+
+/* Races show as bits that change: many runs, in many launches and one. */
+static void test_wgmma_gives_the_same_bits_however_it_runs(void **state)
+{
+    gpu *g = *state;
+    static const int64_t n_k[] = {1, 128, 130, 600, 4097};
+    for (int i = 0; i < 10; i++) {
+        shape s = {.n_q = 1000, .n_k = n_k[i % 5], .n_heads = 9, .head_dim = 128};
+        s.kind = i < 5 ? LX_ATTENTION_INT8 : LX_ATTENTION_INT8_FP8;
+        if (gpu_is_small() && s.n_k > 600)
+            continue;
+        problem p = make(g, &s);
+        float *want = run(g, &p);
+        lx_kv kv;
+        size_t mark = lx_arena_mark(g->scratch);
+        gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, s.n_heads, &kv, err));
+        lx_attention_args args = args_of(&p, &kv);
+        for (int turn = 0; turn < 12; turn++) {
+            lx_cu_attention a = direct_of(&args);
+            a.units_per_launch = turn % 3 ? 1 << 20 : 5 + turn;
+            gpu_ok(lx_zero(&g->x, p.d_out.data, (size_t)(s.n_q * p.width) * 2, err));
+            gpu_ok(lx_cuda_status(g->cuda, g->cuda->module->attention->wgmma(g->cuda->dev, &a),
+                                  "attention", err));
+            float *got = gpu_mat_get(g, &p.d_out);
+            for (int64_t e = 0; e < s.n_q * p.width; e++)
+                if (memcmp(got + e, want + e, sizeof *got))
+                    fail_msg("%s, %d keys, run %d: query %d, column %d is %.9g, was %.9g",
+                             kind_names[s.kind], (int)s.n_k, turn, (int)(e / p.width),
+                             (int)(e % p.width), (double)got[e], (double)want[e]);
+            free(got);
+        }
+        lx_arena_reset(g->scratch, mark);
+        free(want);
+        destroy(g, &p);
+    }
+}
+
+/* The images of one head against what they stand for. */
+static void check_images(const problem *p, int64_t h, const uint8_t *k, const uint8_t *v,
+                         const float *v_scale)
+{
+    int64_t n_k = p->s.n_k, tiles = (n_k + LX_CU_IMAGE_KEYS - 1) / LX_CU_IMAGE_KEYS;
+    int64_t v_bytes = v_scale ? LX_CU_IMAGE_V_FP8_BYTES : LX_CU_IMAGE_V_F16_BYTES;
+    for (int64_t c = 0; c < 128; c++) {
+        double mean = 0;
+        for (int64_t j = 0; j < n_k; j++)
+            mean += (double)p->k[j * p->width + h * 128 + c] / (double)n_k;
+        for (int64_t j = 0; j < tiles * LX_CU_IMAGE_KEYS; j++) {
+            int key = (int)(j % LX_CU_IMAGE_KEYS), ch = (int)c;
+            const uint8_t *ki = k + (h * tiles + j / LX_CU_IMAGE_KEYS) * LX_CU_IMAGE_K_BYTES;
+            const uint8_t *vi = v + (h * tiles + j / LX_CU_IMAGE_KEYS) * v_bytes;
+            float scale, value;
+            memcpy(&scale, ki + lx_cu_image_scale_at(lx_cu_image_group(key)), sizeof scale);
+            double code = (int8_t)ki[lx_cu_image_key_at(key, ch)] * (double)scale;
+            double want = j < n_k ? (double)p->k[j * p->width + h * 128 + c] - mean : 0;
+            if (!(fabs(code - want) <= 0.501 * (double)scale * (j < n_k) + 1e-4 * (j < n_k)))
+                fail_msg("keys: head %d, key %d, channel %d: %g for %g, scale %g", (int)h, (int)j,
+                         ch, code, want, (double)scale);
+            want = j < n_k ? (double)p->v[j * p->width + h * 128 + c] : 0;
+            double unit = v_scale ? (double)v_scale[h * 128 + c] : 0;
+            if (v_scale)
+                value = gpu_widen(vi + lx_cu_image_fp8_at(key, ch), LX_DTYPE_F8_E4M3, 0);
+            else
+                value = gpu_widen(vi + lx_cu_image_f16_at(key, ch), LX_DTYPE_F16, 0);
+            double is = v_scale ? (double)value * unit : (double)value;
+            if (!(fabs(is - want) <= (v_scale ? 0.0626 * fabs(want) + unit * 0x1p-9 : 0)))
+                fail_msg("values%s: head %d, key %d, channel %d: %g for %g",
+                         v_scale ? " in FP8" : "", (int)h, (int)j, ch, is, want);
+        }
+    }
+}
+
+static void test_images_hold_keys_and_values(void **state)
+{
+    gpu *g = *state;
+    for (int i = 0; i < 4; i++) {
+        shape s = {.n_q = 1, .n_k = i % 2 ? 130 : 300, .n_heads = 2, .head_dim = 128};
+        s.slack = i % 2 ? 8 : 0;
+        s.kind = i < 2 ? LX_ATTENTION_INT8 : LX_ATTENTION_INT8_FP8;
+        s.k_offset = 3;
+        problem p = make(g, &s);
+        lx_kv kv;
+        size_t mark = lx_arena_mark(g->scratch);
+        gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, s.n_heads, &kv, err));
+        assert_int_equal(kv.kind, s.kind);
+        assert_non_null(kv.k_images);
+        size_t n = (size_t)(2 * ((s.n_k + 127) / 128));
+        size_t v_bytes = n * (kv.v_scale ? LX_CU_IMAGE_V_FP8_BYTES : LX_CU_IMAGE_V_F16_BYTES);
+        uint8_t *k = gpu_malloc((int64_t)n, LX_CU_IMAGE_K_BYTES), *v = gpu_malloc(1, v_bytes);
+        float *v_scale = kv.v_scale ? check_floats(p.width) : NULL;
+        gpu_get(g, k, kv.k_images, n * LX_CU_IMAGE_K_BYTES);
+        gpu_get(g, v, kv.v_images, v_bytes);
+        if (v_scale)
+            gpu_get(g, v_scale, kv.v_scale, (size_t)p.width * sizeof *v_scale);
+        for (int64_t h = 0; h < 2; h++)
+            check_images(&p, h, k, v, v_scale);
+        printf("  images of %d keys, %s: as they should be\n", (int)s.n_k, kind_names[s.kind]);
+        free(k), free(v), free(v_scale);
+        lx_arena_reset(g->scratch, mark);
+        destroy(g, &p);
+    }
+}
+
+/* With keys far from zero: their mean, which the scores lack, is in it. */
+static void test_log_of_the_sum(void **state)
+{
+    gpu *g = *state;
+    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
+        shape s = {.n_q = 130, .n_k = 129, .n_heads = 2, .head_dim = 128, .has_lse = true};
+        s.kind = (lx_attention_kind)kind;
+        s.k_offset = 3;
+        problem p = make(g, &s);
+        lx_kv kv;
+        float *lse = check_floats(260), want[128], plain[128];
+        size_t mark = lx_arena_mark(g->scratch);
+        gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, 2, &kv, err));
+        lx_attention_args args = args_of(&p, &kv);
+        gpu_ok(lx_attention(&g->x, &args, err));
+        gpu_get(g, lse, p.d_lse, 260 * sizeof *lse);
+        double worst = 0;
+        for (int64_t i = 0; i < 260; i++) {
+            double off = fabs((double)lse[i] - attend(&p, i / 130, i % 130, want, plain));
+            worst = off <= worst ? worst : off; /* so NaN shows */
+        }
+        printf("  log of the sum, %s: off by %.2e at most\n", kind_names[kind], worst);
+        assert_true(worst < 0.02);
+        free(lse);
+        lx_arena_reset(g->scratch, mark);
+        destroy(g, &p);
+    }
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0); /* if a kernel never ends, the last line tells which */
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_images_hold_keys_and_values),
+        cmocka_unit_test(test_int8_around_tiles),
+        cmocka_unit_test(test_error_is_within_the_bars),
+        cmocka_unit_test(test_log_of_the_sum),
+        cmocka_unit_test(test_wgmma_gives_the_same_bits_however_it_runs),
+    };
+    return cmocka_run_group_tests(tests, begin, gpu_end_tests);
+}
