@@ -115,8 +115,8 @@ static void test_jobs_leave_no_trace(void **state)
     bench_close(&b);
 }
 
-/* What a schedule's timesteps make is kept for the next clip: only for the same timesteps, and it is
- * the same as in an engine that has just been opened. */
+/* What a schedule's timesteps make is kept for the next clip: only for the same timesteps, and it
+ * is the same as in an engine that has just been opened. */
 static void test_schedules_come_and_go(void **state)
 {
     enum { A, B, SHORT, N_SCHEDULES };
