@@ -18,7 +18,7 @@
 #define N_CLIPS  12
 #define SEED     1000 /* and the numbers behind it */
 #define CLIP_S   12.0 /* one clip on two cores, from submitting it to the file */
-#define ENOUGH   "color=0.91,background=0.91,motion=0.91,shape=0.83,all=0.75"
+#define ENOUGH   "color=0.91,background=0.83,motion=0.83,shape=0.83,all=0.66"
 #define CLIP_FPS 16
 
 typedef struct demo {
