@@ -80,6 +80,9 @@ struct block_shared {
 
 constexpr int IDLE_WARPS = 3;
 constexpr int ASKS = BN / ASK_COLS, ASK_AHEAD = 12; /* of a tile; steps before its end */
+/* CUDA 12.4's ptxas waits after each product (C7515) if a tile's first one is to ignore what its
+ * sums held; it does not if that is zeros. CUDA 13's needs none. */
+constexpr bool FROM_ZEROS = __CUDACC_VER_MAJOR__ < 13;
 
 /* A part of the tile's residual into the second-level cache, some steps before it is added to; a
  * tile of few steps does without some of them. */
@@ -148,6 +151,11 @@ __device__ __forceinline__ void multiply(int (&acc)[128], int64_t k, int group,
 {
     const uint32_t x_offset = (uint32_t)(group * 64 * BK);
     uint32_t before = 0;
+    if constexpr (FROM_ZEROS) {
+#pragma unroll
+        for (int i = 0; i < 128; i++)
+            acc[i] = 0;
+    }
     for (int k0 = 0; k0 < (int)k; k0 += BK) {
         const uint32_t stage = s.ring + t.stage * STAGE;
         const uint64_t a = matrix_at(stage + x_offset), b = matrix_at(stage + BYTES_X);
@@ -155,7 +163,7 @@ __device__ __forceinline__ void multiply(int (&acc)[128], int64_t k, int group,
         wgmma_begin();
 #pragma unroll
         for (int i = 0; i < BK / 32; i++)
-            wgmma(acc, a + 2 * i, b + 2 * i, k0 + i != 0);
+            wgmma(acc, a + 2 * i, b + 2 * i, FROM_ZEROS || k0 + i != 0);
         wgmma_close();
         wgmma_wait<1>();
         if (k0)
