@@ -27,6 +27,7 @@ int cu_int8_rate(lx_cuda_dev *dev, double *operations);
 /* One design each, for 16-bit and for F32 outputs. */
 int cu_int8_mma_256(lx_cuda_dev *dev, const lx_cu_int8 *p); /* int8_mma_256.cu */
 int cu_int8_mma_128(lx_cuda_dev *dev, const lx_cu_int8 *p); /* int8_mma_128.cu */
+int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p); /* int8_mma_192.cu */
 int cu_int8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p);   /* int8_wgmma.cu */
 
 #endif

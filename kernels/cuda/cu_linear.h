@@ -68,11 +68,13 @@ typedef struct lx_cu_epilogue {
     float *out_scale;  /* [m] for I8 and F8_E4M3 */
 } lx_cu_epilogue;
 
-/* Kernels for INT8: rows x columns of a block's tile. int8_mma.cuh, int8_wgmma.cu */
+/* Kernels for INT8: rows x columns of a block's tile. int8_mma*, int8_wgmma.cu */
 enum {
-    LX_CU_MMA_128x256,   /* mma.sync: 8.0 and later */
-    LX_CU_MMA_128x128,   /* two blocks on a multiprocessor */
-    LX_CU_WGMMA_128x256, /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
+    LX_CU_MMA_128x256,       /* mma.sync: 8.0 and later */
+    LX_CU_MMA_128x128,       /* two blocks on a multiprocessor */
+    LX_CU_WGMMA_128x256,     /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
+    LX_CU_MMA_192x256,       /* mma.sync: 8.0 and later; warps of 96 x 64 */
+    LX_CU_MMA_192x256_APART, /* the same; F32's tiles end apart */
     LX_CU_INT8_DESIGNS
 };
 
@@ -82,7 +84,8 @@ enum {
 /* Where rows that become codes may be F16 in between: half the bytes, and 11 bits against a code's
  * 8. Beside the code's own rounding (half a unit) that is at most 1/16 of a unit, for the largest
  * codes; rows whose largest number is below 1e-4 lose more. Beyond 65,504 it saturates. */
-#define LX_CU_INT8_HALF(design, n) ((design) == LX_CU_WGMMA_128x256 && (n) % 64 == 0)
+#define LX_CU_INT8_HALF(design, n)                                                                 \
+    ((design) >= LX_CU_MMA_192x256 || ((design) == LX_CU_WGMMA_128x256 && (n) % 64 == 0))
 
 /* Rows whose largest magnitudes are known, as codes of I8. */
 typedef struct lx_cu_codes {
@@ -106,7 +109,7 @@ typedef struct lx_cu_int8 {
      * LX_CU_INT8_HALF and out is 16-byte aligned in all rows */
     uint32_t *most;
     /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
-     * of LX_CU_INT8_PART each, by design */
+     * of LX_CU_INT8_PART each, by design; not beside `most` */
     float *squares;
     lx_cu_codes codes; /* done meanwhile: an earlier call's rows, never this one's */
 } lx_cu_int8;

@@ -49,13 +49,13 @@ static bool is_served(const lx_cu_int8 *p)
 int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
     static int (*const designs[])(lx_cuda_dev *, const lx_cu_int8 *) = {
-        cu_int8_mma_256, cu_int8_mma_128, cu_int8_wgmma};
+        cu_int8_mma_256, cu_int8_mma_128, cu_int8_wgmma, cu_int8_mma_192, cu_int8_mma_192};
     static_assert(sizeof designs / sizeof *designs == LX_CU_INT8_DESIGNS, "by number");
     if (!is_served(p) || p->design < 0 || p->design >= LX_CU_INT8_DESIGNS)
         return (int)cudaErrorInvalidValue;
-    if (p->design == LX_CU_WGMMA_128x256 || !p->codes.is_half)
+    if (LX_CU_INT8_HALF(p->design, 64) || !p->codes.is_half)
         return designs[p->design](dev, p);
-    lx_cu_int8 alone = *p; /* mma.sync makes codes of F32 meanwhile, no others */
+    lx_cu_int8 alone = *p; /* int8_mma.cuh makes codes of F32 meanwhile, no others */
     alone.codes.rows = 0;
     CU_TRY(cu_codes(dev, &p->codes));
     return designs[p->design](dev, &alone);

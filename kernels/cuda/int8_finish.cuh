@@ -107,13 +107,19 @@ __device__ __forceinline__ void get_old(const lx_cu_epilogue &e, int64_t row, in
         get_floats<C>((const float *)e.out.data + row * e.out.stride, col, is_wide, 0, old);
 }
 
-/* u / (1 + e^(-2 z)), z = sqrt(2 / pi) (u + 0.044715 u^3): no cancellation. */
-__device__ __forceinline__ float gelu(float u)
+/* u / (1 + e^(-2 z)), z = sqrt(2 / pi) (u + 0.044715 u^3): no cancellation. Of two neighbours, one
+ * 1/x for both, in every design: the same bits. Beyond 2^60 an exp is 2^60: u times less than 1e-18
+ * is 0 enough, and the product stays in range. */
+__device__ __forceinline__ void gelu_two(float &u, float &v)
 {
-    float power = u * fmaf(u * u, -0.10294324f, -2.3022082f), e, r; /* -2 z log2(e) */
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(power));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + e));
-    return u * r;
+    float a = fminf(u * fmaf(u * u, -0.10294324f, -2.3022082f), 60.0f); /* -2 z log2(e) */
+    float b = fminf(v * fmaf(v * v, -0.10294324f, -2.3022082f), 60.0f), r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(a) : "f"(a));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(b) : "f"(b));
+    a += 1.0f, b += 1.0f;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(a * b));
+    u *= b * r;
+    v *= a * r;
 }
 
 template <int C>
@@ -157,9 +163,15 @@ __device__ __forceinline__ void finish(const lx_cu_epilogue &e, int64_t row, int
     if (row >= e.m || col >= e.n)
         return;
 #pragma unroll
-    for (int i = 0; i < C; i++) {
+    for (int i = 0; i < C; i++)
         y[i] = fmaf(x_scale, c.w_scale[i] * (float)acc[i], c.bias[i]);
-        y[i] = GELU ? gelu(y[i]) : y[i];
+    if constexpr (GELU) {
+#pragma unroll
+        for (int i = 0; i < C; i += 2)
+            gelu_two(y[i], y[i + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < C; i++) {
         y[i] = e.gate ? y[i] * c.gate[i] : y[i];
         y[i] = C == 4 && e.add_to_out ? old[i] + y[i] : y[i];
         if constexpr (C == 4)

@@ -109,20 +109,6 @@ __device__ __forceinline__ void read_columns(const float *columns, int col, floa
 
 /* --- numbers --------------------------------------------------------------------------------- */
 
-/* gelu of two, one 1/x for both. Beyond 2^60 an exp is 2^60: u times less than 1e-18 is 0 enough,
- * and the product stays in range. */
-__device__ __forceinline__ void gelu_two(float &u, float &v)
-{
-    float a = fminf(u * fmaf(u * u, -0.10294324f, -2.3022082f), 60.0f);
-    float b = fminf(v * fmaf(v * v, -0.10294324f, -2.3022082f), 60.0f), r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(a) : "f"(a));
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(b) : "f"(b));
-    a += 1.0f, b += 1.0f;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(a * b));
-    u *= b * r;
-    v *= a * r;
-}
-
 /* Saturating, as cu_from_f32's; a NaN stays one. */
 __device__ __forceinline__ uint32_t pack_f16(float low, float high)
 {

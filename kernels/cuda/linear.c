@@ -24,13 +24,13 @@
 
 #define SUM_BYTES     ((int64_t)40 << 20) /* of one band: an H100 has 50 MiB of cache */
 #define CODE_ROWS     512 /* of a band that becomes codes, so that weights are shared, */
-#define CODE_WAVES    3   /* or more rows: so many tiles for each multiprocessor */
+#define CODE_WAVES    9   /* or more rows: so many tiles for each multiprocessor, or for two */
 #define WEIGHT_BYTES  ((int64_t)32 << 20) /* of one band of widened weights */
 #define ROWS_MOST     16384               /* of a band, where N is small */
 #define TILE_M        128                 /* what cuBLASLt gives one multiprocessor at a time, */
 #define TILE_N        256                 /* as a rule */
 #define PAIR_M        256                 /* rows of two multiprocessors: wgmma */
-#define PAIR_WAVES    9                   /* of codes: 11 rows of 54 tiles are 9 of 66 pairs */
+#define CODE_M        192                 /* rows of a tile that becomes codes: mma.sync */
 #define INT8_ROWS     256                 /* below, cuBLASLt cuts K as well */
 #define INT8_COLS     ((int64_t)1 << 20)  /* above, a tile's rows of codes are too long to count */
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
@@ -152,7 +152,8 @@ static bool has_pairs(const job *j)
 /* What rows are before they are codes. */
 static int dtype_before_codes(const job *j)
 {
-    return has_pairs(j) && LX_CU_INT8_HALF(LX_CU_WGMMA_128x256, j->n) ? LX_CU_F16 : LX_CU_F32;
+    int design = has_pairs(j) ? LX_CU_WGMMA_128x256 : LX_CU_MMA_192x256;
+    return LX_CU_INT8_HALF(design, j->n) ? LX_CU_F16 : LX_CU_F32;
 }
 
 /* Rows of codes: bands of f32 or F16. Other outputs are written as they are, in one go. */
@@ -164,15 +165,10 @@ static void plan_int8(job *j)
     j->whole_rows = is_coded((lx_dtype)j->out.dtype);
     j->band_n = j->n;
     j->band_m = j->m;
-    int64_t waves = CODE_WAVES * card->n_sm * size * TILE_M * TILE_N, least = CODE_ROWS * per_row;
-    int64_t rows;
-    if (has_pairs(j)) {
-        int64_t pairs = card->n_sm > 1 ? card->n_sm / 2 : 1;
-        waves = PAIR_WAVES * pairs * size * PAIR_M * TILE_N;
-        rows = rows_of_tiles(PAIR_M, pairs, j->n, waves > least ? waves : least, per_row);
-    } else {
-        rows = rows_of_band(card, j->n, waves > least ? waves : least, per_row);
-    }
+    int64_t each = has_pairs(j) ? 2 : 1, tile_m = has_pairs(j) ? PAIR_M : CODE_M;
+    int64_t at_once = card->n_sm > each ? card->n_sm / each : 1;
+    int64_t waves = CODE_WAVES * at_once * size * tile_m * TILE_N, least = CODE_ROWS * per_row;
+    int64_t rows = rows_of_tiles(tile_m, at_once, j->n, waves > least ? waves : least, per_row);
     if (j->whole_rows && rows < j->m)
         j->band_m = rows;
 }
@@ -372,23 +368,27 @@ static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[
 static int design_of(const job *j)
 {
     static const struct {
-        int m, n, blocks; /* blocks: on one multiprocessor at a time */
+        int design, m, n, blocks; /* blocks: on one multiprocessor at a time */
         double speed;
-    } mma[] = {{128, 256, 1, 1.0}, {128, 128, 2, 0.94}};
+    } mma[] = {{LX_CU_MMA_192x256, 192, 256, 1, 1.0},
+               {LX_CU_MMA_128x256, 128, 256, 1, 0.86},
+               {LX_CU_MMA_128x128, 128, 128, 2, 0.81}};
     const lx_cuda *c = j->x->cuda;
     int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
     if (has_pairs(j))
         return LX_CU_WGMMA_128x256;
-    int best = LX_CU_MMA_128x256;
+    if (j->whole_rows)
+        return LX_CU_MMA_192x256; /* of those by mma.sync the only one that has F16 before codes */
+    int best = LX_CU_MMA_192x256;
     double least = 0;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {
         int64_t tiles =
             ((j->band_m + mma[i].m - 1) / mma[i].m) * ((j->n + mma[i].n - 1) / mma[i].n);
         int64_t at_once = n_sm * mma[i].blocks;
         double time = (double)((tiles + at_once - 1) / at_once) * mma[i].m * mma[i].n *
                       mma[i].blocks / mma[i].speed;
         if (i == 0 || time < least) {
-            best = i;
+            best = mma[i].design;
             least = time;
         }
     }

@@ -13,7 +13,8 @@
 #define SCRATCH_BYTES ((size_t)512 << 20)
 #define BENCH_BYTES   ((size_t)3 << 30)
 
-static const char *const names[] = {"mma 128x256", "mma 128x128", "wgmma 128x256"};
+static const char *const names[] = {"mma 128x256", "mma 128x128", "wgmma 128x256", "mma 192x256",
+                                    "mma 192 apart"};
 static_assert(sizeof names / sizeof *names == LX_CU_INT8_DESIGNS, "by number");
 
 static bool has_design(const gpu *g, int design, int64_t n)
@@ -192,7 +193,7 @@ static int64_t least(int64_t a, int64_t b)
 }
 
 /* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
-enum { F32_BAND = 896, F16_BAND = 2816 };
+enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
 
 static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
 {
@@ -201,11 +202,12 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
     b.e.bias = &b.bias;
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
-        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? F16_BAND / 2 : 2048) * b.n) * 4);
+        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
         b.design = design;
         b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
-        b.rows = b.is_act ? least(b.is_half ? F16_BAND : F32_BAND, m) : m;
+        int64_t band = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
+        b.rows = b.is_act ? least(band, m) : m;
         if (has_design(g, design, b.n))
             print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
     }

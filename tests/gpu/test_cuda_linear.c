@@ -233,13 +233,14 @@ static lx_act act_on_card(gpu *g, lx_dtype dtype, int64_t rows, int64_t cols)
     return out;
 }
 
-/* linear.c: pairs of a Hopper card's multiprocessors hold rows that become codes in F16. */
+/* linear.c: INT8 products hold rows that become codes in F16. */
 static bool is_half_before_codes(const gpu *g, const problem *p, lx_dtype dtype,
                                  lx_activation activation)
 {
-    return dtype == LX_DTYPE_I8 && p->v.dtype == LX_DTYPE_I8 && p->m >= 256 &&
-           activation != LX_ACTIVATION_SILU && lx_card_has_wgmma(&g->x.cuda->card) &&
-           LX_CU_INT8_HALF(LX_CU_WGMMA_128x256, p->n);
+    bool has_pairs = lx_card_has_wgmma(&g->x.cuda->card) && p->n % 32 == 0;
+    return dtype == LX_DTYPE_I8 && p->v.dtype == LX_DTYPE_I8 && p->m >= 256 && p->n % 16 == 0 &&
+           p->k % 16 == 0 && activation != LX_ACTIVATION_SILU &&
+           LX_CU_INT8_HALF(has_pairs ? LX_CU_WGMMA_128x256 : LX_CU_MMA_192x256, p->n);
 }
 
 /* Codes are those of the F32 result. BF16 and F32 are the bits that lx_linear makes in that format,

@@ -464,8 +464,9 @@ static void test_designs_make_codes(void **state)
 static void test_codes_of_halves_are_near(void **state)
 {
     gpu *g = *state;
-    const int design = LX_CU_WGMMA_128x256;
     const int64_t m = 500, n = 13824, k = 1024;
+    const bool has_wgmma = has_design(g, LX_CU_WGMMA_128x256, n);
+    const int design = has_wgmma ? LX_CU_WGMMA_128x256 : LX_CU_MMA_192x256;
     check_rng r = {31};
     if (!has_design(g, design, n) || gpu_is_small())
         skip();
@@ -494,8 +495,7 @@ static void test_codes_of_halves_are_near(void **state)
     destroy(g, &p);
 }
 
-/* The model's way to codes, in bands: those of the same rows as f32, to the bit; on Hopper of those
- * rows rounded to F16. */
+/* The model's way to codes, in bands: those of the same rows as f32, rounded to F16, to the bit. */
 static void test_linear_to_act_in_bands(void **state)
 {
     gpu *g = *state;
@@ -503,7 +503,6 @@ static void test_linear_to_act_in_bands(void **state)
     int64_t m = 3000, n = 13824, k = 64;
     if (gpu_is_small())
         skip();
-    bool is_half = lx_card_has_wgmma(lx_cuda_card(g->cuda));
     problem p = make(g, &r, variants[0], CHECK_RANDOM, m, n, k);
     finish f = {.bias = true, .activation = LX_ACTIVATION_GELU};
     lx_epilogue e = epilogue_of(&p, &f);
@@ -514,13 +513,11 @@ static void test_linear_to_act_in_bands(void **state)
     gpu_ok(lx_linear(&g->x, &p.d_in, &p.d_w, &e, &y, err));
     gpu_ok(lx_linear_to_act(&g->x, &p.d_in, &p.d_w, &e, &act, err));
     assert_int_equal(lx_arena_mark(g->scratch), scratch);
-    if (is_half) {
-        float *rows = get_rows(g, &b, m, n);
-        for (int64_t i = 0; i < m * n; i++)
-            rows[i] = gpu_rounded(LX_DTYPE_F16, rows[i]);
-        gpu_ok(lx_upload(&g->x, b.y, rows, (size_t)(m * n) * 4, err));
-        free(rows);
-    }
+    float *rows = get_rows(g, &b, m, n);
+    for (int64_t i = 0; i < m * n; i++)
+        rows[i] = gpu_rounded(LX_DTYPE_F16, rows[i]);
+    gpu_ok(lx_upload(&g->x, b.y, rows, (size_t)(m * n) * 4, err));
+    free(rows);
     check_band(g, "lx_linear_to_act in bands", &b, m, n, false);
     destroy(g, &p);
 }

@@ -82,8 +82,8 @@ static void test_activations_follow_the_card(void **state)
 }
 
 /* A band of sums, the library's workspace, and where weights are widened a band of those; rows on
- * their way to codes are two bands of 512 rows, or of three tiles per multiprocessor (9.0: of
- * nine, in 16 bits): not the output, not the weight. */
+ * their way to codes are two bands of 16 bits, of 512 rows, or of nine tiles per multiprocessor:
+ * not the output, not the weight. */
 static void test_linear_scratch_is_bounded(void **state)
 {
     (void)state;
@@ -94,9 +94,9 @@ static void test_linear_scratch_is_bounded(void **state)
             lx_weight f32 = weight_of(LX_DTYPE_F32, false, sides[s][0], sides[s][1]);
             size_t blas = cards[c]->major >= 9 ? 32 * MIB : 8 * MIB;
             size_t got = scratch_of(cards[c], &i8, LX_DTYPE_I8, LX_DTYPE_I8, 75600);
-            size_t rows = 2 * 512 * 4 * (size_t)sides[s][0];
-            size_t waves = cards[c]->major == 9 ? 9 * 2 : 3 * 4; /* times bytes */
-            size_t tiles = 2 * waves * (size_t)cards[c]->n_sm * 128 * 256;
+            size_t rows = 2 * 512 * 2 * (size_t)sides[s][0];
+            size_t tile = (cards[c]->major == 9 ? 128 : 192) * 256 * 2;
+            size_t tiles = 2 * 9 * (size_t)cards[c]->n_sm * tile;
             size_t bands = (rows > tiles ? rows : tiles) + MIB, fewer = blas + 15 * MIB;
             assert_true(got > blas && got <= (bands > fewer ? bands : fewer));
             got = scratch_of(cards[c], &f32, LX_DTYPE_BF16, LX_DTYPE_BF16, 75600);
