@@ -50,7 +50,7 @@ constexpr int WARP_M = 16 * MT, WARP_N = 8 * NT, BM = WARP_M * WM, BN = WARP_N *
 constexpr int WARPS = WM * WN, THREADS = 32 * WARPS;
 constexpr int HALF = 32; /* of K: bytes of a row in a plane */
 constexpr int PLANE = (BM + BN) * HALF + 64, PLANES = 7, RING = PLANES * PLANE;
-constexpr int SHARED = RING + 16;     /* places */
+constexpr int SHARED = RING + 32;     /* places of a tile and of the one before */
 constexpr int PASS = THREADS / UNITS; /* rows that all threads fetch at once */
 constexpr int FETCHES = (BM + BN) / PASS, EARLY = 2;
 constexpr int ROWS = 2 * MT; /* of a lane, 8 apart */
@@ -339,7 +339,6 @@ __device__ __forceinline__ void recode_end(const lx_cu_codes &c, recoding &r)
 /* Where a lane's results are: ROWS rows 8 apart. */
 struct corner {
     unsigned char *out, *old; /* walk; old: the residual that is asked for next */
-    int64_t step;             /* 8 rows: bytes */
     int rows, cols;           /* that exist from there on */
     int row, col;
     float x_scale[3]; /* of the warp's rows lane, lane + 32, lane + 64 */
@@ -354,7 +353,6 @@ template <int C> __device__ __forceinline__ corner corner_of(const lx_cu_int8 &p
     at.col = t.n * BN + warp % WN * WARP_N + lane % 4 * C;
     at.out = (unsigned char *)p.e.out.data + ((int64_t)at.row * p.e.out.stride + at.col) * (16 / C);
     at.old = at.out;
-    at.step = 8 * (16 / C) * p.e.out.stride;
     at.rows = (int)max((int64_t)0, min((int64_t)BM, p.e.m - at.row));
     at.cols = (int)max((int64_t)0, min((int64_t)BN, p.e.n - at.col));
 #pragma unroll
@@ -365,9 +363,11 @@ template <int C> __device__ __forceinline__ corner corner_of(const lx_cu_int8 &p
 
 /* 8 rows further, or from the last of a piece to the first of the next one; so that the compiler
  * works nothing out for rows to come: no register is left for that. */
-template <int C, int R> __device__ __forceinline__ void walk(unsigned char *&at, int64_t step)
+template <int C, int R>
+__device__ __forceinline__ void walk(unsigned char *&at, const lx_cu_mat &out)
 {
-    at += R + 1 < ROWS ? step : 4 * C * (16 / C) - (ROWS - 1) * step;
+    constexpr int SIZE = 16 / C, ROWS_ON = R + 1 < ROWS ? 8 : -8 * (ROWS - 1);
+    at += (int64_t)(int)out.stride * (ROWS_ON * SIZE) + (R + 1 < ROWS ? 0 : 4 * C * SIZE);
     asm volatile("" : "+l"(at));
 }
 
@@ -457,7 +457,7 @@ __device__ __forceinline__ void finish_eights(const lx_cu_int8 &p, corner &at,
     uint32_t packed[4];
     pack_eight(p.e.out.dtype, y, packed);
     put_16(at.out, is_there, packed);
-    walk<8, R>(at.out, at.step);
+    walk<8, R>(at.out, p.e.out);
     if constexpr (R + 1 < ROWS)
         finish_eights<GELU, PIECE, R + 1>(p, at, acc, c, tell);
 }
@@ -512,7 +512,7 @@ __device__ __forceinline__ void get_residual(const lx_cu_int8 &p, corner &at,
                  "@is_there ld.global.v4.f32 {%0, %1, %2, %3}, [%4];\n}"
                  : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
                  : "l"(at.old), "r"((int)(p.e.add_to_out && at.rows > 8 * R && at.cols > COL)));
-    walk<4, R>(at.old, at.step);
+    walk<4, R>(at.old, p.e.out);
     if constexpr (I + 1 < 2)
         get_residual<G, I + 1>(p, at, old);
 }
@@ -543,7 +543,7 @@ __device__ __forceinline__ void finish_fours(const lx_cu_int8 &p, corner &at,
     for (int i = 0; i < 4; i++)
         bits[i] = __float_as_uint(residual[i] + y[i] * c.gate[i]);
     put_16(at.out, is_there, bits);
-    walk<4, R>(at.out, at.step);
+    walk<4, R>(at.out, p.e.out);
     if constexpr (I + 1 < 2)
         finish_fours<GELU, G, I + 1>(p, at, acc, c, old);
 }
@@ -604,7 +604,8 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o,
     constexpr bool HAS_CODES = C == 8 && GELU;
     extern __shared__ __align__(128) unsigned char ring[];
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
-    places &at = *(places *)(ring + RING);
+    places *const both = (places *)(ring + RING);
+    int turn = 0;
     source f = source_begin<C>(p, o, shared);
     fragments w;
     recoding r = {};
@@ -614,7 +615,8 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o,
     if (C == 4 && h.delay)
         wait_for_turn(h.delay);
     for (int tile = (int)blockIdx.x; tile < o.n_tiles; tile += (int)gridDim.x) {
-        __syncthreads(); /* nobody still reads the last ones */
+        places &at = both[turn]; /* the other one may still be read */
+        turn ^= 1;
         if (threadIdx.x == 0) {
             at.here = tile_at(o, tile);
             at.next = place_or_none(o, tile + tiles_ahead(p) * (int)gridDim.x);
@@ -692,7 +694,7 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     using namespace int8;
     const order o = order_of(p, tall::BM, tall::BN, tall::group_of(dev->n_sm));
     const bool is_f32 = p->e.out.dtype == LX_CU_F32, is_gelu = p->e.activation == LX_CU_GELU;
-    const bool is_wide_out = cu_is_wide_mat(p->e.out);
+    const bool is_wide_out = cu_is_wide_mat(p->e.out) && p->e.out.stride <= INT32_MAX;
     lx_cu_int8 call = *p;
     tall::habits h;
     if (p->most && p->squares)
