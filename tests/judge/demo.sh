@@ -93,6 +93,11 @@ for ((i = 0; i < 600; i++)); do
     fi
     sleep 0.1
 done
+if ! grep -q '^ready' "$work/said"; then
+    printf 'demo: not ready after 60 s; its last words:\n' >&2
+    tail -n 5 "$work/log" >&2
+    exit 1
+fi
 for ((s = 0; s < seeds; s++)); do
     "$build/bin/lx2v" submit --config "$work/config.yaml" --wait --file "$work/jobs-$s.jsonl" >/dev/null 2>"$work/submit" ||
         { tail -n 5 "$work/submit" >&2 && exit 1; }
