@@ -51,7 +51,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/lx2v-demo.XXXXXX")
 launcher=
 finish() {
     if [ -n "$launcher" ]; then
-        "$build/bin/lx2v" shutdown --config "$work/config.yaml" >/dev/null 2>&1 || kill "$launcher" || true
+        "$build/bin/lx2v" shutdown --config "$work/config.yaml" >/dev/null 2>&1 ||
+            kill "$launcher" || true
         wait "$launcher" || true
     fi
     rm -rf "$work"
@@ -75,9 +76,9 @@ for ((s = 0; s < seeds; s++)); do
     while IFS= read -r line; do
         printf '%s\n' "$line" >>"$work/truths.jsonl"
         prompt=$(sed -E 's/^\{("prompt": ".*"), "objects": .*/\1/' <<<"$line")
-        printf '{%s, "seed": %d, "name": "demo-%04d"}\n' "$prompt" $((first + number)) "$number" >>"$work/jobs-$s.jsonl"
+        printf '{%s, "seed": %d, "name": "demo-%04d"}\n' "$prompt" $((first + number)) "$number"
         number=$((number + 1))
-    done <"$truths"
+    done <"$truths" >"$work/jobs-$s.jsonl"
 done
 
 "$build/bin/lx2v-launch" "$work/config.yaml" >"$work/said" 2>"$work/log" &
@@ -99,8 +100,11 @@ if ! grep -q '^ready' "$work/said"; then
     exit 1
 fi
 for ((s = 0; s < seeds; s++)); do
-    "$build/bin/lx2v" submit --config "$work/config.yaml" --wait --file "$work/jobs-$s.jsonl" >/dev/null 2>"$work/submit" ||
-        { tail -n 5 "$work/submit" >&2 && exit 1; }
+    if ! "$build/bin/lx2v" submit --config "$work/config.yaml" --wait --file "$work/jobs-$s.jsonl" \
+        >/dev/null 2>"$work/submit"; then
+        tail -n 5 "$work/submit" >&2
+        exit 1
+    fi
 done
 cp "$work/truths.jsonl" "$out/truths.jsonl"
 "$build/tests/lx2v_judge" --expect "$out/truths.jsonl" "$out" >"$out/verdicts.jsonl"
