@@ -17,6 +17,12 @@ first=1000
 keep=
 while [ $# -gt 0 ]; do
     case $1 in
+    --weights | --seeds | --first-seed | --keep)
+        if [ $# -lt 2 ]; then
+            printf 'demo: %s needs a value; see --help\n' "$1" >&2
+            exit 2
+        fi
+        ;;&
     --weights) weights=$2 && shift ;;
     --seeds) seeds=$2 && shift ;;
     --first-seed) first=$2 && shift ;;
