@@ -153,7 +153,7 @@ take_tests() {
     fi
 }
 
-# The demo model in the form that config.yaml runs, and with the tests its other forms.
+# The demo model in the form that config.yaml runs, and with the tests what the judge asks for.
 take_model() {
     local model=$folder/models/demo
     [ -e "$tree/models/demo/made" ] || die 1 "$tree/models/demo is missing: build the target demo_model"

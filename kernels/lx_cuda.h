@@ -80,7 +80,7 @@ void lx_exec_plan_done(lx_exec *x); /* frees what lx_exec_plan_cuda made */
  */
 lx_status lx_cuda_clock_open(lx_exec *x, int n_marks, lx_err *err);
 typedef struct lx_cuda_timed {
-    char what[64]; /* "linear 5120 -> 13824 gelu", "attention 4096 x 32760 int8-fp8" */
+    char what[64]; /* "linear 5120 -> 13824 gelu", "attention: int8-fp8" */
     int64_t n;
     double s; /* of the queue: with gaps before each operation */
 } lx_cuda_timed;

@@ -276,8 +276,9 @@ export UBSAN_OPTIONS=print_stacktrace=1
 # Without -Werror: what gcc warns of under a sanitizer is often the sanitizer's own doing.
 if build asan; then
     # Memory is used alike whichever instructions compute: those of this machine will do. The plan
-    # of every rig takes minutes there, and is made by the stages that the other tests start as well.
-    run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz|judge)$' -E '\.(AVX2|AVX512_CORE)$|launcher.test_plan'
+    # of every rig takes minutes there, and is made by the stages that the other tests start as well;
+    # the demo model's clips too, and its code is that of every clip.
+    run_tests asan -L '^(unit|launcher|kernels|stages|pipeline|fuzz|judge)$' -E '\.(AVX2|AVX512_CORE)$|launcher.test_plan|pipeline.test_demo'
 fi
 # Under the thread sanitizer all numeric work is on one thread: what does nothing else shows nothing
 # there, and takes minutes.

@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(COLUMNS)
         to[i] = total[i];
 }
 
-/* out[column] = all of its partials, times factor. */
+/* out[column] = all of its partials, over divisor. */
 template <typename Op>
 __global__ void k_attention_fold(const float *partial, int64_t chunks, int64_t width, float divisor,
                                  float *out)

@@ -55,7 +55,7 @@ bool lx_card_has_fp8(const lx_card_kind *card)
 
 bool lx_card_has_wgmma(const lx_card_kind *card)
 {
-    return card->major == 9;
+    return card->major == 9 && (!card->is_from || card->is_from / 10 == 9);
 }
 
 bool lx_card_has_slow_f32_sums(const lx_card_kind *card)

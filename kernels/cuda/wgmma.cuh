@@ -81,11 +81,6 @@ __device__ __forceinline__ void named_sync(uint32_t id, uint32_t threads)
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-__device__ __forceinline__ void named_arrive(uint32_t id, uint32_t threads)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 /* Ordinary stores of this thread to shared memory are seen by the tensor cores after the next
  * barrier. */
 __device__ __forceinline__ void stores_to_operands()

@@ -48,23 +48,6 @@ typedef struct bench {
     double rate_operations;
 } bench;
 
-/* Random codes or numbers on the card: one block made here, then copied. */
-static void *card_random(gpu *g, lx_dtype dtype, int64_t n)
-{
-    lx_err err = {0};
-    check_rng r = {(uint64_t)n + 9};
-    size_t size = lx_dtype_size(dtype), bytes = (size_t)n * size, block = (size_t)4 << 20;
-    void *made =
-        random_elements(&r, dtype, (int64_t)(block / size), dtype == LX_DTYPE_I8 ? 127 : 1);
-    unsigned char *out = gpu_take(g, bytes);
-    gpu_must(lx_upload(&g->x, out, made, bytes < block ? bytes : block, &err), &err);
-    for (size_t at = block; at < bytes; at += block)
-        gpu_must(lx_copy(&g->x, out + at, out, bytes - at < block ? bytes - at : block, &err),
-                 &err);
-    free(made);
-    return out;
-}
-
 static void tell(const gpu *g, int code, const char *what)
 {
     if (code)

@@ -17,6 +17,12 @@ first=1000
 keep=
 while [ $# -gt 0 ]; do
     case $1 in
+    --weights | --seeds | --first-seed | --keep)
+        if [ $# -lt 2 ]; then
+            printf 'demo: %s needs a value; see --help\n' "$1" >&2
+            exit 2
+        fi
+        ;;&
     --weights) weights=$2 && shift ;;
     --seeds) seeds=$2 && shift ;;
     --first-seed) first=$2 && shift ;;
@@ -51,7 +57,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/lx2v-demo.XXXXXX")
 launcher=
 finish() {
     if [ -n "$launcher" ]; then
-        "$build/bin/lx2v" shutdown --config "$work/config.yaml" >/dev/null 2>&1 || kill "$launcher" || true
+        "$build/bin/lx2v" shutdown --config "$work/config.yaml" >/dev/null 2>&1 ||
+            kill "$launcher" || true
         wait "$launcher" || true
     fi
     rm -rf "$work"
@@ -75,9 +82,9 @@ for ((s = 0; s < seeds; s++)); do
     while IFS= read -r line; do
         printf '%s\n' "$line" >>"$work/truths.jsonl"
         prompt=$(sed -E 's/^\{("prompt": ".*"), "objects": .*/\1/' <<<"$line")
-        printf '{%s, "seed": %d, "name": "demo-%04d"}\n' "$prompt" $((first + number)) "$number" >>"$work/jobs-$s.jsonl"
+        printf '{%s, "seed": %d, "name": "demo-%04d"}\n' "$prompt" $((first + number)) "$number"
         number=$((number + 1))
-    done <"$truths"
+    done <"$truths" >"$work/jobs-$s.jsonl"
 done
 
 "$build/bin/lx2v-launch" "$work/config.yaml" >"$work/said" 2>"$work/log" &
@@ -93,9 +100,17 @@ for ((i = 0; i < 600; i++)); do
     fi
     sleep 0.1
 done
+if ! grep -q '^ready' "$work/said"; then
+    printf 'demo: not ready after 60 s; its last words:\n' >&2
+    tail -n 5 "$work/log" >&2
+    exit 1
+fi
 for ((s = 0; s < seeds; s++)); do
-    "$build/bin/lx2v" submit --config "$work/config.yaml" --wait --file "$work/jobs-$s.jsonl" >/dev/null 2>"$work/submit" ||
-        { tail -n 5 "$work/submit" >&2 && exit 1; }
+    if ! "$build/bin/lx2v" submit --config "$work/config.yaml" --wait --file "$work/jobs-$s.jsonl" \
+        >/dev/null 2>"$work/submit"; then
+        tail -n 5 "$work/submit" >&2
+        exit 1
+    fi
 done
 cp "$work/truths.jsonl" "$out/truths.jsonl"
 "$build/tests/lx2v_judge" --expect "$out/truths.jsonl" "$out" >"$out/verdicts.jsonl"

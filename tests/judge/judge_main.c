@@ -17,6 +17,7 @@ static const char usage[] =
     "  One JSON object a clip on stdout, then one with the shares right.\n"
     "  --expect FILE     truths, one JSON object a line, in the order of the clips\n"
     "  --at-least WORD=SHARE,...   color, background, motion, shape, all: exit 1 below\n"
+    "  --flicker MOST    mean step of the background from frame to frame: exit 1 above\n"
     "  --raw WxHxF       the files are rgb24 frames; one file may hold many clips\n"
     "  --wrong           print only clips that are not all right\n"
     "Exit: 0 done, 1 a share is too low or a clip is broken, 2 wrong use.\n";
@@ -29,7 +30,8 @@ typedef struct session {
     size_t n_paths, room;
     const char *expect, *shares;
     double at_least[N_SHARES];
-    judge_clip raw; /* width 0: the files are coded */
+    double flicker, flicker_most; /* sum over the clips; 0: any */
+    judge_clip raw;               /* width 0: the files are coded */
     bool only_wrong;
     judge_truth *truths; /* owned */
     size_t n_truths, n_clips, right[N_SHARES];
@@ -113,6 +115,9 @@ static lx_status parse(session *s, int argc, char **argv, lx_err *err)
             s->expect = value;
         } else if (!strcmp(word, "--at-least")) {
             status = set_at_least(s, s->shares = value, err);
+        } else if (!strcmp(word, "--flicker")) {
+            if (sscanf(value, "%lf", &s->flicker_most) != 1 || !(s->flicker_most > 0))
+                status = lx_fail(err, LX_ECONFIG, "--flicker %s: expected a number above 0", value);
         } else if (!strcmp(word, "--raw")) {
             if (sscanf(value, "%4dx%4dx%4d", &s->raw.width, &s->raw.height, &s->raw.n_frames) != 3)
                 status = lx_fail(err, LX_ECONFIG, "--raw %s: expected WxHxF", value);
@@ -187,6 +192,7 @@ static void report(session *s, const char *name, const judge_verdict *v)
         json_object_set_new(line, "prompt", json_string(t->prompt));
     }
     s->n_clips++;
+    s->flicker += (double)v->flicker;
     if (is_wrong || !s->only_wrong)
         print_line(line);
     else
@@ -239,9 +245,12 @@ static bool sum_up(const session *s)
         json_object_set_new(line, share_names[i], json_real(share));
         fprintf(stderr, " %s %.1f %%%s", share_names[i], 100 * share, is_low ? " (too low)" : "");
     }
-    fputc('\n', stderr);
+    double flicker = s->flicker / (double)s->n_clips;
+    bool is_high = s->flicker_most > 0 && flicker > s->flicker_most;
+    json_object_set_new(line, "flicker", json_real(flicker));
+    fprintf(stderr, " flicker %.2f%s\n", flicker, is_high ? " (too high)" : "");
     print_line(line);
-    return is_enough;
+    return is_enough && !is_high;
 }
 
 int main(int argc, char **argv)

@@ -277,6 +277,10 @@ static void test_a_card_is_held_to_less(void **state)
     card = h100;
     check_ok(lx_card_limit(&card, err));
     assert_true(lx_card_has_wgmma(&card) && card.is_from == 0);
+    setenv("LX2V_ARCH_MAX", "90", 1); /* a newer card is no Hopper card, whatever it is held to */
+    card.major = 12;
+    check_ok(lx_card_limit(&card, err));
+    assert_true(card.major == 9 && !lx_card_has_wgmma(&card));
     unsetenv("LX2V_ARCH_MAX");
 }
 

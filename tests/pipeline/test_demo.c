@@ -15,10 +15,13 @@
 #define TRUTHS LX2V_SOURCE_DIR "/models/demo/judge/ci.jsonl"
 #define JUDGE  "../tests/lx2v_judge" /* from the folder of programs */
 
-#define N_CLIPS  12
-#define SEED     1000 /* and the numbers behind it */
-#define CLIP_S   12.0 /* one clip on two cores, from submitting it to the file */
-#define ENOUGH   "color=0.91,background=0.83,motion=0.83,shape=0.83,all=0.66"
+#define N_CLIPS 12
+#define SEED    1000 /* and the numbers behind it */
+#define CLIP_S  12.0 /* one clip on two cores, from submitting it to the file */
+/* With these seeds 100, 92, 92, 92 and 75 % are right. Each of the four faults that MODEL_CARD.md
+ * tells of is on the wrong side of one of these. */
+#define ENOUGH   "color=0.91,background=0.83,motion=0.91,shape=0.83,all=0.66"
+#define FLICKER  "0.8"
 #define CLIP_FPS 16
 
 typedef struct demo {
@@ -118,8 +121,9 @@ static void test_demo_clips_show_their_prompts(void **state)
     }
     for (int i = 0; i < N_CLIPS; i++)
         assert_int_equal(rig_wait(&d->rig, ids[i], 60 * RIG_SLACK), LX_CLIENT_DONE);
-    int code = rig_run(said, sizeof said, JUDGE " --expect %s --at-least %s --wrong %s 2>&1",
-                       TRUTHS, ENOUGH, d->rig.output);
+    int code =
+        rig_run(said, sizeof said, JUDGE " --expect %s --at-least %s --flicker %s --wrong %s 2>&1",
+                TRUTHS, ENOUGH, FLICKER, d->rig.output);
     fputs(said, stdout); /* more than cmocka prints of one message */
     fflush(stdout);
     if (code != 0)

@@ -76,7 +76,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     seconds = {name: 60.0 * m * arguments.scale for name, m in zip(TRAININGS, minutes)}
     return Plan(out=arguments.out, seed=arguments.seed, device=torch.device(arguments.device),
                 stop_at=BEGAN + arguments.stop_after, compile=arguments.compile,
-                workers=arguments.workers, sizes=sizes_of(arguments), seconds=seconds, dit_from=arguments.dit_from,
+                workers=arguments.workers, sizes=sizes_of(arguments), seconds=seconds,
+                dit_from=arguments.dit_from,
                 teacher_steps=arguments.teacher_steps, guidance=arguments.guidance,
                 int8_from=arguments.int8_from)
 
