@@ -8,6 +8,7 @@
  * INT8      The large INT8 linears finish their sums in registers instead: one kernel, no sums in
  *           memory (lx_cu_int8). Only a quantized output needs a second look at its rows, and that
  *           is work for idle warps of the next band's kernel.
+ * FP8       The same by two of these designs, with E4M3 for I8: lx_cu_int8.is_fp8.
  * Sums      acc[m][n] = sum_k x[m][k] w[n][k]: s32 (exact) for I8, else f32.
  * Both      This header is read by C17 and by C++17.
  */
@@ -68,7 +69,7 @@ typedef struct lx_cu_epilogue {
     float *out_scale;  /* [m] for I8 and F8_E4M3 */
 } lx_cu_epilogue;
 
-/* Kernels for INT8: rows x columns of a block's tile. int8_mma*, int8_wgmma.cu */
+/* Kernels for INT8: rows x columns of a block's tile. int8_mma*, int8_wgmma.cuh */
 enum {
     LX_CU_MMA_128x256,       /* mma.sync: 8.0 and later */
     LX_CU_MMA_128x128,       /* two blocks on a multiprocessor */
@@ -78,16 +79,20 @@ enum {
     LX_CU_INT8_DESIGNS
 };
 
+/* Those that there are for FP8. */
+#define LX_CU_HAS_FP8(design) ((design) == LX_CU_WGMMA_128x256 || (design) >= LX_CU_MMA_192x256)
+
 /* Columns of one part of a row's sum of squares. */
 #define LX_CU_INT8_PART(design) ((design) == LX_CU_WGMMA_128x256 ? 256 : 64)
 
 /* Where rows that become codes may be F16 in between: half the bytes, and 11 bits against a code's
  * 8. Beside the code's own rounding (half a unit) that is at most 1/16 of a unit, for the largest
- * codes; rows whose largest number is below 1e-4 lose more. Beyond 65,504 it saturates. */
+ * codes; rows whose largest number is below 1e-4 (E4M3: 0.1, in its smallest codes) lose more.
+ * Beyond 65,504 it saturates. */
 #define LX_CU_INT8_HALF(design, n)                                                                 \
     ((design) >= LX_CU_MMA_192x256 || ((design) == LX_CU_WGMMA_128x256 && (n) % 64 == 0))
 
-/* Rows whose largest magnitudes are known, as codes of I8. */
+/* Rows whose largest magnitudes are known, as codes of I8 or, of F16 alone, E4M3. */
 typedef struct lx_cu_codes {
     int64_t rows, cols;   /* rows 0: nothing to do; cols % 4 == 0, of F16 % 8 */
     const void *y;        /* [rows, cols] dense F32 (or F16), 16-byte aligned */
@@ -95,11 +100,14 @@ typedef struct lx_cu_codes {
     int8_t *out;          /* [rows, cols] dense, 4-byte aligned, of F16 8-byte */
     float *scale;         /* [rows] */
     bool is_half;         /* y is F16 */
+    bool is_fp8;          /* out is E4M3 */
 } lx_cu_codes;
 
-/* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. */
+/* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. FP8:
+ * out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32). */
 typedef struct lx_cu_int8 {
     int design;
+    bool is_fp8; /* x, w and codes are E4M3, not I8; LX_CU_HAS_FP8 */
     int64_t k;
     const int8_t *x; /* [m, k] dense */
     const int8_t *w; /* [n, k] dense */

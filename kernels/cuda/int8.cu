@@ -1,5 +1,5 @@
 /*
- * int8.cu - INT8 linears by design, rows into codes, and how fast mma.sync itself is
+ * int8.cu - INT8 and FP8 linears by design, rows into codes, and how fast mma.sync itself is
  * SPDX-License-Identifier: Apache-2.0
  *
  * Codes     5 bytes of F32 and code a number, 3 of F16: only the last band's rows come here, those
@@ -12,20 +12,26 @@
 #define THREADS 256
 #define AHEAD   8
 
-__global__ void __launch_bounds__(THREADS) k_codes_rows(lx_cu_codes c)
+template <typename SUM> __global__ void __launch_bounds__(THREADS) k_codes_rows(lx_cu_codes c)
 {
     const int warps = (int)gridDim.x * (THREADS / 32);
     const int warp = (int)blockIdx.x * (THREADS / 32) + (int)threadIdx.x / 32;
-    int8::codes_of_rows<AHEAD>(c, warp, warps);
+    int8::codes_of_rows<AHEAD, SUM>(c, warp, warps);
 }
 
 int cu_codes(lx_cuda_dev *dev, const lx_cu_codes *c)
 {
     const int64_t most = 8 * (int64_t)dev->n_sm,
                   blocks = cu_ceil_div<int64_t>(c->rows, THREADS / 32);
+    const unsigned grid = (unsigned)(blocks < most ? blocks : most);
     if (c->rows < 1)
         return 0;
-    k_codes_rows<<<(unsigned)(blocks < most ? blocks : most), THREADS, 0, dev->compute>>>(*c);
+    if (c->is_fp8 && !c->is_half)
+        return (int)cudaErrorInvalidValue;
+    if (c->is_fp8)
+        k_codes_rows<float><<<grid, THREADS, 0, dev->compute>>>(*c);
+    else
+        k_codes_rows<int><<<grid, THREADS, 0, dev->compute>>>(*c);
     return cu_launched();
 }
 
@@ -46,12 +52,23 @@ static bool is_served(const lx_cu_int8 *p)
            e.activation != LX_CU_SILU;
 }
 
+static int fp8(lx_cuda_dev *dev, const lx_cu_int8 *p)
+{
+    if (!LX_CU_HAS_FP8(p->design) || (p->codes.rows && !(p->codes.is_fp8 && p->codes.is_half)))
+        return (int)cudaErrorInvalidValue;
+    return p->design == LX_CU_WGMMA_128x256 ? cu_fp8_wgmma(dev, p) : cu_fp8_mma_192(dev, p);
+}
+
 int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
     static int (*const designs[])(lx_cuda_dev *, const lx_cu_int8 *) = {
         cu_int8_mma_256, cu_int8_mma_128, cu_int8_wgmma, cu_int8_mma_192, cu_int8_mma_192};
     static_assert(sizeof designs / sizeof *designs == LX_CU_INT8_DESIGNS, "by number");
     if (!is_served(p) || p->design < 0 || p->design >= LX_CU_INT8_DESIGNS)
+        return (int)cudaErrorInvalidValue;
+    if (p->is_fp8)
+        return fp8(dev, p);
+    if (p->codes.rows && p->codes.is_fp8)
         return (int)cudaErrorInvalidValue;
     if (LX_CU_INT8_HALF(p->design, 64) || !p->codes.is_half)
         return designs[p->design](dev, p);

@@ -10,6 +10,8 @@
  * Numbers   y = x_scale (w_scale float(acc)) + bias, the last two steps one fused multiply-add;
  *           gelu; y *= gate; out += y or out = y, as in epilogue.cu. exp and 1/x are the machine's
  *           approximations, 2 ulp.
+ * FP8       The same with E4M3 for I8: what differs follows from the sums' type, SUM: int for I8,
+ *           float for E4M3. Codes of E4M3 are made of F16 alone.
  */
 #ifndef INT8_FINISH_CUH
 #define INT8_FINISH_CUH
@@ -282,6 +284,47 @@ __device__ __forceinline__ void coding_step(const lx_cu_codes &c, coding &k)
     coding_load(c, k);
 }
 
+/* E4M3 as cu_code1 divides, of F16: a quotient by the reciprocal, mended once with what was left,
+ * is the nearest one; nothing comes near the ends of F32. Zeros keep their sign. */
+struct fp8_coder {
+    float scale, over; /* over: 1 / scale; of a row of zeros 0 */
+};
+
+__device__ __forceinline__ unsigned cu_code4(const fp8_coder &c, const float *v)
+{
+    unsigned pair[2];
+    float q[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float near = __fmul_rn(v[i], c.over);
+        q[i] = fmaf(fmaf(near, c.scale, -v[i]), -c.over, near);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        pair[i] = __nv_cvt_float2_to_fp8x2(make_float2(q[2 * i], q[2 * i + 1]), __NV_SATFINITE,
+                                           __NV_E4M3);
+    return pair[0] | pair[1] << 16;
+}
+
+/* How products whose sums are SUM make codes. */
+template <typename SUM> struct coder_of {
+    using type = cu_coder;
+    static constexpr bool HAS_F32 = true; /* codes of F32 too */
+    static __device__ __forceinline__ cu_coder row(float absmax)
+    {
+        return cu_coder_of(LX_CU_I8, absmax);
+    }
+};
+template <> struct coder_of<float> {
+    using type = fp8_coder;
+    static constexpr bool HAS_F32 = false;
+    static __device__ __forceinline__ fp8_coder row(float absmax)
+    {
+        const float scale = __fdiv_rn(absmax, 448.0f);
+        return {scale, scale == 0 ? 0.0f : __frcp_rn(scale)};
+    }
+};
+
 /* Codes of 16 bytes of F32 or F16. */
 __device__ __forceinline__ void codes_of_unit(const cu_coder &coder, const uint4 &v, float *,
                                               int8_t *out)
@@ -291,7 +334,8 @@ __device__ __forceinline__ void codes_of_unit(const cu_coder &coder, const uint4
     *(unsigned *)out = cu_code4(coder, four);
 }
 
-__device__ __forceinline__ void codes_of_unit(const cu_coder &coder, const uint4 &v, __half *,
+template <typename CODER>
+__device__ __forceinline__ void codes_of_unit(const CODER &coder, const uint4 &v, __half *,
                                               int8_t *out)
 {
     const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
@@ -305,13 +349,13 @@ __device__ __forceinline__ void codes_of_unit(const cu_coder &coder, const uint4
 }
 
 /* All rows of one warp, AHEAD loads of 16 bytes a lane on their way. */
-template <int AHEAD, typename T>
+template <int AHEAD, typename SUM, typename T>
 __device__ __forceinline__ void codes_of(const lx_cu_codes &c, int warp, int n_warps)
 {
     constexpr int UNIT = 16 / sizeof(T), ALL = 32 * UNIT;
     const int lane = (int)threadIdx.x % 32, cols = (int)c.cols;
     for (int64_t row = warp; row < c.rows; row += n_warps) {
-        const cu_coder coder = cu_coder_of(LX_CU_I8, __uint_as_float(c.most[row]));
+        const typename coder_of<SUM>::type coder = coder_of<SUM>::row(__uint_as_float(c.most[row]));
         const T *y = (const T *)c.y + row * cols;
         int8_t *out = c.out + row * cols;
         if (lane == 0)
@@ -331,13 +375,16 @@ __device__ __forceinline__ void codes_of(const lx_cu_codes &c, int warp, int n_w
     }
 }
 
-template <int AHEAD>
+template <int AHEAD, typename SUM>
 __device__ __forceinline__ void codes_of_rows(const lx_cu_codes &c, int warp, int n_warps)
 {
-    if (c.is_half)
-        codes_of<AHEAD, __half>(c, warp, n_warps);
-    else
-        codes_of<AHEAD, float>(c, warp, n_warps);
+    if constexpr (coder_of<SUM>::HAS_F32) {
+        if (!c.is_half) {
+            codes_of<AHEAD, SUM, float>(c, warp, n_warps);
+            return;
+        }
+    }
+    codes_of<AHEAD, SUM, __half>(c, warp, n_warps);
 }
 
 /* --- host ------------------------------------------------------------------------------------ */

@@ -1,5 +1,5 @@
 /*
- * int8_staged.cuh - int8_wgmma.cu's sums to memory by way of shared memory and the copy engine
+ * int8_staged.cuh - int8_wgmma.cuh's sums to memory by way of shared memory and the copy engine
  * SPDX-License-Identifier: Apache-2.0
  *
  * Why       Finished in registers and stored from them, a tile of F32 took 27 us with a residual
@@ -156,9 +156,9 @@ __device__ __forceinline__ void tell_staged(const lx_cu_int8 &p, int part, int64
 /* --- a tile ---------------------------------------------------------------------------------- */
 
 /* One unit of a lane in both of its rows: columns `col` .. + N - 1 of the tile, sums FIRST on. */
-template <int SIZE, bool GELU, int FIRST>
+template <int SIZE, bool GELU, int FIRST, typename SUM>
 __device__ __forceinline__ void
-finish_unit(const lx_cu_int8 &p, const int (&acc)[128], const float *columns, int col,
+finish_unit(const lx_cu_int8 &p, const SUM (&acc)[128], const float *columns, int col,
             const float (&x_scale)[2], uint32_t at, row_told (&tell)[2])
 {
     constexpr int C = staged_piece<SIZE>, N = C / 2;
@@ -201,9 +201,9 @@ finish_unit(const lx_cu_int8 &p, const int (&acc)[128], const float *columns, in
 }
 
 /* Box I and those after it. row, col: of the warp's rows and the tile's columns. */
-template <int SIZE, bool GELU, int I>
+template <int SIZE, bool GELU, int I, typename SUM>
 __device__ __forceinline__ void finish_boxes(const lx_cu_int8 &p, const CUtensorMap *out, int row,
-                                             int col, const int (&acc)[128], const float *columns,
+                                             int col, const SUM (&acc)[128], const float *columns,
                                              const float (&x_scale)[2], const places &boxes,
                                              row_told (&tell)[2])
 {
@@ -236,9 +236,9 @@ __device__ __forceinline__ void finish_boxes(const lx_cu_int8 &p, const CUtensor
 }
 
 /* All 256 columns of a warp's 16 rows. */
-template <int SIZE, bool GELU>
+template <int SIZE, bool GELU, typename SUM>
 __device__ __forceinline__ void finish_staged(const lx_cu_int8 &p, const CUtensorMap *out, int row,
-                                              int col, const int (&acc)[128], const float *columns,
+                                              int col, const SUM (&acc)[128], const float *columns,
                                               const float (&x_scale)[2], const places &boxes)
 {
     row_told tell[2] = {};

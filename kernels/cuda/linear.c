@@ -9,6 +9,8 @@
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
  *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
  *           band's kernel makes them codes meanwhile, so there are two bands.
+ * FP8       The same kernels serve FP8 of such shapes (fp8_*.cu), where lx_cuda.has_own_fp8 says
+ *           so; else cuBLASLt does. A plan has room for both.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -33,6 +35,7 @@
 #define CODE_M        192                 /* rows of a tile that becomes codes: mma.sync */
 #define INT8_ROWS     256                 /* below, cuBLASLt cuts K as well */
 #define INT8_COLS     ((int64_t)1 << 20)  /* above, a tile's rows of codes are too long to count */
+#define FP8_K         ((int64_t)1 << 17)  /* as INT8's sums may have */
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
 #define BLAS_BYTES    ((size_t)8 << 20)   /* and before */
 
@@ -143,6 +146,22 @@ static bool is_int8(const job *j)
            j->n <= INT8_COLS && is_even && !j->e->mul && j->e->activation != LX_ACTIVATION_SILU;
 }
 
+/* FP8 that our own kernels could multiply: by its shape alone, so that a plan knows. By wgmma only
+ * what the copy engine can write. */
+static bool is_shape_of_fp8(const job *j)
+{
+    bool is_pairs = lx_card_has_wgmma(&j->x->cuda->card);
+    return j->in->dtype == LX_DTYPE_F8_E4M3 && j->out.dtype != LX_CU_I8 && j->m >= INT8_ROWS &&
+           j->n <= INT8_COLS && j->k <= FP8_K && j->n % (is_pairs ? 64 : 16) == 0 &&
+           j->k % 16 == 0 && !j->e->mul && j->e->activation != LX_ACTIVATION_SILU;
+}
+
+static bool is_own_fp8(const job *j)
+{
+    return is_shape_of_fp8(j) && j->x->cuda->has_own_fp8 && is_16_aligned(j->in->data) &&
+           is_16_aligned(j->w->data) && is_16_aligned(j->out.data) && j->out.stride % 8 == 0;
+}
+
 /* By block pairs of a Hopper card. */
 static bool has_pairs(const job *j)
 {
@@ -173,12 +192,9 @@ static void plan_int8(job *j)
         j->band_m = rows;
 }
 
-static void plan(job *j)
+/* cuBLASLt, or few and short rows of our own. */
+static void plan_blas(job *j)
 {
-    if (is_int8(j)) {
-        plan_int8(j);
-        return;
-    }
     j->kind = PRODUCT_BF16;
     if (is_coded(j->in->dtype))
         j->kind = PRODUCT_CODES;
@@ -194,6 +210,14 @@ static void plan(job *j)
         per_row = 2 * j->k;
     int64_t rows = rows_of_band(&j->x->cuda->card, j->band_n, SUM_BYTES, per_row);
     j->band_m = j->m < rows ? j->m : rows;
+}
+
+static void plan(job *j)
+{
+    if (is_int8(j) || is_own_fp8(j))
+        plan_int8(j);
+    else
+        plan_blas(j);
 }
 
 static size_t blas_bytes(const job *j)
@@ -245,6 +269,22 @@ static lx_status take_scratch(job *j)
         status = lx_arena_take(arena, (size_t)(4 * j->n * j->k), &j->w_band, j->err);
     if (status == LX_OK && is_bf16 && j->in->dtype == LX_DTYPE_F32)
         status = lx_arena_take(arena, (size_t)(2 * j->band_m * j->k), &j->x_band, j->err);
+    return status;
+}
+
+/* What the other way to multiply FP8 takes: a plan holds whichever is chosen. */
+static lx_status pass_by_fp8_scratch(const job *j)
+{
+    job other = *j;
+    size_t mark = lx_arena_mark(j->x->arena);
+    if (!is_shape_of_fp8(j))
+        return LX_OK;
+    if (j->kind == PRODUCT_INT8)
+        plan_blas(&other);
+    else
+        plan_int8(&other);
+    lx_status status = take_scratch(&other);
+    lx_arena_reset(j->x->arena, mark);
     return status;
 }
 
@@ -377,8 +417,8 @@ static int design_of(const job *j)
     int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
     if (has_pairs(j))
         return LX_CU_WGMMA_128x256;
-    if (j->whole_rows)
-        return LX_CU_MMA_192x256; /* of those by mma.sync the only one that has F16 before codes */
+    if (j->whole_rows || j->in->dtype == LX_DTYPE_F8_E4M3)
+        return LX_CU_MMA_192x256; /* by mma.sync the only one for F16 before codes, and for FP8 */
     int best = LX_CU_MMA_192x256;
     double least = 0;
     for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {
@@ -399,6 +439,7 @@ static lx_cu_int8 int8_of(const job *j, const int64_t rows[2])
 {
     int64_t all[2] = {0, j->n};
     lx_cu_int8 p = {.design = design_of(j), .k = j->k, .w = j->w->data};
+    p.is_fp8 = j->in->dtype == LX_DTYPE_F8_E4M3;
     p.x = (const int8_t *)j->in->data + rows[0] * j->k;
     p.e = epilogue_of(j, rows, all);
     return p;
@@ -422,6 +463,7 @@ static lx_status run_int8_rows(const job *j)
         before.out = (int8_t *)j->out.data + m * j->n;
         before.scale = j->out_scale + m;
         before.is_half = p.e.out.dtype == LX_CU_F16;
+        before.is_fp8 = p.is_fp8;
     }
     return status == LX_OK ? check(j, c->module->linear->codes(c->dev, &before)) : status;
 }
@@ -554,7 +596,9 @@ lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const
     if (status != LX_OK)
         return status;
     plan(&j);
-    status = take_scratch(&j);
+    status = pass_by_fp8_scratch(&j);
+    if (status == LX_OK)
+        status = take_scratch(&j);
     if (status == LX_OK && !x->is_dry) {
         tell_about_fp8(&j);
         status = j.kind == PRODUCT_INT8 ? run_int8(&j) : run_bands(&j);

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define LX_CUDA_ABI  7
+#define LX_CUDA_ABI  8
 #define LX_CUDA_BLAS 100000
 
 typedef struct lx_cuda_dev lx_cuda_dev; /* the module's own record of an open card */

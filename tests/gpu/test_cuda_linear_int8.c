@@ -358,7 +358,8 @@ static band take_band(gpu *g, int64_t m, int64_t n, lx_dtype dtype)
 
 static lx_cu_codes codes_of(const band *b, int64_t m, int64_t n)
 {
-    return (lx_cu_codes){m, n, b->y, b->most, b->codes, b->scale, b->dtype == LX_DTYPE_F16};
+    lx_cu_codes c = {m, n, b->y, b->most, b->codes, b->scale, b->dtype == LX_DTYPE_F16, false};
+    return c;
 }
 
 /* y as it lies on the card. */

@@ -92,6 +92,7 @@ static void test_linear_scratch_is_bounded(void **state)
         for (int s = 0; s < 4; s++) {
             lx_weight i8 = weight_of(LX_DTYPE_I8, true, sides[s][0], sides[s][1]);
             lx_weight f32 = weight_of(LX_DTYPE_F32, false, sides[s][0], sides[s][1]);
+            lx_weight fp8 = weight_of(LX_DTYPE_F8_E4M3, true, sides[s][0], sides[s][1]);
             size_t blas = cards[c]->major >= 9 ? 32 * MIB : 8 * MIB;
             size_t got = scratch_of(cards[c], &i8, LX_DTYPE_I8, LX_DTYPE_I8, 75600);
             size_t rows = 2 * 512 * 2 * (size_t)sides[s][0];
@@ -99,6 +100,12 @@ static void test_linear_scratch_is_bounded(void **state)
             size_t tiles = 2 * 9 * (size_t)cards[c]->n_sm * tile;
             size_t bands = (rows > tiles ? rows : tiles) + MIB, fewer = blas + 15 * MIB;
             assert_true(got > blas && got <= (bands > fewer ? bands : fewer));
+            size_t most = got > blas + 41 * MIB ? got : blas + 41 * MIB; /* either kernel's */
+            for (int64_t m = 256; m <= 75600 && lx_card_has_fp8(cards[c]); m *= 295) {
+                size_t own = scratch_of(cards[c], &i8, LX_DTYPE_I8, LX_DTYPE_I8, m);
+                size_t both = scratch_of(cards[c], &fp8, LX_DTYPE_F8_E4M3, LX_DTYPE_F8_E4M3, m);
+                assert_true(both >= own && both <= most);
+            }
             got = scratch_of(cards[c], &f32, LX_DTYPE_BF16, LX_DTYPE_BF16, 75600);
             assert_true(got > blas && got <= blas + (41 + 34) * MIB);
         }
@@ -113,12 +120,13 @@ static void test_fewer_rows_never_take_more(void **state)
         lx_dtype w;
         bool is_scaled;
         lx_dtype in, act;
-    } uses[] = {{LX_DTYPE_I8, true, LX_DTYPE_I8, LX_DTYPE_I8},
+    } uses[] = {{LX_DTYPE_F8_E4M3, true, LX_DTYPE_F8_E4M3, LX_DTYPE_F8_E4M3},
+                {LX_DTYPE_I8, true, LX_DTYPE_I8, LX_DTYPE_I8},
                 {LX_DTYPE_BF16, false, LX_DTYPE_BF16, LX_DTYPE_BF16},
                 {LX_DTYPE_F16, false, LX_DTYPE_BF16, LX_DTYPE_I8},
                 {LX_DTYPE_F32, false, LX_DTYPE_F32, LX_DTYPE_F32}};
     for (int c = 0; c < N_CARDS; c++)
-        for (int u = 0; u < 4; u++)
+        for (int u = lx_card_has_fp8(cards[c]) ? 0 : 1; u < 5; u++)
             for (int64_t n = 64; n < 14000; n = n * 3 + 1) {
                 lx_weight w = weight_of(uses[u].w, uses[u].is_scaled, n, 1536);
                 size_t last = 0;

@@ -1,5 +1,5 @@
 /*
- * int8_mma_192.cu - INT8 linears by mma.sync in tiles of 192 x 256: 8.0 and later
+ * int8_mma_192.cuh - INT8 and FP8 linears by mma.sync in tiles of 192 x 256: 8.0, 8.9 and later
  * SPDX-License-Identifier: Apache-2.0
  *
  * Why       A tile of R x C asks the second-level cache for (1 / R + 1 / C) / 2 bytes an operation.
@@ -45,6 +45,9 @@
  * Serves    what int8_mma.cuh serves; outputs whose rows are not aligned, and F32 of which maxima
  *           are wanted, go to it.
  */
+#ifndef INT8_MMA_192_CUH
+#define INT8_MMA_192_CUH
+
 #include "int8_mma.cuh"
 
 namespace int8
@@ -214,9 +217,9 @@ __device__ __forceinline__ void get_first(fragments &w, uint32_t plane)
 
 /* A row of tiles: 8 instructions. Fetches of the step after the next two begin behind the barrier
  * and end in the next step's first plane. */
-template <int SECOND, int T>
+template <int SECOND, int T, typename SUM>
 __device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, const places &at, source &f,
-                                             fragments &w, int (&acc)[MT][NT][4], uint32_t now,
+                                             fragments &w, SUM (&acc)[MT][NT][4], uint32_t now,
                                              uint32_t next)
 {
     constexpr int FIRST_LATE = MT - EARLY;
@@ -244,9 +247,9 @@ __device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, const places &
         source_next(p, at.next, f);
 }
 
-template <int SECOND, int T>
+template <int SECOND, int T, typename SUM>
 __device__ __forceinline__ void multiply_plane(const lx_cu_int8 &p, const places &at, source &f,
-                                               fragments &w, int (&acc)[MT][NT][4], uint32_t now,
+                                               fragments &w, SUM (&acc)[MT][NT][4], uint32_t now,
                                                uint32_t next)
 {
     multiply_row<SECOND, T>(p, at, f, w, acc, now, next);
@@ -318,11 +321,12 @@ __device__ __forceinline__ void recode_ask(const lx_cu_codes &c, recoding &r)
     r.most = __uint_as_float(c.most[row]);
 }
 
+template <typename SUM>
 __device__ __forceinline__ void recode_put(const lx_cu_codes &c, const recoding &r)
 {
     if (r.at == NOWHERE)
         return;
-    const cu_coder coder = cu_coder_of(LX_CU_I8, r.most);
+    const typename coder_of<SUM>::type coder = coder_of<SUM>::row(r.most);
     const float2 low = __half22float2(*(const __half2 *)&r.v.x),
                  high = __half22float2(*(const __half2 *)&r.v.y);
     const float four[4] = {low.x, low.y, high.x, high.y};
@@ -330,15 +334,16 @@ __device__ __forceinline__ void recode_put(const lx_cu_codes &c, const recoding 
 }
 
 /* What is left of the rows after the last product, and all their scales. */
+template <typename SUM>
 __device__ __forceinline__ void recode_end(const lx_cu_codes &c, recoding &r)
 {
     while (r.unit < (uint32_t)c.rows * units_of_row(c)) {
         recode_ask(c, r);
-        recode_put(c, r);
+        recode_put<SUM>(c, r);
     }
     for (int64_t row = (int64_t)blockIdx.x * THREADS + threadIdx.x; row < c.rows;
          row += (int64_t)gridDim.x * THREADS)
-        c.scale[row] = cu_coder_of(LX_CU_I8, __uint_as_float(c.most[row])).scale;
+        c.scale[row] = coder_of<SUM>::row(__uint_as_float(c.most[row])).scale;
 }
 
 /* --- finishing ------------------------------------------------------------------------------- */
@@ -393,8 +398,8 @@ template <int R> __device__ __forceinline__ float scale_of_row(const corner &at)
 }
 
 /* Before the gate. */
-template <int C, int R, int PIECE, bool GELU>
-__device__ __forceinline__ void get_numbers(const int (&acc)[MT][NT][4], float x_scale,
+template <int C, int R, int PIECE, bool GELU, typename SUM>
+__device__ __forceinline__ void get_numbers(const SUM (&acc)[MT][NT][4], float x_scale,
                                             const float (&w_scale)[C], const float (&bias)[C],
                                             float (&y)[C])
 {
@@ -446,9 +451,9 @@ __device__ __forceinline__ void pack_eight(int dtype, const float (&y)[8], uint3
                                      : cu_pack_f16(y[2 * i], y[2 * i + 1]);
 }
 
-template <bool GELU, int PIECE, int R>
+template <bool GELU, int PIECE, int R, typename SUM>
 __device__ __forceinline__ void finish_eights(const lx_cu_int8 &p, corner &at,
-                                              const int (&acc)[MT][NT][4], const eights &c,
+                                              const SUM (&acc)[MT][NT][4], const eights &c,
                                               uint32_t (&tell)[ROWS])
 {
     float y[8];
@@ -481,9 +486,9 @@ __device__ __forceinline__ void tell_eights(const lx_cu_int8 &p, int64_t row, in
     }
 }
 
-template <bool GELU>
+template <bool GELU, typename SUM>
 __device__ __forceinline__ void finish_16_bits(const lx_cu_int8 &p, bool is_wide, const place &t,
-                                               const int (&acc)[MT][NT][4])
+                                               const SUM (&acc)[MT][NT][4])
 {
     corner at = corner_of<8>(p, t);
     uint32_t tell[ROWS] = {};
@@ -534,9 +539,9 @@ __device__ __forceinline__ void get_residuals(const lx_cu_int8 &p, corner &at,
     }
 }
 
-template <bool GELU, int G, int I>
+template <bool GELU, int G, int I, typename SUM>
 __device__ __forceinline__ void finish_fours(const lx_cu_int8 &p, corner &at,
-                                             const int (&acc)[MT][NT][4], const columns<4> &c,
+                                             const SUM (&acc)[MT][NT][4], const columns<4> &c,
                                              const float4 (&old)[GROUPS][2])
 {
     constexpr int R = G % OF_PIECE * 2 + I, COL = G / OF_PIECE * 16;
@@ -555,9 +560,9 @@ __device__ __forceinline__ void finish_fours(const lx_cu_int8 &p, corner &at,
         finish_fours<GELU, G, I + 1>(p, at, acc, c, old);
 }
 
-template <bool GELU, int G>
+template <bool GELU, int G, typename SUM>
 __device__ __forceinline__ void finish_groups(const lx_cu_int8 &p, bool is_wide, corner &at,
-                                              const int (&acc)[MT][NT][4], columns<4> &c,
+                                              const SUM (&acc)[MT][NT][4], columns<4> &c,
                                               float4 (&old)[GROUPS][2])
 {
     if (G % OF_PIECE == 0) {
@@ -571,9 +576,9 @@ __device__ __forceinline__ void finish_groups(const lx_cu_int8 &p, bool is_wide,
         finish_groups<GELU, G + 1>(p, is_wide, at, acc, c, old);
 }
 
-template <int C, bool GELU>
+template <int C, bool GELU, typename SUM>
 __device__ __forceinline__ void finish_sums(const lx_cu_int8 &p, bool is_wide, const place &t,
-                                            const int (&acc)[MT][NT][4])
+                                            const SUM (&acc)[MT][NT][4])
 {
     if constexpr (C == 8) {
         finish_16_bits<GELU>(p, is_wide, t, acc);
@@ -605,9 +610,11 @@ struct habits {
 
 /* --- the kernel ------------------------------------------------------------------------------ */
 
-template <int C, bool GELU>
+template <int C, bool GELU, typename SUM>
 __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o, habits h)
 {
+    if constexpr (!has_mma<SUM>)
+        return;
     constexpr bool HAS_CODES = C == 8 && GELU;
     extern __shared__ __align__(128) unsigned char ring[];
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
@@ -629,7 +636,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o,
             at.next = place_or_none(o, tile + tiles_ahead(p) * (int)gridDim.x);
         }
         __syncthreads();
-        int acc[MT][NT][4] = {};
+        SUM acc[MT][NT][4] = {};
         source_places<C>(f, shared);
         find(w, shared);
         get_first(w, now); /* again: registers are needed for what was between */
@@ -644,20 +651,20 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o,
             multiply_plane<1, 0>(p, at, f, w, acc, second, next);
             now = next;
             if (HAS_CODES)
-                recode_put(p.codes, r);
+                recode_put<SUM>(p.codes, r);
         }
         finish_sums<C, GELU>(p, o.is_wide, at.here, acc);
     }
     fetch_wait<0>();
     if (HAS_CODES)
-        recode_end(p.codes, r);
+        recode_end<SUM>(p.codes, r);
 }
 
-template <int C, bool GELU>
+template <int C, bool GELU, typename SUM>
 static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, const habits &h)
 {
     const int blocks = o.n_tiles < dev->n_sm ? o.n_tiles : dev->n_sm;
-    const auto kernel = k_int8_tall<C, GELU>;
+    const auto kernel = k_int8_tall<C, GELU, SUM>;
     CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
     CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                 cudaSharedmemCarveoutMaxShared));
@@ -688,34 +695,39 @@ static int find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order 
     if (p->design == LX_CU_MMA_192x256_APART && o.n_tiles >= 4 * dev->n_sm) {
         const int64_t products = BM / 16 * (BN / 8) * cu_ceil_div<int64_t>(p->k, 32);
         const int halves = dev->major == 9 ? 3 : dev->major == 8 && dev->minor == 0 ? 4 : 8;
-        h->delay = (uint32_t)(products * halves / 2 / 4);
+        h->delay = (uint32_t)(products * halves * (p->is_fp8 ? 2 : 1) / 2 / 4);
     }
     return 0;
+}
+
+/* What a call with these outputs takes; out is wide, and F32 only without maxima. */
+template <typename SUM> static int run(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o)
+{
+    const bool is_gelu = p->e.activation == LX_CU_GELU;
+    habits h;
+    CU_TRY(find_habits(dev, p, o, &h));
+    if (p->e.out.dtype == LX_CU_F32)
+        return is_gelu ? launch<4, true, SUM>(dev, p, o, h) : launch<4, false, SUM>(dev, p, o, h);
+    return is_gelu ? launch<8, true, SUM>(dev, p, o, h) : launch<8, false, SUM>(dev, p, o, h);
+}
+
+static bool has_wide_out(const lx_cu_int8 *p)
+{
+    return cu_is_wide_mat(p->e.out) && p->e.out.stride <= INT32_MAX;
+}
+
+/* Where the kernel makes no codes meanwhile they are made before it; *call is what is left. */
+static int codes_before(lx_cuda_dev *dev, const lx_cu_int8 *p, lx_cu_int8 *call)
+{
+    const bool is_f32 = p->e.out.dtype == LX_CU_F32, is_gelu = p->e.activation == LX_CU_GELU;
+    *call = *p;
+    if (!is_f32 && is_gelu && has_wide_out(p) && p->codes.is_half)
+        return 0;
+    call->codes.rows = 0;
+    return cu_codes(dev, &p->codes);
 }
 
 } // namespace tall
 } // namespace int8
 
-int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
-{
-    using namespace int8;
-    const order o = order_of(p, tall::BM, tall::BN, tall::group_of(dev->n_sm));
-    const bool is_f32 = p->e.out.dtype == LX_CU_F32, is_gelu = p->e.activation == LX_CU_GELU;
-    const bool is_wide_out = cu_is_wide_mat(p->e.out) && p->e.out.stride <= INT32_MAX;
-    lx_cu_int8 call = *p;
-    tall::habits h;
-    if (p->most && p->squares)
-        return (int)cudaErrorInvalidValue;
-    if (is_f32 || !is_gelu || !is_wide_out || !p->codes.is_half) {
-        CU_TRY(cu_codes(dev, &p->codes));
-        call.codes.rows = 0;
-    }
-    if (!is_wide_out || (is_f32 && p->most))
-        return p->most && !is_f32 ? (int)cudaErrorInvalidValue : cu_int8_mma_256(dev, &call);
-    CU_TRY(tall::find_habits(dev, &call, o, &h));
-    if (is_f32)
-        return is_gelu ? tall::launch<4, true>(dev, &call, o, h)
-                       : tall::launch<4, false>(dev, &call, o, h);
-    return is_gelu ? tall::launch<8, true>(dev, &call, o, h)
-                   : tall::launch<8, false>(dev, &call, o, h);
-}
+#endif

@@ -1,0 +1,642 @@
+/*
+ * test_cuda_linear_fp8.c - FP8 linears by our own kernels, against the f64 definition
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * --bench   milliseconds, operations and the share of the data sheet's FP8 rate: our own kernel and
+ *           cuBLASLt with the epilogue's kernel by turns, as a model's linear calls either.
+ *
+ * The design is the card's: wgmma on Hopper, else mma.sync (on Hopper too where LX2V_ARCH_MAX=89
+ * holds the card to that: two products of F16 for each of FP8 there, so its speed says nothing).
+ *
+ * Sums      of E4M3 keep 14 bits: 2.5e-5 sqrt(K) where signs are mixed (fp8_wgmma.cu). Twice that
+ *           is allowed; what codes themselves are off is measured beside it.
+ *
+ * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
+ */
+#include "cuda/cu_rows.h"
+#include "gpu_linear_fp8.h"
+
+#define STORE_BYTES ((size_t)1 << 30)
+
+/* --- one call -------------------------------------------------------------------------------- */
+
+static lx_cu_int8 call_of(const gpu *g, const problem *p, const finish *f)
+{
+    lx_cu_int8 call = {.design = design_here(g), .is_fp8 = true, .k = p->k};
+    call.x = p->d_in.data;
+    call.w = p->d_w.data;
+    call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
+    call.e.x_scale = p->d_in.scale;
+    call.e.w_scale = p->d_w.scale;
+    call.e.bias = f->bias ? lx_cu_vec_of(&p->d_bias) : (lx_cu_vec){0, NULL};
+    call.e.activation = (int)f->activation;
+    call.e.gate = f->gate ? p->d_gate : NULL;
+    return call;
+}
+
+static int launch(const gpu *g, const lx_cu_int8 *call)
+{
+    return g->cuda->module->linear->int8(g->cuda->dev, call);
+}
+
+/* Fails if anything but 0xff lies between the rows. */
+static void check_gaps(const unsigned char *out, int64_t m, size_t row, size_t used)
+{
+    for (int64_t i = 0; i < m; i++)
+        for (size_t at = (size_t)i * row + used; at < (size_t)(i + 1) * row; at++)
+            if (out[at] != 0xff)
+                fail_msg("row %d: written beyond its columns", (int)i);
+}
+
+/* The output's bytes. */
+static unsigned char *run(gpu *g, const problem *p, const finish *f)
+{
+    size_t size = lx_dtype_size(f->out), mark = lx_arena_mark(g->store);
+    int64_t stride = p->n + f->gap;
+    size_t bytes = (size_t)(p->m * stride) * size, row = (size_t)stride * size;
+    unsigned char *out = check_alloc(1, bytes);
+    memset(out, 0xff, bytes);
+    for (int64_t m = 0; m < p->m && f->add; m++)
+        memcpy(out + (size_t)m * row, p->out0 + m * p->n, (size_t)p->n * sizeof(float));
+    lx_cu_int8 call = call_of(g, p, f);
+    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, stride, gpu_put(g, out, bytes)};
+    must(g, launch(g, &call), "fp8");
+    gpu_get(g, out, call.e.out.data, bytes);
+    check_gaps(out, p->m, row, (size_t)p->n * size);
+    lx_arena_reset(g->store, mark);
+    return out;
+}
+
+static double lost_in_sums(int64_t k)
+{
+    return 5e-5 * sqrt((double)k) + GPU_SUM_F32(k);
+}
+
+static void check_finish(gpu *g, const problem *p, const finish *f, double lost)
+{
+    char what[112];
+    int64_t stride = p->n + f->gap;
+    snprintf(what, sizeof what, "%dx%dx%d%s%s%s%s -> %s%s", (int)p->m, (int)p->n, (int)p->k,
+             f->bias ? " bias" : "", f->activation ? " gelu" : "", f->gate ? " gate" : "",
+             f->add ? " add" : "", lx_dtype_name(f->out), f->gap ? " strided" : "");
+    unsigned char *out = run(g, p, f), *again = run(g, p, f);
+    bool is_same = memcmp(out, again, (size_t)(p->m * stride) * lx_dtype_size(f->out)) == 0;
+    sample s = sample_of(p);
+    problem part = part_of(p, &s);
+    float *want = defined(&part, f), *f32 = plain(&part, f), *got = check_floats(part.m * part.n);
+    for (int64_t i = 0; i < part.m; i++)
+        for (int64_t j = 0; j < part.n; j++)
+            got[i * part.n + j] = gpu_widen(out, f->out, s.rows[i] * stride + s.cols[j]);
+    gpu_report_allowed(what, got, want, f32, part.m * part.n, part.n, f->out, lost);
+    if (!is_same)
+        fail_msg("%s: other bits the second time", what);
+    destroy_part(&part);
+    free(s.rows), free(s.cols), free(want), free(f32), free(got), free(out), free(again);
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+/* What the model asks for, and what else is served. */
+static const finish finishes[] = {
+    {.out = LX_DTYPE_F32},
+    {.bias = true, .out = LX_DTYPE_BF16},
+    {.bias = true, .out = LX_DTYPE_F32, .gap = 8},
+    {.bias = true, .out = LX_DTYPE_F16, .gap = 16},
+    {.bias = true, .gate = true, .add = true, .out = LX_DTYPE_F32},
+    {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F32},
+    {.bias = true, .activation = LX_ACTIVATION_GELU, .gate = true, .out = LX_DTYPE_F16},
+    {.add = true, .out = LX_DTYPE_F32, .gap = 24},
+    {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_BF16, .gap = 8},
+    {.activation = LX_ACTIVATION_GELU, .gate = true, .add = true, .out = LX_DTYPE_F32},
+};
+enum { N_FINISHES = sizeof finishes / sizeof *finishes };
+
+/* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
+ * than blocks, steps of K that are cut short. */
+static const int64_t shapes[][3] = {
+    {128, 256, 128}, {128, 256, 64},   {128, 256, 16},   {128, 256, 640},
+    {64, 64, 64},    {1, 64, 16},      {17, 32, 48},     {127, 96, 80},
+    {129, 272, 144}, {192, 256, 256},  {193, 320, 272},  {256, 512, 80},
+    {300, 1024, 64}, {1000, 192, 336}, {383, 576, 1040}, {130, 320, 384},
+};
+
+static void each_finish(gpu *g, check_rng *r, const int64_t shape[3], int every)
+{
+    problem p = make(g, r, variants[FP8], CHECK_RANDOM, shape[0], shape[1], shape[2]);
+    p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
+    for (int i = 0; i < N_FINISHES; i += every)
+        if (is_served(g, p.n, finishes[i].out))
+            check_finish(g, &p, &finishes[i], lost_in_sums(p.k));
+    destroy(g, &p);
+}
+
+static void test_fp8_over_shapes(void **state)
+{
+    check_rng r = {41};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (!gpu_is_small() || shapes[i][0] * shapes[i][1] * shapes[i][2] <= 10000000)
+            each_finish(*state, &r, shapes[i], 1);
+}
+
+/* Zero rows, large ones, planted outliers among small numbers. */
+static void test_fp8_over_inputs(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {42};
+    for (int kind = 0; kind < CHECK_KINDS; kind++) {
+        problem p = make(g, &r, variants[FP8], kind, 150, 192, 528);
+        p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
+        for (int i = 0; i < 5; i++)
+            check_finish(g, &p, &finishes[i], lost_in_sums(p.k));
+        destroy(g, &p);
+    }
+}
+
+/* Every block has several tiles, of one step of K, of two, of many; every column and row of tiles.
+ */
+static void test_fp8_over_model_shapes(void **state)
+{
+    static const int64_t large[][3] = {{1000, 1536, 1536},  {4096, 5120, 64},   {4100, 5120, 1024},
+                                       {4096, 5120, 5120},  {1500, 13824, 512}, {900, 13824, 5120},
+                                       {1111, 5120, 13824}, {512, 5120, 5120},  {1700, 5120, 256},
+                                       {1700, 5120, 384},   {1700, 5120, 640}};
+    check_rng r = {43};
+    if (gpu_is_small())
+        skip();
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+        each_finish(*state, &r, large[i], 3);
+}
+
+/* Codes of one magnitude, whose signs follow from row and column. Each product is a multiple of
+ * what the largest sum's 14 bits can tell apart, so nothing may be lost. */
+static void check_magnitude(gpu *g, check_rng *r, float magnitude, int64_t k)
+{
+    problem p = make(g, r, variants[FP8], CHECK_RANDOM, 200, 192, k);
+    uint8_t *x = p.in.data, *w = (uint8_t *)(uintptr_t)p.w.data;
+    const uint8_t plus = lx_f8_e4m3_from_f32(magnitude), minus = plus | 0x80;
+    for (int64_t i = 0; i < p.m * k; i++)
+        x[i] = i / k % 3 == 1 ? minus : plus;
+    for (int64_t i = 0; i < p.n * k; i++)
+        w[i] = i / k % 2 ? minus : plus;
+    gpu_ok(lx_upload(&g->x, p.d_in.data, x, (size_t)(p.m * k), err));
+    gpu_ok(lx_upload(&g->x, (void *)(uintptr_t)p.d_w.data, w, (size_t)(p.n * k), err));
+    check_finish(g, &p, &finishes[0], 0);
+    destroy(g, &p);
+}
+
+static void test_fp8_largest_sums(void **state)
+{
+    check_rng r = {44};
+    check_magnitude(*state, &r, 448, 320);
+    check_magnitude(*state, &r, 256, gpu_is_small() ? 528 : 8192);
+}
+
+/* --- what the sums lose, beside what codes lose ---------------------------------------------- */
+
+/* Relative L2 of y against want. */
+static double off_by(const float *y, const double *want, int64_t n)
+{
+    double square = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        square += ((double)y[i] - want[i]) * ((double)y[i] - want[i]);
+        norm += want[i] * want[i];
+    }
+    return sqrt(square / norm);
+}
+
+static double *product_of(const float *x, const float *w, int64_t m, int64_t n, int64_t k)
+{
+    double *out = check_alloc(m * n, sizeof *out);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t c = 0; c < k; c++)
+                sum += (double)x[i * k + c] * (double)w[j * k + c];
+            out[i * n + j] = sum;
+        }
+    return out;
+}
+
+/* Rows of floats as codes on the host, and what these stand for in place of the floats. */
+static lx_act codes_of_floats(float *x, int64_t m, int64_t k)
+{
+    lx_act a = {.dtype = LX_DTYPE_F8_E4M3, .rows = m, .cols = k, .data = check_alloc(m * k, 1)};
+    a.scale = check_floats(m);
+    lx_quantize_rows_ref(x, &a);
+    for (int64_t i = 0; i < m * k; i++)
+        x[i] = a.scale[i / k] * gpu_widen(a.data, LX_DTYPE_F8_E4M3, i);
+    return a;
+}
+
+typedef struct losses {
+    double codes, own, blas;    /* against the product of the numbers before they were codes */
+    double own_sums, blas_sums; /* against the product of the codes */
+} losses;
+
+static float *linear_by(gpu *g, bool is_own, const lx_act *x, const lx_weight *w)
+{
+    int64_t m = x->rows, n = w->shape.dim[0];
+    float *y = check_floats(m * n);
+    lx_mat out = {.dtype = LX_DTYPE_F32, .rows = m, .cols = n, .stride = n};
+    out.data = gpu_put(g, y, (size_t)(m * n) * sizeof *y);
+    g->cuda->has_own_fp8 = is_own;
+    gpu_ok(lx_linear(&g->x, x, w, NULL, &out, err));
+    g->cuda->has_own_fp8 = false;
+    gpu_get(g, y, out.data, (size_t)(m * n) * sizeof *y);
+    return y;
+}
+
+/* is_positive: all products have one sign. */
+static losses measure(gpu *g, check_rng *r, bool is_positive, int64_t k)
+{
+    const int64_t m = 256, n = 64;
+    size_t mark = lx_arena_mark(g->store);
+    float *x = check_input(r, CHECK_RANDOM, m * k), *w = check_input(r, CHECK_RANDOM, n * k);
+    for (int64_t i = 0; i < m * k && is_positive; i++)
+        x[i] = fabsf(x[i]);
+    for (int64_t i = 0; i < n * k && is_positive; i++)
+        w[i] = fabsf(w[i]);
+    double *want = product_of(x, w, m, n, k);
+    lx_act a = codes_of_floats(x, m, k), b = codes_of_floats(w, n, k), d = a;
+    double *coded = product_of(x, w, m, n, k);
+    lx_weight weight = {.name = "w", .dtype = LX_DTYPE_F8_E4M3, .shape = {2, {n, k}}};
+    weight.data = gpu_put(g, b.data, (size_t)(n * k));
+    weight.scale = gpu_put(g, b.scale, (size_t)n * sizeof(float));
+    d.data = gpu_put(g, a.data, (size_t)(m * k));
+    d.scale = gpu_put(g, a.scale, (size_t)m * sizeof(float));
+    float *own = linear_by(g, true, &d, &weight), *blas = linear_by(g, false, &d, &weight);
+    float *exact = check_floats(m * n);
+    for (int64_t i = 0; i < m * n; i++)
+        exact[i] = (float)coded[i];
+    losses l = {off_by(exact, want, m * n), off_by(own, want, m * n), off_by(blas, want, m * n),
+                off_by(own, coded, m * n), off_by(blas, coded, m * n)};
+    printf("  K %5d %-8s codes %.4f, with our sums %.4f, cuBLASLt's %.4f; sums alone %.2e, %.2e\n",
+           (int)k, is_positive ? "one sign" : "mixed", l.codes, l.own, l.blas, l.own_sums,
+           l.blas_sums);
+    free(x), free(w), free(want), free(coded), free(own), free(blas), free(exact);
+    free(a.data), free(a.scale), free(b.data), free(b.scale);
+    lx_arena_reset(g->store, mark);
+    return l;
+}
+
+/* The error bar of quantized linears is 1.15 times what quantization itself is off. */
+static void test_fp8_sums_beside_codes(void **state)
+{
+    static const int64_t depths[] = {64, 1536, 5120, 13824};
+    check_rng r = {45};
+    for (size_t i = 0; i < sizeof depths / sizeof *depths; i++) {
+        if (gpu_is_small() && i > 0)
+            break;
+        losses l = measure(*state, &r, false, depths[i]);
+        assert_true(l.own <= 1.15 * l.codes);
+        assert_true(l.own_sums <= lost_in_sums(depths[i]));
+    }
+    if (gpu_is_small())
+        return;
+    losses l = measure(*state, &r, true, 5120); /* the worst case: told, and bounded */
+    assert_true(l.own_sums <= 5120 * 0x1p-15);
+}
+
+/* --- sums of squares and maxima -------------------------------------------------------------- */
+
+/* Parts that the kernel leaves, folded, against the rows it writes as F32; twice. */
+static void check_squares(gpu *g, const problem *p)
+{
+    const lx_cuda_module *module = g->cuda->module;
+    finish f = {.bias = true, .out = LX_DTYPE_BF16}, wide = {.bias = true, .out = LX_DTYPE_F32};
+    const int64_t part = LX_CU_INT8_PART(design_here(g)), parts = (p->n + part - 1) / part;
+    unsigned char *y = run(g, p, &wide);
+    float *got[2];
+    for (int i = 0; i < 2; i++) {
+        size_t mark = lx_arena_mark(g->store), bytes = (size_t)(parts * p->m) * sizeof(float);
+        float *sums = gpu_take(g, bytes), *square = gpu_take(g, (size_t)p->m * sizeof *square);
+        void *out = gpu_take(g, (size_t)(p->m * p->n) * 2);
+        lx_cu_int8 call = call_of(g, p, &f);
+        call.e.out = (lx_cu_mat){LX_CU_BF16, p->m, p->n, p->n, out};
+        call.squares = sums;
+        must(g, launch(g, &call), "fp8");
+        must(g, module->rows->fold(g->cuda->dev, sums, (int)parts, p->m, square), "fold");
+        got[i] = check_floats(p->m);
+        gpu_get(g, got[i], square, (size_t)p->m * sizeof *square);
+        lx_arena_reset(g->store, mark);
+    }
+    assert_memory_equal(got[0], got[1], (size_t)p->m * sizeof(float));
+    for (int64_t i = 0; i < p->m; i++) {
+        double want = 0;
+        for (int64_t j = 0; j < p->n; j++) {
+            double v = (double)gpu_widen(y, LX_DTYPE_F32, i * p->n + j);
+            want += v * v;
+        }
+        if (!(fabs((double)got[0][i] - want) <= 1e-5 * want + 1e-30))
+            fail_msg("%dx%dx%d: row %d: %.9g, not %.9g", (int)p->m, (int)p->n, (int)p->k, (int)i,
+                     (double)got[0][i], want);
+    }
+    printf("  %dx%dx%d: squares\n", (int)p->m, (int)p->n, (int)p->k);
+    free(y), free(got[0]), free(got[1]);
+}
+
+static void test_fp8_tells_squares(void **state)
+{
+    static const int64_t all[][3] = {{1, 64, 16},    {64, 64, 64},    {129, 192, 80},
+                                     {300, 320, 64}, {1000, 576, 64}, {700, 5120, 128}};
+    check_rng r = {46};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (gpu_is_small() && all[i][0] * all[i][1] > 100000)
+            continue;
+        problem p = make(*state, &r, variants[FP8], CHECK_RANDOM, all[i][0], all[i][1], all[i][2]);
+        check_squares(*state, &p);
+        destroy(*state, &p);
+    }
+}
+
+/* --- codes ----------------------------------------------------------------------------------- */
+
+typedef struct band {
+    uint16_t *y; /* F16 */
+    float *scale;
+    uint32_t *most;
+    uint8_t *codes;
+} band;
+
+static band take_band(gpu *g, int64_t m, int64_t n)
+{
+    band b = {.y = gpu_take(g, (size_t)(m * n) * 2), .scale = gpu_take(g, (size_t)m * 4)};
+    b.most = gpu_take(g, (size_t)m * 4);
+    b.codes = gpu_take(g, (size_t)(m * n));
+    gpu_ok(lx_zero(&g->x, b.most, (size_t)m * 4, err));
+    gpu_ok(lx_zero(&g->x, b.codes, (size_t)(m * n), err));
+    return b;
+}
+
+static lx_cu_codes codes_of(const band *b, int64_t m, int64_t n)
+{
+    lx_cu_codes c = {m, n, b->y, b->most, (int8_t *)b->codes, b->scale, .is_half = true};
+    c.is_fp8 = true;
+    return c;
+}
+
+/* Codes and scales of y as it lies on the card, and its rows' maxima: the definition's bits. */
+static void check_band(gpu *g, const char *what, const band *b, int64_t m, int64_t n)
+{
+    uint16_t *raw = check_alloc(m * n, 2);
+    float *y = check_floats(m * n), *scale = check_floats(m), *most = check_floats(m);
+    uint8_t *codes = check_alloc(m * n, 1);
+    lx_act want = {.dtype = LX_DTYPE_F8_E4M3, .rows = m, .cols = n};
+    want.data = check_alloc(m * n, 1);
+    want.scale = check_floats(m);
+    gpu_get(g, raw, b->y, (size_t)(m * n) * 2);
+    gpu_get(g, scale, b->scale, (size_t)m * 4);
+    gpu_get(g, codes, b->codes, (size_t)(m * n));
+    gpu_get(g, most, b->most, (size_t)m * 4);
+    lx_widen_to_f32(y, raw, LX_DTYPE_F16, (size_t)(m * n));
+    lx_quantize_rows_ref(y, &want);
+    for (int64_t i = 0; i < m; i++) {
+        float largest = 0;
+        for (int64_t j = 0; j < n; j++)
+            largest = fmaxf(largest, fabsf(y[i * n + j]));
+        if (most[i] != largest || scale[i] != want.scale[i])
+            fail_msg("%s: row %d: told %.9g and scale %.9g, not %.9g and %.9g", what, (int)i,
+                     (double)most[i], (double)scale[i], (double)largest, (double)want.scale[i]);
+    }
+    for (int64_t i = 0; i < m * n; i++)
+        if (codes[i] != ((uint8_t *)want.data)[i])
+            fail_msg("%s: [%d, %d]: code %02x, not %02x, for %.9g", what, (int)(i / n),
+                     (int)(i % n), codes[i], ((uint8_t *)want.data)[i], (double)y[i]);
+    printf("  %-56s %lld codes exact\n", what, (long long)(m * n));
+    free(raw), free(y), free(scale), free(most), free(codes), free(want.data), free(want.scale);
+}
+
+/* One call into band b, which makes codes of another band meanwhile. */
+static void call_band(gpu *g, const problem *p, const band *b, lx_activation activation,
+                      const lx_cu_codes *meanwhile)
+{
+    finish f = {.bias = true, .activation = activation, .out = LX_DTYPE_F16};
+    lx_cu_int8 call = call_of(g, p, &f);
+    call.e.out = (lx_cu_mat){LX_CU_F16, p->m, p->n, p->n, b->y};
+    call.most = b->most;
+    if (meanwhile)
+        call.codes = *meanwhile;
+    must(g, launch(g, &call), "fp8");
+}
+
+/* Two bands: the second call makes the first one's codes, one call more the second one's. */
+static void check_codes(gpu *g, check_rng *r, const int64_t shape[3], lx_activation activation)
+{
+    char what[96];
+    problem p = make(g, r, variants[FP8], CHECK_RANDOM, shape[0], shape[1], shape[2]);
+    band b[2] = {take_band(g, p.m, p.n), take_band(g, p.m, p.n)};
+    lx_cu_codes codes[2] = {codes_of(&b[0], p.m, p.n), codes_of(&b[1], p.m, p.n)};
+    call_band(g, &p, &b[0], activation, NULL);
+    call_band(g, &p, &b[1], activation, &codes[0]);
+    must(g, g->cuda->module->linear->codes(g->cuda->dev, &codes[1]), "codes");
+    for (int i = 0; i < 2; i++) {
+        snprintf(what, sizeof what, "%dx%dx%d%s: codes %s", (int)p.m, (int)p.n, (int)p.k,
+                 activation ? " gelu" : "", i ? "afterwards" : "meanwhile");
+        check_band(g, what, &b[i], p.m, p.n);
+    }
+    destroy(g, &p);
+}
+
+static void test_fp8_makes_codes(void **state)
+{
+    static const int64_t all[][3] = {
+        {1, 64, 16},        {129, 256, 64},  {300, 1536, 64}, {33, 192, 640},     {700, 13824, 128},
+        {896, 13824, 1024}, {2000, 64, 128}, {300, 320, 48},  {40, 13824, 13824}, {5, 20032, 32}};
+    check_rng r = {47};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!gpu_is_small() || all[i][0] * all[i][1] * all[i][2] <= 50000000) {
+            check_codes(*state, &r, all[i], LX_ACTIVATION_GELU);
+            check_codes(*state, &r, all[i], LX_ACTIVATION_NONE);
+        }
+}
+
+/* Row by row: zeros; the smallest numbers and zeros of both signs; the largest; ties between codes
+ * with a scale of 1; then finite ones of all exponents. */
+static uint16_t odd_half(int row, int i)
+{
+    if (row > 3)
+        return (uint16_t)((row * 2048 + i) * 7919 % 0x7c00 | (i % 2 ? 0x8000 : 0));
+    float v = 0;
+    if (row == 1)
+        v = i % 3 ? (float)(i % 5 - 2) * 0x1p-24f : -0.0f;
+    else if (row == 2)
+        v = i % 2 ? -65504.0f : 65504.0f / (float)(1 + i % 7);
+    else if (row == 3)
+        v = i ? (float)(2 * (i % 16) + 17) * (i % 2 ? -1.0f : 1.0f) : 448;
+    return lx_f16_from_f32(v);
+}
+
+/* And what a NaN leaves must reach its row's scale. */
+static void test_fp8_codes_of_odd_rows(void **state)
+{
+    gpu *g = *state;
+    enum { M = 40, N = 2048 };
+    uint16_t *y = check_alloc(M * N, 2);
+    float *wide = check_floats(M * N), scale;
+    uint32_t most[M + 1] = {0};
+    band b = take_band(g, M + 1, N);
+    for (int i = 0; i < M * N; i++)
+        y[i] = odd_half(i / N, i % N);
+    lx_widen_to_f32(wide, y, LX_DTYPE_F16, M * N);
+    for (int i = 0; i < M * N; i++) {
+        uint32_t bits;
+        float v = fabsf(wide[i]);
+        memcpy(&bits, &v, 4);
+        most[i / N] = bits > most[i / N] ? bits : most[i / N];
+    }
+    most[M] = 0x7fc00000;
+    gpu_ok(lx_upload(&g->x, b.y, y, (size_t)M * N * 2, err));
+    gpu_ok(lx_zero(&g->x, b.y + M * N, N * 2, err));
+    gpu_ok(lx_upload(&g->x, b.most, most, sizeof most, err));
+    lx_cu_codes c = codes_of(&b, M + 1, N);
+    must(g, g->cuda->module->linear->codes(g->cuda->dev, &c), "codes");
+    check_band(g, "odd rows", &b, M, N);
+    gpu_get(g, &scale, b.scale + M, sizeof scale);
+    assert_true(isnan(scale));
+    free(y), free(wide);
+}
+
+/* --- as the model calls it ------------------------------------------------------------------- */
+
+/* The same bits as the kernel itself, and scratch as planned, whichever is chosen. */
+static void test_linear_by_our_own(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {48};
+    for (int i = 0; i < N_FINISHES; i++) {
+        problem p = make(g, &r, variants[FP8], CHECK_RANDOM, 300, 320, 208);
+        p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
+        const finish *f = &finishes[i];
+        const int64_t stride = p.n + f->gap;
+        const size_t size = lx_dtype_size(f->out), bytes = (size_t)(p.m * stride) * size;
+        unsigned char *want = run(g, &p, f), *got = check_alloc(1, bytes);
+        memset(got, 0xff, bytes);
+        for (int64_t m = 0; m < p.m && f->add; m++)
+            memcpy(got + (size_t)(m * stride) * size, p.out0 + m * p.n, (size_t)p.n * size);
+        lx_mat out = {.dtype = f->out, .rows = p.m, .cols = p.n, .stride = stride};
+        out.data = gpu_put(g, got, bytes);
+        lx_epilogue e = epilogue_of(&p, f);
+        size_t scratch = lx_arena_mark(g->scratch);
+        g->cuda->has_own_fp8 = true;
+        gpu_ok(lx_linear(&g->x, &p.d_in, &p.d_w, &e, &out, err));
+        g->cuda->has_own_fp8 = false;
+        assert_int_equal(lx_arena_mark(g->scratch), scratch);
+        gpu_get(g, got, out.data, bytes);
+        assert_memory_equal(got, want, bytes);
+        free(want), free(got);
+        destroy(g, &p);
+    }
+}
+
+/* In bands: codes of the same rows rounded to F16, to the bit. */
+static void test_linear_to_act_in_bands(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {49};
+    const int64_t m = 3000, n = 13824, k = 64;
+    if (gpu_is_small())
+        skip();
+    problem p = make(g, &r, variants[FP8], CHECK_RANDOM, m, n, k);
+    finish f = {.bias = true, .activation = LX_ACTIVATION_GELU};
+    lx_epilogue e = epilogue_of(&p, &f);
+    band whole = take_band(g, m, n);
+    lx_act act = {.dtype = LX_DTYPE_F8_E4M3, .rows = m, .cols = n};
+    act.data = whole.codes;
+    act.scale = whole.scale;
+    call_band(g, &p, &whole, LX_ACTIVATION_GELU, NULL);
+    size_t scratch = lx_arena_mark(g->scratch);
+    g->cuda->has_own_fp8 = true;
+    gpu_ok(lx_linear_to_act(&g->x, &p.d_in, &p.d_w, &e, &act, err));
+    g->cuda->has_own_fp8 = false;
+    assert_int_equal(lx_arena_mark(g->scratch), scratch);
+    check_band(g, "lx_linear_to_act in bands", &whole, m, n);
+    destroy(g, &p);
+}
+
+static void test_scratch_is_what_was_planned(void **state)
+{
+    static const int64_t all[][3] = {{255, 512, 256}, {256, 512, 256}, {4000, 13824, 64}};
+    gpu *g = *state;
+    check_rng r = {50};
+    if (gpu_is_small())
+        skip();
+    for (int i = 0; i < 12; i++) {
+        const int64_t *s = all[i / 4];
+        problem p = make(g, &r, variants[FP8], CHECK_RANDOM, s[0], s[1], s[2]);
+        lx_dtype dtype = i % 2 ? LX_DTYPE_F8_E4M3 : LX_DTYPE_F32;
+        lx_act out = {.dtype = dtype, .rows = p.m, .cols = p.n};
+        out.data = gpu_take(g, (size_t)(p.m * p.n) * lx_dtype_size(dtype));
+        out.scale = i % 2 ? gpu_take(g, (size_t)p.m * sizeof(float)) : NULL;
+        lx_exec x = g->x, dry = gpu_plan_open(g);
+        gpu_ok(lx_cuda_arena(g->cuda, SCRATCH_BYTES, &x.arena, err));
+        gpu_ok(lx_linear_to_act(&dry, &p.d_in, &p.d_w, NULL, &out, err));
+        g->cuda->has_own_fp8 = i / 2 % 2;
+        gpu_ok(lx_linear_to_act(&x, &p.d_in, &p.d_w, NULL, &out, err));
+        g->cuda->has_own_fp8 = false;
+        gpu_ok(lx_exec_wait(&x, err));
+        assert_true(lx_arena_peak(dry.arena) > 0);
+        assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
+        lx_arena_destroy(&x.arena);
+        gpu_plan_close(&dry);
+        destroy(g, &p);
+    }
+}
+
+/* What is not served is refused, not computed wrongly. */
+static void test_fp8_refuses(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {51};
+    problem p = make(g, &r, variants[FP8], CHECK_RANDOM, 32, 64, 64);
+    finish f = {.out = LX_DTYPE_BF16};
+    band b = take_band(g, 32, 64);
+    lx_cu_int8 good = call_of(g, &p, &f), bad;
+    good.e.out = (lx_cu_mat){LX_CU_BF16, 32, 64, 64, gpu_take(g, 32 * 72 * 4)};
+    bad = good, bad.k = 40;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.n = 40;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.add_to_out = true;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.out.stride = 65; /* rows that are not aligned */
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.design = LX_CU_MMA_128x256;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.codes = codes_of(&b, 32, 64), bad.codes.is_fp8 = false;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.codes = codes_of(&b, 32, 64), bad.is_fp8 = false;
+    assert_int_not_equal(launch(g, &bad), 0);
+    lx_cu_codes wide = codes_of(&b, 32, 64);
+    wide.is_half = false;
+    assert_int_not_equal(g->cuda->module->linear->codes(g->cuda->dev, &wide), 0);
+    must(g, launch(g, &good), "what is left");
+    destroy(g, &p);
+}
+
+static int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+}
+
+int main(int argc, char **argv)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
+    skip_without_fp8();
+    if (gpu_wants_bench(argc, argv))
+        return bench_all();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fp8_codes_of_odd_rows),
+        cmocka_unit_test(test_fp8_refuses),
+        cmocka_unit_test(test_fp8_over_shapes),
+        cmocka_unit_test(test_fp8_over_inputs),
+        cmocka_unit_test(test_fp8_tells_squares),
+        cmocka_unit_test(test_fp8_makes_codes),
+        cmocka_unit_test(test_fp8_largest_sums),
+        cmocka_unit_test(test_fp8_sums_beside_codes),
+        cmocka_unit_test(test_linear_by_our_own),
+        cmocka_unit_test(test_linear_to_act_in_bands),
+        cmocka_unit_test(test_scratch_is_what_was_planned),
+        cmocka_unit_test(test_fp8_over_model_shapes),
+    };
+    return cmocka_run_group_tests(tests, open_card, gpu_end_tests);
+}
