@@ -8,7 +8,7 @@
  * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
  *
  * wgmma writes its results by the copy engine or from registers, as n and the output's alignment
- * let it (int8_wgmma.cu, Serves): both are among the shapes and finishes.
+ * let it (int8_wgmma.cuh, Serves): both are among the shapes and finishes.
  *
  * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
  */
