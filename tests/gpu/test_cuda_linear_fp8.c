@@ -67,11 +67,6 @@ static unsigned char *run(gpu *g, const problem *p, const finish *f)
     return out;
 }
 
-static double lost_in_sums(int64_t k)
-{
-    return 5e-5 * sqrt((double)k) + GPU_SUM_F32(k);
-}
-
 static void check_finish(gpu *g, const problem *p, const finish *f, double lost)
 {
     char what[112];
@@ -126,7 +121,7 @@ static void each_finish(gpu *g, check_rng *r, const int64_t shape[3], int every)
     p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
     for (int i = 0; i < N_FINISHES; i += every)
         if (is_served(g, p.n, finishes[i].out))
-            check_finish(g, &p, &finishes[i], lost_in_sums(p.k));
+            check_finish(g, &p, &finishes[i], GPU_SUM_FP8_OWN(p.k));
     destroy(g, &p);
 }
 
@@ -147,7 +142,7 @@ static void test_fp8_over_inputs(void **state)
         problem p = make(g, &r, variants[FP8], kind, 150, 192, 528);
         p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
         for (int i = 0; i < 5; i++)
-            check_finish(g, &p, &finishes[i], lost_in_sums(p.k));
+            check_finish(g, &p, &finishes[i], GPU_SUM_FP8_OWN(p.k));
         destroy(g, &p);
     }
 }
@@ -289,7 +284,7 @@ static void test_fp8_sums_beside_codes(void **state)
             break;
         losses l = measure(*state, &r, false, depths[i]);
         assert_true(l.own <= 1.15 * l.codes);
-        assert_true(l.own_sums <= lost_in_sums(depths[i]));
+        assert_true(l.own_sums <= GPU_SUM_FP8_OWN(depths[i]));
     }
     if (gpu_is_small())
         return;
