@@ -10,7 +10,7 @@
  *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
  *           band's kernel makes them codes meanwhile, so there are two bands.
  * FP8       The same kernels serve FP8 of such shapes (fp8_*.cu), where lx_cuda.has_own_fp8 says
- *           so; else cuBLASLt does. A plan has room for both.
+ *           so; else cuBLASLt does.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -146,20 +146,16 @@ static bool is_int8(const job *j)
            j->n <= INT8_COLS && is_even && !j->e->mul && j->e->activation != LX_ACTIVATION_SILU;
 }
 
-/* FP8 that our own kernels could multiply: by its shape alone, so that a plan knows. By wgmma only
- * what the copy engine can write. */
-static bool is_shape_of_fp8(const job *j)
-{
-    bool is_pairs = lx_card_has_wgmma(&j->x->cuda->card);
-    return j->in->dtype == LX_DTYPE_F8_E4M3 && j->out.dtype != LX_CU_I8 && j->m >= INT8_ROWS &&
-           j->n <= INT8_COLS && j->k <= FP8_K && j->n % (is_pairs ? 64 : 16) == 0 &&
-           j->k % 16 == 0 && !j->e->mul && j->e->activation != LX_ACTIVATION_SILU;
-}
-
+/* FP8, as is_int8; the output only as the copy engine (and mma.sync's kernel) can write it. */
 static bool is_own_fp8(const job *j)
 {
-    return is_shape_of_fp8(j) && j->x->cuda->has_own_fp8 && is_16_aligned(j->in->data) &&
-           is_16_aligned(j->w->data) && is_16_aligned(j->out.data) && j->out.stride % 8 == 0;
+    const lx_cuda *c = j->x->cuda;
+    bool is_even = j->n % (lx_card_has_wgmma(&c->card) ? 64 : 16) == 0 && j->k % 16 == 0 &&
+                   is_16_aligned(j->in->data) && is_16_aligned(j->w->data) &&
+                   is_16_aligned(j->out.data) && j->out.stride % 8 == 0;
+    return c->has_own_fp8 && j->in->dtype == LX_DTYPE_F8_E4M3 && j->out.dtype != LX_CU_I8 &&
+           j->m >= INT8_ROWS && j->n <= INT8_COLS && j->k <= FP8_K && is_even && !j->e->mul &&
+           j->e->activation != LX_ACTIVATION_SILU;
 }
 
 /* By block pairs of a Hopper card. */
@@ -192,9 +188,12 @@ static void plan_int8(job *j)
         j->band_m = rows;
 }
 
-/* cuBLASLt, or few and short rows of our own. */
-static void plan_blas(job *j)
+static void plan(job *j)
 {
+    if (is_int8(j) || is_own_fp8(j)) {
+        plan_int8(j);
+        return;
+    }
     j->kind = PRODUCT_BF16;
     if (is_coded(j->in->dtype))
         j->kind = PRODUCT_CODES;
@@ -210,14 +209,6 @@ static void plan_blas(job *j)
         per_row = 2 * j->k;
     int64_t rows = rows_of_band(&j->x->cuda->card, j->band_n, SUM_BYTES, per_row);
     j->band_m = j->m < rows ? j->m : rows;
-}
-
-static void plan(job *j)
-{
-    if (is_int8(j) || is_own_fp8(j))
-        plan_int8(j);
-    else
-        plan_blas(j);
 }
 
 static size_t blas_bytes(const job *j)
@@ -269,22 +260,6 @@ static lx_status take_scratch(job *j)
         status = lx_arena_take(arena, (size_t)(4 * j->n * j->k), &j->w_band, j->err);
     if (status == LX_OK && is_bf16 && j->in->dtype == LX_DTYPE_F32)
         status = lx_arena_take(arena, (size_t)(2 * j->band_m * j->k), &j->x_band, j->err);
-    return status;
-}
-
-/* What the other way to multiply FP8 takes: a plan holds whichever is chosen. */
-static lx_status pass_by_fp8_scratch(const job *j)
-{
-    job other = *j;
-    size_t mark = lx_arena_mark(j->x->arena);
-    if (!is_shape_of_fp8(j))
-        return LX_OK;
-    if (j->kind == PRODUCT_INT8)
-        plan_blas(&other);
-    else
-        plan_int8(&other);
-    lx_status status = take_scratch(&other);
-    lx_arena_reset(j->x->arena, mark);
     return status;
 }
 
@@ -596,9 +571,7 @@ lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const
     if (status != LX_OK)
         return status;
     plan(&j);
-    status = pass_by_fp8_scratch(&j);
-    if (status == LX_OK)
-        status = take_scratch(&j);
+    status = take_scratch(&j);
     if (status == LX_OK && !x->is_dry) {
         tell_about_fp8(&j);
         status = j.kind == PRODUCT_INT8 ? run_int8(&j) : run_bands(&j);

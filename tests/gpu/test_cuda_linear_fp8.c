@@ -564,8 +564,8 @@ static void test_scratch_is_what_was_planned(void **state)
         out.scale = i % 2 ? gpu_take(g, (size_t)p.m * sizeof(float)) : NULL;
         lx_exec x = g->x, dry = gpu_plan_open(g);
         gpu_ok(lx_cuda_arena(g->cuda, SCRATCH_BYTES, &x.arena, err));
+        g->cuda->has_own_fp8 = dry.cuda->has_own_fp8 = i / 2 % 2;
         gpu_ok(lx_linear_to_act(&dry, &p.d_in, &p.d_w, NULL, &out, err));
-        g->cuda->has_own_fp8 = i / 2 % 2;
         gpu_ok(lx_linear_to_act(&x, &p.d_in, &p.d_w, NULL, &out, err));
         g->cuda->has_own_fp8 = false;
         gpu_ok(lx_exec_wait(&x, err));
