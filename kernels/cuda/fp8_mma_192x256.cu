@@ -9,9 +9,9 @@
  *           9.0 has no such instruction: there two of F16 do it, with 12 conversions, at less than
  *           F16's rate (62 % of the sheet's 989 T/s). That is to test it, not to use it.
  * Sums      on 8.9 as in fp8_wgmma.cu: 14 bits. On 9.0 they are F32's of F16 products.
- * Registers 255; by CUDA 13.0 for 8.9 the model's kernels keep 2 to 6 words in memory while a tile
- *           ends, none in the loop; 98.4 KiB of shared memory, one block a multiprocessor. For 9.0
- *           the conversions' registers do not fit: 43 to 55 words in the loop.
+ * Registers 254 or 255 by CUDA 13.0 for 8.9 and 12.0, none of the model's kernels keeps a word in
+ *           memory (F32 with gelu 6); 98.5 KiB of shared memory, one block a multiprocessor. For
+ *           9.0 the conversions' registers do not fit: 40 to 50 words in the loop.
  * Serves    outputs with rows of 16 bytes, a stride that is a multiple of 8; F32 without maxima.
  */
 #include "int8_mma_192.cuh"

@@ -356,9 +356,19 @@ struct corner {
     float x_scale[3]; /* of the warp's rows lane, lane + 32, lane + 64 */
 };
 
-template <int C> __device__ __forceinline__ corner corner_of(const lx_cu_int8 &p, const place &t)
+/* Asked for anew for FP8: then no word is kept in memory for it while a tile is multiplied. */
+template <typename SUM> __device__ __forceinline__ int thread_of()
 {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    if constexpr (coder_of<SUM>::HAS_F32)
+        return (int)threadIdx.x;
+    else
+        return thread_now();
+}
+
+template <int C>
+__device__ __forceinline__ corner corner_of(const lx_cu_int8 &p, const place &t, int thread)
+{
+    const int lane = thread % 32, warp = thread / 32;
     const int64_t row0 = (int64_t)t.m * BM + warp / WN * WARP_M;
     corner at;
     at.row = (int)row0 + lane / 4;
@@ -490,7 +500,7 @@ template <bool GELU, typename SUM>
 __device__ __forceinline__ void finish_16_bits(const lx_cu_int8 &p, bool is_wide, const place &t,
                                                const SUM (&acc)[MT][NT][4])
 {
-    corner at = corner_of<8>(p, t);
+    corner at = corner_of<8>(p, t, thread_of<SUM>());
     uint32_t tell[ROWS] = {};
     eights c;
     get_eights(p.e, at.col, is_wide, c);
@@ -583,7 +593,7 @@ __device__ __forceinline__ void finish_sums(const lx_cu_int8 &p, bool is_wide, c
     if constexpr (C == 8) {
         finish_16_bits<GELU>(p, is_wide, t, acc);
     } else {
-        corner at = corner_of<4>(p, t);
+        corner at = corner_of<4>(p, t, thread_of<SUM>());
         columns<4> c;
         float4 old[GROUPS][2];
         finish_groups<GELU, 0>(p, is_wide, at, acc, c, old);
