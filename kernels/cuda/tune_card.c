@@ -94,8 +94,8 @@ lx_status lx_tune_path(char *out, size_t room, const lx_card_kind *card, const c
     if (status != LX_OK)
         return status;
     snprintf(name, sizeof name, "%s", card->name);
-    for (char *p = name + strspn(name, plain); *p; p += strspn(p, plain))
-        *p = '_';
+    for (char *p = name; *p; p++)
+        *p = strchr(plain, *p) ? *p : '_';
     int n = snprintf(out, room, "%s/%s-%d%d-%d-%.16s.json", folder, name, card->major, card->minor,
                      card->n_sm, module);
     if (n < 0 || (size_t)n >= room)
