@@ -90,6 +90,16 @@ typedef struct lx_cuda_timed {
 int lx_cuda_clock_read(lx_exec *x, lx_cuda_timed out[LX_CUDA_TIMED_MOST], int64_t *n_lost,
                        lx_err *err);
 
+/**
+ * Seconds of one of n calls, by moments of the compute queue; one more goes before them untimed.
+ * Not beside lx_cuda_clock_open. n >= 1.
+ */
+lx_status lx_cuda_time(lx_exec *x, lx_status (*call)(lx_exec *x, void *self, lx_err *err),
+                       void *self, int n, double *s, lx_err *err);
+/** INT8 operations per second of mma.sync alone, operands in registers: what no kernel by mma.sync
+ *  passes on this card. */
+lx_status lx_cuda_int8_rate(lx_exec *x, double *rate, lx_err *err);
+
 /* --- the copy queue: weights and frames on their way while kernels run ----------------------- */
 
 /** Pinned host memory, for the few buffers that copies start from. */

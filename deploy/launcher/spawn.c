@@ -29,10 +29,21 @@ extern char **environ;
 #define ENV_MAX     128
 
 /* What a stage may know of our environment. A name ending in '_' stands for all that begin so. */
-static const char *const passed_on[] = {
-    "PATH",         "HOME",         "LANG",          "LC_ALL",       "TMPDIR", "LD_LIBRARY_PATH",
-    "ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "OMP_",   "DNNL_",
-    "ONEDNN_",      "LX2V_"};
+static const char *const passed_on[] = {"PATH",
+                                        "HOME",
+                                        "XDG_CACHE_HOME",
+                                        "LANG",
+                                        "LC_ALL",
+                                        "TMPDIR",
+                                        "LD_LIBRARY_PATH",
+                                        "ASAN_OPTIONS",
+                                        "TSAN_OPTIONS",
+                                        "UBSAN_OPTIONS",
+                                        "LSAN_OPTIONS",
+                                        "OMP_",
+                                        "DNNL_",
+                                        "ONEDNN_",
+                                        "LX2V_"};
 
 static bool is_passed_on(const char *variable)
 {

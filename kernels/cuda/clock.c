@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cu_linear.h"
 #include "lx_cuda_priv.h"
 
 struct lx_cuda_clock {
@@ -231,4 +232,54 @@ int lx_cuda_clock_read(lx_exec *x, lx_cuda_timed out[LX_CUDA_TIMED_MOST], int64_
     memset(k->timed, 0, sizeof k->timed);
     lx_cuda_clock_mark(c, "all else");
     return n;
+}
+
+/* --- one call, again and again --------------------------------------------------------------- */
+
+static lx_status mark_both(lx_exec *x, lx_status (*call)(lx_exec *x, void *self, lx_err *err),
+                           void *self, int n, float *ms, lx_err *err)
+{
+    lx_cuda *c = x->cuda;
+    const lx_cuda_base_ops *base = c->module->base;
+    lx_status status = call(x, self, err);
+    if (status == LX_OK)
+        status = lx_cuda_status(c, base->clock_mark(c->dev, 0), "marking a moment", err);
+    for (int i = 0; i < n && status == LX_OK; i++)
+        status = call(x, self, err);
+    if (status == LX_OK)
+        status = lx_cuda_status(c, base->clock_mark(c->dev, 1), "marking a moment", err);
+    if (status == LX_OK)
+        status = lx_cuda_status(c, base->clock_read(c->dev, 0, 1, ms), "reading moments", err);
+    return status;
+}
+
+lx_status lx_cuda_time(lx_exec *x, lx_status (*call)(lx_exec *x, void *self, lx_err *err),
+                       void *self, int n, double *s, lx_err *err)
+{
+    lx_cuda *c = x->cuda;
+    float ms = 0;
+    if (!c || x->is_dry || c->clock || n < 1)
+        return lx_fail(err, LX_EJOB, "only operations on a card can be timed");
+    lx_status status =
+        lx_cuda_status(c, c->module->base->clock_open(c->dev, 2), "making moments", err);
+    if (status != LX_OK)
+        return status;
+    status = mark_both(x, call, self, n, &ms, err);
+    c->module->base->clock_close(c->dev);
+    *s = (double)ms / 1e3 / n;
+    return status;
+}
+
+static lx_status call_rate(lx_exec *x, void *self, lx_err *err)
+{
+    const lx_cuda *c = x->cuda;
+    return lx_cuda_status(c, c->module->linear->int8_rate(c->dev, self), "mma.sync alone", err);
+}
+
+lx_status lx_cuda_int8_rate(lx_exec *x, double *rate, lx_err *err)
+{
+    double operations = 0, s = 1;
+    lx_status status = lx_cuda_time(x, call_rate, &operations, 10, &s, err);
+    *rate = s > 0 ? operations / s : 0;
+    return status;
 }

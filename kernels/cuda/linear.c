@@ -11,6 +11,8 @@
  *           band's kernel makes them codes meanwhile, so there are two bands.
  * FP8       The same kernels serve FP8 of such shapes (fp8_*.cu), where lx_cuda.has_own_fp8 says
  *           so; else cuBLASLt does.
+ * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
+ *           in place of the rule here, within the scratch that the rule's choice takes.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -21,6 +23,7 @@
 
 #include "cu_linear.h"
 #include "cu_rows.h"
+#include "cu_tune.h"
 #include "lx_cuda_priv.h"
 #include "lx_log.h"
 
@@ -57,12 +60,15 @@ typedef struct job {
     int64_t m, n, k;
     int64_t band_m, band_n; /* of one product */
     product_kind kind;
-    bool whole_rows;       /* the output is quantized: a row must be complete */
-    void *acc;             /* [band_m, n] if whole_rows, else [band_m, band_n] */
-    void *acc2;            /* INT8: every second band of f32 that becomes codes */
-    uint32_t *most;        /* [m]: largest magnitudes of its rows */
-    float *squares;        /* INT8: [parts, m], where the rows' sums are wanted */
-    void *blas;            /* workspace */
+    int design;      /* INT8 */
+    size_t room;     /* INT8: bytes at acc, for bands and workspace */
+    bool whole_rows; /* the output is quantized: a row must be complete */
+    void *acc;       /* [band_m, n] if whole_rows, else [band_m, band_n] */
+    void *acc2;      /* INT8: every second band of f32 that becomes codes */
+    uint32_t *most;  /* [m]: largest magnitudes of its rows */
+    float *squares;  /* INT8: [parts, m], where the rows' sums are wanted */
+    void *blas;      /* workspace of blas_bytes */
+    size_t blas_bytes;
     void *w_band, *x_band; /* BF16 copies (SHORT: F32, of w alone), or NULL */
     lx_err *err;
 } job;
@@ -164,22 +170,59 @@ static bool has_pairs(const job *j)
     return lx_card_has_wgmma(&j->x->cuda->card) && j->n % 32 == 0;
 }
 
+/* The design for a shape, of those that this card has: the one whose tiles leave the fewest
+ * multiprocessors idle, weighed by what a tile reads for its products. */
+static int design_of(const job *j)
+{
+    static const struct {
+        int design, m, n, blocks; /* blocks: on one multiprocessor at a time */
+        double speed;
+    } mma[] = {{LX_CU_MMA_192x256, 192, 256, 1, 1.0},
+               {LX_CU_MMA_128x256, 128, 256, 1, 0.86},
+               {LX_CU_MMA_128x128, 128, 128, 2, 0.81}};
+    const lx_cuda *c = j->x->cuda;
+    int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
+    if (has_pairs(j))
+        return LX_CU_WGMMA_128x256;
+    if (j->whole_rows || j->in->dtype == LX_DTYPE_F8_E4M3)
+        return LX_CU_MMA_192x256; /* by mma.sync the only one for F16 before codes, and for FP8 */
+    int best = LX_CU_MMA_192x256;
+    double least = 0;
+    for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {
+        int64_t tiles =
+            ((j->band_m + mma[i].m - 1) / mma[i].m) * ((j->n + mma[i].n - 1) / mma[i].n);
+        int64_t at_once = n_sm * mma[i].blocks;
+        double time = (double)((tiles + at_once - 1) / at_once) * mma[i].m * mma[i].n *
+                      mma[i].blocks / mma[i].speed;
+        if (i == 0 || time < least) {
+            best = mma[i].design;
+            least = time;
+        }
+    }
+    return best;
+}
+
 /* What rows are before they are codes. */
 static int dtype_before_codes(const job *j)
 {
-    int design = has_pairs(j) ? LX_CU_WGMMA_128x256 : LX_CU_MMA_192x256;
-    return LX_CU_INT8_HALF(design, j->n) ? LX_CU_F16 : LX_CU_F32;
+    return LX_CU_INT8_HALF(j->design, j->n) ? LX_CU_F16 : LX_CU_F32;
+}
+
+static int64_t bytes_before_codes(const job *j)
+{
+    return (int64_t)lx_dtype_size((lx_dtype)dtype_before_codes(j));
 }
 
 /* Rows of codes: bands of f32 or F16. Other outputs are written as they are, in one go. */
 static void plan_int8(job *j)
 {
     const lx_card_kind *card = &j->x->cuda->card;
-    int64_t size = (int64_t)lx_dtype_size((lx_dtype)dtype_before_codes(j)), per_row = size * j->n;
     j->kind = PRODUCT_INT8;
     j->whole_rows = is_coded((lx_dtype)j->out.dtype);
     j->band_n = j->n;
     j->band_m = j->m;
+    j->design = design_of(j);
+    int64_t size = bytes_before_codes(j), per_row = size * j->n;
     int64_t each = has_pairs(j) ? 2 : 1, tile_m = has_pairs(j) ? PAIR_M : CODE_M;
     int64_t at_once = card->n_sm > each ? card->n_sm / each : 1;
     int64_t waves = CODE_WAVES * at_once * size * tile_m * TILE_N, least = CODE_ROWS * per_row;
@@ -211,7 +254,7 @@ static void plan(job *j)
     j->band_m = j->m < rows ? j->m : rows;
 }
 
-static size_t blas_bytes(const job *j)
+static size_t blas_most(const job *j)
 {
     return j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
 }
@@ -221,20 +264,17 @@ static lx_status take_int8_scratch(job *j)
 {
     lx_arena *arena = j->x->arena;
     lx_status status = LX_OK;
-    void *most = NULL, *spare;
-    size_t band = (size_t)(j->band_m * j->n) * lx_dtype_size((lx_dtype)dtype_before_codes(j));
-    size_t taken = 0;
-    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_bytes(j);
-    if (j->whole_rows) {
+    void *most = NULL;
+    size_t band = (size_t)(j->band_m * j->n * bytes_before_codes(j));
+    size_t taken = !j->whole_rows ? 0 : j->band_m < j->m ? 2 * band : band;
+    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_most(j);
+    j->room = fewer > taken ? fewer : taken;
+    if (j->whole_rows)
         status = lx_arena_take(arena, (size_t)j->m * sizeof *j->most, &most, j->err);
-        if (status == LX_OK)
-            status = lx_arena_take(arena, band, &j->acc, j->err);
-        if (status == LX_OK && j->band_m < j->m)
-            status = lx_arena_take(arena, band, &j->acc2, j->err);
-        taken = j->band_m < j->m ? 2 * band : band;
-    }
-    if (status == LX_OK && fewer > taken)
-        status = lx_arena_take(arena, fewer - taken, &spare, j->err);
+    if (status == LX_OK)
+        status = lx_arena_take(arena, j->room, &j->acc, j->err);
+    if (status == LX_OK && j->band_m < j->m) /* then bands are of whole tiles, so aligned */
+        j->acc2 = (unsigned char *)j->acc + band;
     j->most = most;
     if (status == LX_OK && j->e->square) { /* parts of 64: the design may follow from m */
         uint64_t parts = (uint64_t)(j->n + LX_CU_INT8_PART(LX_CU_MMA_128x256) - 1) /
@@ -252,8 +292,9 @@ static lx_status take_scratch(job *j)
     int64_t cols = j->whole_rows ? j->n : j->band_n;
     bool is_bf16 = j->kind == PRODUCT_BF16;
     lx_status status = lx_arena_take(arena, (size_t)(4 * j->band_m * cols), &j->acc, j->err);
+    j->blas_bytes = blas_most(j);
     if (status == LX_OK && (is_bf16 || j->kind == PRODUCT_CODES))
-        status = lx_arena_take(arena, blas_bytes(j), &j->blas, j->err);
+        status = lx_arena_take(arena, j->blas_bytes, &j->blas, j->err);
     if (status == LX_OK && is_bf16 && j->w->dtype != LX_DTYPE_BF16)
         status = lx_arena_take(arena, (size_t)(2 * j->band_n * j->k), &j->w_band, j->err);
     if (status == LX_OK && j->kind == PRODUCT_SHORT && j->w->dtype != LX_DTYPE_F32)
@@ -261,6 +302,59 @@ static lx_status take_scratch(job *j)
     if (status == LX_OK && is_bf16 && j->in->dtype == LX_DTYPE_F32)
         status = lx_arena_take(arena, (size_t)(2 * j->band_m * j->k), &j->x_band, j->err);
     return status;
+}
+
+/* --- what a table says ----------------------------------------------------------------------- */
+
+static const lx_tune_entry *entry_of(const job *j)
+{
+    const bool is_f32 = j->out.dtype == LX_CU_F32;
+    lx_tune_end end = j->whole_rows ? LX_TUNE_CODES : is_f32 ? LX_TUNE_RESIDUAL : LX_TUNE_ROWS;
+    lx_activation activation = j->whole_rows ? LX_ACTIVATION_GELU : LX_ACTIVATION_NONE;
+    if (j->e->activation != activation || j->e->add_to_out != (end == LX_TUNE_RESIDUAL))
+        return NULL; /* nothing that the model asks for, so nothing that was measured */
+    return lx_tune_find(j->x->cuda->tune, j->n, j->k, j->m, end);
+}
+
+/* cuBLASLt, in bands of sums before a workspace of a quarter of the room. */
+static void use_blas(job *j)
+{
+    size_t quarter = j->room / 4 / 256 * 256;
+    j->blas_bytes = quarter < blas_most(j) ? quarter : blas_most(j);
+    size_t sums = (j->room - j->blas_bytes) / 256 * 256;
+    int64_t rows = (int64_t)(sums / (size_t)(4 * j->n));
+    rows = rows > TILE_M ? rows / TILE_M * TILE_M : rows;
+    j->blas = (unsigned char *)j->acc + sums;
+    j->kind = PRODUCT_CODES;
+    j->band_m = j->m < rows ? j->m : rows;
+}
+
+/* Rows that are not codes yet: one band that is all, or two that take turns. */
+static void use_band(job *j, int64_t wanted)
+{
+    const int64_t per_row = bytes_before_codes(j) * j->n, room = (int64_t)j->room;
+    int64_t rows = wanted && wanted < j->band_m ? wanted : j->band_m;
+    if (rows < j->m || per_row * j->m > room) {
+        rows = rows < room / 2 / per_row ? rows : room / 2 / per_row;
+        rows = rows > 16 ? rows / 16 * 16 : 16;
+        j->acc2 = (unsigned char *)j->acc + rows * per_row;
+    }
+    j->band_m = rows;
+}
+
+static void use_table(job *j)
+{
+    bool is_int8_job = j->kind == PRODUCT_INT8 && j->in->dtype == LX_DTYPE_I8;
+    const lx_tune_entry *e = is_int8_job ? entry_of(j) : NULL;
+    if (!e || e->design == LX_TUNE_BUILT_IN || !lx_tune_can(&j->x->cuda->card, e->design, j->n))
+        return;
+    if (e->design == LX_TUNE_BLAS) {
+        use_blas(j);
+        return;
+    }
+    j->design = e->design;
+    if (j->whole_rows)
+        use_band(j, e->band);
 }
 
 /* --- running --------------------------------------------------------------------------------- */
@@ -334,7 +428,7 @@ static lx_status multiply(const job *j, const int64_t rows[2], const int64_t col
     p.x = at(j->in->data, rows[0] * j->k, dtype);
     p.w = j->w_band ? j->w_band : at(j->w->data, cols[0] * j->k, (int)j->w->dtype);
     p.scratch = j->blas;
-    p.scratch_bytes = blas_bytes(j);
+    p.scratch_bytes = j->blas_bytes;
     if (j->x_band) {
         lx_cu_vec band = {dtype, p.x};
         lx_status status =
@@ -378,42 +472,10 @@ static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[
 
 /* --- INT8 ------------------------------------------------------------------------------------ */
 
-/* The design for a shape, of those that this card has: the one whose tiles leave the fewest
- * multiprocessors idle, weighed by what a tile reads for its products. */
-static int design_of(const job *j)
-{
-    static const struct {
-        int design, m, n, blocks; /* blocks: on one multiprocessor at a time */
-        double speed;
-    } mma[] = {{LX_CU_MMA_192x256, 192, 256, 1, 1.0},
-               {LX_CU_MMA_128x256, 128, 256, 1, 0.86},
-               {LX_CU_MMA_128x128, 128, 128, 2, 0.81}};
-    const lx_cuda *c = j->x->cuda;
-    int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
-    if (has_pairs(j))
-        return LX_CU_WGMMA_128x256;
-    if (j->whole_rows || j->in->dtype == LX_DTYPE_F8_E4M3)
-        return LX_CU_MMA_192x256; /* by mma.sync the only one for F16 before codes, and for FP8 */
-    int best = LX_CU_MMA_192x256;
-    double least = 0;
-    for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {
-        int64_t tiles =
-            ((j->band_m + mma[i].m - 1) / mma[i].m) * ((j->n + mma[i].n - 1) / mma[i].n);
-        int64_t at_once = n_sm * mma[i].blocks;
-        double time = (double)((tiles + at_once - 1) / at_once) * mma[i].m * mma[i].n *
-                      mma[i].blocks / mma[i].speed;
-        if (i == 0 || time < least) {
-            best = mma[i].design;
-            least = time;
-        }
-    }
-    return best;
-}
-
 static lx_cu_int8 int8_of(const job *j, const int64_t rows[2])
 {
     int64_t all[2] = {0, j->n};
-    lx_cu_int8 p = {.design = design_of(j), .k = j->k, .w = j->w->data};
+    lx_cu_int8 p = {.design = j->design, .k = j->k, .w = j->w->data};
     p.is_fp8 = j->in->dtype == LX_DTYPE_F8_E4M3;
     p.x = (const int8_t *)j->in->data + rows[0] * j->k;
     p.e = epilogue_of(j, rows, all);
@@ -524,7 +586,7 @@ static lx_status try_finished(const job *j, bool *is_done)
                        .acc = j->out.data,
                        .ld = j->out.stride,
                        .scratch = j->blas,
-                       .scratch_bytes = blas_bytes(j),
+                       .scratch_bytes = j->blas_bytes,
                        .is_finished = true,
                        .bias = lx_cu_vec_of(e->bias),
                        .activation = (int)e->activation};
@@ -574,6 +636,7 @@ lx_status lx_cuda_linear(lx_exec *x, const lx_act *in, const lx_weight *w, const
     status = take_scratch(&j);
     if (status == LX_OK && !x->is_dry) {
         tell_about_fp8(&j);
+        use_table(&j);
         status = j.kind == PRODUCT_INT8 ? run_int8(&j) : run_bands(&j);
         if (status == LX_OK && e->square && j.kind != PRODUCT_INT8)
             status = sum_squares(&j);

@@ -132,7 +132,7 @@ static void *load_library(const char *path, char *reason, size_t reason_bytes)
     return NULL;
 }
 
-static lx_status load_module(lx_cuda *c, const char *path, lx_err *err)
+lx_status lx_cuda_load(lx_cuda *c, const char *path, lx_err *err)
 {
     char reason[512] = "not found";
     lx_cuda_module_fn get;
@@ -206,7 +206,7 @@ lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err
     setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1); /* cards count as the slots do */
     /* cuBLASLt alone has hundreds of MiB of kernels: only what the self-test runs is loaded. */
     setenv("CUDA_MODULE_LOADING", "LAZY", 1);
-    lx_status status = load_module(c, module, err);
+    lx_status status = lx_cuda_load(c, module, err);
     if (status == LX_OK)
         status = open_card(c, index, err);
     if (status == LX_OK)
@@ -228,6 +228,7 @@ void lx_cuda_close(lx_cuda **cuda)
     if ((*cuda)->dev)
         (*cuda)->module->base->close((*cuda)->dev);
     /* The library stays: CUDA's own threads may still be in it. */
+    free((*cuda)->tune);
     free(*cuda);
     *cuda = NULL;
 }

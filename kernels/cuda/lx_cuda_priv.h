@@ -19,7 +19,11 @@ struct lx_cuda {
     bool has_own_fp8;             /* FP8 linears by our own kernels, a plan's too; as opened no */
     char text[160];               /* describe */
     struct lx_cuda_clock *clock;  /* clock.c; owned; NULL: nobody measures */
+    struct lx_tune_table *tune;   /* lx_tune.h; owned; NULL: the built-in choices */
 };
+
+/** Load the module: library and module. path as lx_cuda_open's. */
+lx_status lx_cuda_load(lx_cuda *cuda, const char *path, lx_err *err);
 
 /** clock.c: what follows the operation that is called so is not its affair any more. */
 void lx_cuda_clock_mark(lx_cuda *cuda, const char *what);

@@ -19,6 +19,7 @@
 #include "dit_model.h"
 #include "lx_device.h"
 #include "lx_log.h"
+#include "lx_tune.h"
 
 #define CHUNK_CPU   2048 /* the FFN's hidden rows of the 14B are then 108 MiB */
 #define CHUNK_CARD  4096
@@ -384,6 +385,7 @@ static lx_status prepare_card(dit_engine *e, const dit_setup *setup, int index, 
     dit_setup known = *setup;
     uint64_t before, total;
     DIT_TRY(lx_cuda_open(&e->cuda, index, NULL, err));
+    lx_cuda_tune(e->cuda);
     DIT_TRY(lx_cuda_memory(e->cuda, &before, &total, err));
     if (!known.vram)
         known.vram = before > SPARE ? before - SPARE + CONTEXT : 0;
