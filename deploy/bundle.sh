@@ -60,7 +60,7 @@ missing=$("$root/deploy/packages.sh" --bundle --list) ||
 
 # --- building ------------------------------------------------------------------------------------
 
-programs=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux lx2v-convert lx2v-mkmodel)
+programs=(lx2v lx2v-launch lx2v-encoder lx2v-dit lx2v-vae lx2v-mux lx2v-convert lx2v-tune lx2v-mkmodel)
 
 # Test programs look for their data in the folder they are started from; no path of this machine
 # is left in any program.

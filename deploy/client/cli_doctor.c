@@ -2,8 +2,8 @@
  * cli_doctor.c - lx2v doctor: what is here, what is missing
  * SPDX-License-Identifier: Apache-2.0
  *
- * Cards are asked by lx2v-probe and codecs by lx2v-mux, each a process of its own: whatever a
- * driver does to them, the rest is told.
+ * Cards are asked by lx2v-probe, codecs by lx2v-mux and what was measured of cards by lx2v-tune, each
+ * a process of its own: whatever a driver does to them, the rest is told.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +18,8 @@
 #include "weights/lx_model_dir.h"
 
 #define CODECS_S   10.0         /* an answer of milliseconds */
+#define TUNE_S     40.0         /* it loads the CUDA module, and runs the probe */
+#define TUNE_ROOM  16384        /* a line for each card */
 #define SHM_LITTLE (256u << 20) /* bytes of /dev/shm */
 
 /* Everything that was found out. */
@@ -36,6 +38,7 @@ typedef struct findings {
     /* the rest */
     json_t *codecs; /* owned; NULL: codecs_error */
     char codecs_error[LX_ERR_TEXT];
+    char tune[TUNE_ROOM]; /* lx2v-tune --which; "": no card, or no CUDA in this build */
     bool has_measured, has_disk;
     cli_disk disk;
     cli_notes notes;
@@ -99,6 +102,24 @@ static void look_at_codecs(findings *f)
     }
     if (!f->codecs)
         memcpy(f->codecs_error, err.message, sizeof f->codecs_error);
+}
+
+/* Which table of measured designs each card would use. */
+static void look_at_tune(findings *f)
+{
+    char path[LX_LIMIT_PATH], word[] = "--which";
+    char *argv[] = {path, word, NULL};
+    lx_err err = {0};
+    lx_child child = {.argv = argv, .timeout_s = TUNE_S, .out = f->tune, .out_room = TUNE_ROOM};
+    if (!f->probe || f->cards.n == 0 || strcmp(LX2V_BACKEND, "cuda") != 0)
+        return;
+    lx_status status = lx_child_beside(path, sizeof path, "lx2v-tune", &err);
+    if (status == LX_OK)
+        status = lx_child_run(&child, &err);
+    if (status == LX_OK && child.exit_code)
+        status = lx_fail(&err, LX_ESTAGE, "%.400s", child.err);
+    if (status != LX_OK)
+        snprintf(f->tune, sizeof f->tune, "not told: %.480s\n", err.message);
 }
 
 static void look_at_disk(findings *f, const char *weights)
@@ -229,6 +250,24 @@ static void print_codecs(const findings *f)
     putchar('\n');
 }
 
+/* Line by line; *at moves on. False at the end. */
+static bool next_line(const char **at, char *out, size_t room)
+{
+    size_t n = strcspn(*at, "\n");
+    if (n == 0)
+        return false;
+    snprintf(out, room, "%.*s", (int)n, *at);
+    *at += n + ((*at)[n] == '\n');
+    return true;
+}
+
+static void print_tune(const findings *f)
+{
+    char line[LX_LIMIT_PATH + 64], safe[LX_LIMIT_PATH + 64];
+    for (const char *at = f->tune; next_line(&at, line, sizeof line);)
+        printf("tune      %s\n", cli_safe(line, safe, sizeof safe));
+}
+
 static void print_text(const findings *f)
 {
     char a[64];
@@ -237,6 +276,7 @@ static void print_text(const findings *f)
         cli_cards_print(stdout, &f->cards);
     else
         printf("cards     not told: %s\n", f->probe_error);
+    print_tune(f);
     print_disk(f);
     print_codecs(f);
     if (!f->has_config)
@@ -280,6 +320,15 @@ static json_t *disk_json(const findings *f)
                      f->has_disk ? json_null() : text_or_null(f->disk.trouble));
 }
 
+static json_t *tune_json(const findings *f)
+{
+    char line[LX_LIMIT_PATH + 64];
+    json_t *list = json_array();
+    for (const char *at = f->tune; next_line(&at, line, sizeof line);)
+        json_array_append_new(list, cli_json_text(line));
+    return list;
+}
+
 static void print_json(const findings *f)
 {
     const cli_machine *m = &f->machine;
@@ -304,6 +353,7 @@ static void print_json(const findings *f)
     json_object_set_new(all, "probe_error", text_or_null(f->probe_error));
     json_object_set_new(all, "codecs", f->codecs ? json_incref(f->codecs) : json_null());
     json_object_set_new(all, "codecs_error", text_or_null(f->codecs_error));
+    json_object_set_new(all, "tune", tune_json(f));
     json_object_set_new(all, "disk", disk_json(f));
     json_object_set_new(all, "notes", notes);
     cli_json_print(all);
@@ -324,6 +374,7 @@ static lx_status examine(const cli_args *args, const char *weights, bool measure
         cli_say("measuring cards and disk; some seconds");
     look_at_cards(f, measure);
     look_at_codecs(f);
+    look_at_tune(f);
     if (measure)
         look_at_disk(f, weights);
     advise(f);
