@@ -33,7 +33,7 @@ lx_status lx_config_set_residency(lx_residency_choice *out, const char *text, lx
 typedef enum lx_attention_choice {
     LX_ATTENTION_AUTO,      /* the fastest whose error is that of int8-fp16 or less */
     LX_ATTENTION_INT8_FP16, /* INT8 with smoothed keys - FP16 */
-    LX_ATTENTION_INT8_E4M3, /* "int8-fp8": INT8 - FP8, on Hopper; three times that error */
+    LX_ATTENTION_INT8_E4M3, /* "int8-fp8": INT8 - FP8, from 8.9 on; three times that error */
     LX_ATTENTION_BF16       /* BF16 - FP16 */
 } lx_attention_choice;
 
