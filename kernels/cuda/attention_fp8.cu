@@ -30,7 +30,7 @@
 using namespace tile;
 
 constexpr int DIM = 128, WARPS = 8, QUERIES = WARPS * 32, THREADS = WARPS * 32;
-constexpr int OPERAND = LX_CU_IMAGE_OPERAND, HALF_K = KEYS * DIM;
+constexpr int OPERAND = LX_CU_IMAGE_OPERAND;
 constexpr int SHARED = QUERIES * DIM + 4 * OPERAND;
 
 #ifdef LX_HAS_FP8_MMA
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             copy_commit();
         }
         scores_int8<DIM>(s, rows_first<DIM>(at_q + thread_now() / 32 * 32 * DIM),
-                         units_first<DIM>(now + half * HALF_K));
+                         units_first<DIM>(now + half * KEYS * DIM));
         next_scale = scale_of(k_images, i + 1 < n_tiles ? i + 1 : i);
         if ((i + 1) * KEYS > n_k) {
             const Bend bends = {NULL, NULL, (int)a.n_q, n_k};

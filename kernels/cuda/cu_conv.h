@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      conv.c and colour.c check, choose and pack; these launch.
- * Packed    A convolution's weights are bf16 (f16 for an F16 image) blocks in the order in which a tile of `bn` outputs
- *           reads them, each block the image of shared memory:
+ * Packed    A convolution's weights are bf16 (f16 for an F16 image) blocks in the order in which a
+ *           tile of `bn` outputs reads them, each block the image of shared memory:
  *               [tile of outputs][row of taps: kt x kh][32 inputs][column of taps: kw][bn][32]
  *           zeros where channels end. Within a block, input k of output n lies at lx_cu_conv_place.
  *           Under nearest x2 the four phases of the output (y odd, x odd) are convolutions of 2x2

@@ -180,8 +180,8 @@ static void test_conv_of_f16_matches_definition(void **state)
             check_case(*state, &cases[i], i, with_residual, F16);
 }
 
-/* Where it is not served, or a sum of a step could overflow F16, or a number is not finite, it stays
- * with BF16: nothing that is asked for makes a picture of infinities. */
+/* Where it is not served, or a sum of a step could overflow F16, or a number is not finite, it
+ * stays with BF16: nothing that is asked for makes a picture of infinities. */
 static void test_conv_takes_f16_only_where_it_fits(void **state)
 {
     gpu *g = *state;
