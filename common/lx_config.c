@@ -174,13 +174,15 @@ typedef enum replica_word {
 static const char *const words[WORDS] = {"device",    "threads",    "residency",
                                          "attention", "accumulate", "replicas"};
 
-/* Only some stages have weights by layers; one has long attention. */
+/* Only some stages have weights by layers; one has long attention, two have products in F16. */
 static bool has_word(int kind, replica_word which, bool is_stage)
 {
     if (which == WORD_RESIDENCY)
         return kind == LX_STAGE_ENCODER || kind == LX_STAGE_DIT;
-    if (which == WORD_ATTENTION || which == WORD_ACCUMULATE)
+    if (which == WORD_ATTENTION)
         return kind == LX_STAGE_DIT;
+    if (which == WORD_ACCUMULATE)
+        return kind == LX_STAGE_DIT || kind == LX_STAGE_VAE;
     return which != WORD_REPLICAS || is_stage;
 }
 

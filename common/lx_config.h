@@ -33,11 +33,12 @@ lx_status lx_config_set_residency(lx_residency_choice *out, const char *text, lx
 typedef enum lx_attention_choice {
     LX_ATTENTION_AUTO,      /* the fastest whose error is that of int8-fp16 or less */
     LX_ATTENTION_INT8_FP16, /* INT8 with smoothed keys - FP16 */
-    LX_ATTENTION_INT8_E4M3, /* "int8-fp8": INT8 - FP8, on Hopper; three times that error */
+    LX_ATTENTION_INT8_E4M3, /* "int8-fp8": INT8 - FP8, from 8.9 on; three times that error */
     LX_ATTENTION_BF16       /* BF16 - FP16 */
 } lx_attention_choice;
 
-/* In what FP16 products are summed. AUTO: FP16 where the card adds FP32 at half rate. */
+/* In what products of FP16 or FP8 are summed, of attention (dit) and of convolutions (vae). AUTO:
+ * FP16 where the card adds FP32 at half rate. */
 typedef enum { LX_ACCUMULATE_AUTO, LX_ACCUMULATE_FP32, LX_ACCUMULATE_FP16 } lx_accumulate_choice;
 
 extern const char *const lx_attention_names[], *const lx_accumulate_names[]; /* as above */
@@ -45,11 +46,11 @@ lx_status lx_config_set_attention(lx_attention_choice *out, const char *text, lx
 lx_status lx_config_set_accumulate(lx_accumulate_choice *out, const char *text, lx_err *err);
 
 typedef struct lx_replica_config {
-    char device[LX_LIMIT_WORD];    /* as lx_device.h says: "cpu", "cuda:0", "cuda:rtx3060" */
-    int threads;                   /* CPU threads; 0 = one per core */
-    lx_residency_choice residency; /* encoder and dit only */
-    lx_attention_choice attention; /* dit only, on a card, as is the next */
-    lx_accumulate_choice accumulate;
+    char device[LX_LIMIT_WORD];      /* as lx_device.h says: "cpu", "cuda:0", "cuda:rtx3060" */
+    int threads;                     /* CPU threads; 0 = one per core */
+    lx_residency_choice residency;   /* encoder and dit only */
+    lx_attention_choice attention;   /* dit only, on a card */
+    lx_accumulate_choice accumulate; /* dit and vae, on a card */
 } lx_replica_config;
 
 typedef struct lx_stage_config {

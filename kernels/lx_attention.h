@@ -34,8 +34,8 @@ typedef struct lx_kv {
     int8_t *codes; /* INT8: [n, n_heads * head_dim] of k - mean; else NULL */
     float *scale;  /* INT8: one per group of keys and head */
     float *k_mean; /* INT8: [n_heads * head_dim] */
-    /* INT8 on Hopper, instead of codes and scale: keys and values in images as its kernel reads
-     * them (cuda/attention_image.h), else NULL; the last two with FP8, [n_heads * head_dim]. */
+    /* INT8 on Hopper and FP8 on any card, instead of codes and scale: keys and values in images
+     * (cuda/attention_image.h), else NULL; the last two with FP8, [n_heads * head_dim]. */
     uint8_t *k_images, *v_images;
     float *v_scale, *v_shift;
 } lx_kv;
@@ -66,7 +66,8 @@ size_t lx_kv_room(const lx_exec *x, int64_t n, int64_t width);
 lx_status lx_kv_prepare_from(lx_exec *x, lx_attention_kind kind, const lx_kv_source *from,
                              lx_kv *out, lx_err *err);
 /** Prepare keys (x->rows) and values (x->value), [n, n_heads * head_dim] each. INT8 codes,
- *  and on Hopper copies of values, are taken from the arena; k and v themselves stay borrowed. */
+ *  on Hopper and in FP8 copies of values, are taken from the arena; k and v themselves stay
+ *  borrowed. */
 lx_status lx_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_mat *k, const lx_mat *v,
                         int64_t n_heads, lx_kv *out, lx_err *err);
 
@@ -78,7 +79,7 @@ typedef struct lx_attention_args {
     const float *rel;      /* [n_heads, n_q + n_k - 1] or NULL; needs n_q == n_k */
     const float *key_bias; /* [n_k] or NULL */
     lx_mat out;            /* x->rows, [n_q, n_heads * head_dim]; must not overlap the inputs */
-    float *lse; /* [n_heads, n_q] <- ln sum_j e^s, or NULL; a card: only from images (LX_EJOB) */
+    float *lse; /* [n_heads, n_q] <- ln sum_j e^s, or NULL; a card: only Hopper, INT8 (LX_EJOB) */
 } lx_attention_args;
 
 lx_status lx_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);

@@ -82,18 +82,33 @@ static lx_status kernel_sizes(const lx_weight *weight, const lx_weight *bias, lx
     return LX_OK;
 }
 
-/* The packed form is made in host memory; on a card it is copied from there. */
-static lx_status place_weight(lx_exec *x, const lx_weight *weight, const lx_conv *conv, uint64_t n,
-                              lx_err *err)
+static lx_dtype input_of(const lx_exec *x, const lx_conv *conv, const float *weight,
+                         const float *gain)
 {
-    float *wide;
+    const lx_conv_ops *ops = x->backend->conv;
+    return ops->input ? ops->input(x, conv, weight, gain) : x->rows;
+}
+
+/* The packed form is made in host memory; on a card it is copied from there. What the weights'
+ * values decide is decided here: conv->input. gain: NULL, or [c_in]. */
+static lx_status place_weight(lx_exec *x, const lx_weight *weight, const lx_weight *gain,
+                              lx_conv *conv, uint64_t n, lx_err *err)
+{
+    float *wide, *wide_gain = NULL;
     void *packed = conv->packed;
     size_t bytes = (size_t)x->backend->conv->packed(conv), mark = lx_arena_mark(x->host);
     lx_status status = lx_arena_take_f32(x->host, n, &wide, err);
+    if (status == LX_OK && gain)
+        status = lx_arena_take_f32(x->host, (uint64_t)conv->c_in, &wide_gain, err);
     if (status == LX_OK && !lx_exec_is_host(x))
         status = lx_arena_take(x->host, bytes, &packed, err);
+    conv->input = gain ? input_of(x, conv, NULL, NULL) : x->rows;
     if (status == LX_OK && !x->is_dry) {
         lx_widen_to_f32(wide, weight->data, weight->dtype, (size_t)n);
+        if (gain) {
+            lx_widen_to_f32(wide_gain, gain->data, gain->dtype, (size_t)conv->c_in);
+            conv->input = input_of(x, conv, wide, wide_gain);
+        }
         x->backend->conv->pack(conv, wide, packed);
         if (packed != conv->packed)
             status = lx_upload(x, conv->packed, packed, bytes, err);
@@ -105,9 +120,19 @@ static lx_status place_weight(lx_exec *x, const lx_weight *weight, const lx_conv
 lx_status lx_conv_load(lx_exec *x, const lx_weight *weight, const lx_weight *bias, lx_conv *out,
                        lx_err *err)
 {
+    return lx_conv_load_normed(x, weight, bias, NULL, out, err);
+}
+
+lx_status lx_conv_load_normed(lx_exec *x, const lx_weight *weight, const lx_weight *bias,
+                              const lx_weight *gain, lx_conv *out, lx_err *err)
+{
     lx_conv conv = {0};
     uint64_t elements, bytes;
     lx_status status = kernel_sizes(weight, bias, &conv, err);
+    if (status == LX_OK && gain && !lx_weight_is_vector(gain, conv.c_in))
+        status = lx_fail(err, LX_ECONFIG,
+                         "%s: a vector of %" PRId64 " floats is needed, as many as %s has inputs",
+                         gain->name, conv.c_in, weight->name);
     if (status == LX_OK)
         status = lx_shape_bytes(&weight->shape, weight->dtype, &elements, &bytes, err);
     if (status == LX_OK)
@@ -116,7 +141,7 @@ lx_status lx_conv_load(lx_exec *x, const lx_weight *weight, const lx_weight *bia
     if (status == LX_OK)
         status = lx_arena_take_f32(x->arena, (uint64_t)conv.c_out, &conv.bias, err);
     if (status == LX_OK)
-        status = place_weight(x, weight, &conv, elements, err);
+        status = place_weight(x, weight, gain, &conv, elements, err);
     if (status == LX_OK)
         status = place_vector(x, bias, (uint64_t)conv.c_out, conv.bias, err);
     if (status == LX_OK)
@@ -159,10 +184,13 @@ static lx_status conv_check(const lx_conv *conv, const lx_image *in, bool upsamp
     return LX_OK;
 }
 
-static lx_status conv_check_dtypes(const lx_exec *x, const lx_image *in, const lx_image *residual,
-                                   const lx_image *out, lx_err *err)
+static lx_status conv_check_dtypes(const lx_exec *x, const lx_conv *conv, const lx_image *in,
+                                   const lx_image *residual, const lx_image *out, lx_err *err)
 {
-    lx_status status = dtype_check(x, "convolution: input", in, false, err);
+    lx_status status = LX_OK;
+    if (in->dtype != conv->input)
+        status = lx_fail(err, LX_EJOB, "convolution: input of %s, its weights are for %s",
+                         lx_dtype_name(in->dtype), lx_dtype_name(conv->input));
     if (status == LX_OK && residual)
         status = dtype_check(x, "convolution: residual", residual, false, err);
     return status == LX_OK ? dtype_check(x, "convolution: output", out, true, err) : status;
@@ -173,7 +201,7 @@ lx_status lx_conv_run(lx_exec *x, const lx_conv *conv, const lx_image *in, bool 
 {
     lx_status status = conv_check(conv, in, upsample, residual, out, err);
     if (status == LX_OK)
-        status = conv_check_dtypes(x, in, residual, out, err);
+        status = conv_check_dtypes(x, conv, in, residual, out, err);
     if (status != LX_OK)
         return status;
     const lx_conv_ops *ops = x->backend->conv;
@@ -200,7 +228,7 @@ lx_status lx_channel_norm(lx_exec *x, const lx_image *in, const float *gamma, bo
                        in->frames, in->height, in->width, in->channels, out->frames, out->height,
                        out->width, out->channels);
     lx_status status = dtype_check(x, "channel norm: input", in, false, err);
-    if (status == LX_OK)
+    if (status == LX_OK && out->dtype != x->value)
         status = dtype_check(x, "channel norm: output", out, false, err);
     return status == LX_OK && !x->is_dry ? x->backend->conv->norm(x, in, gamma, silu, out, err)
                                          : status;

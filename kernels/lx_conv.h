@@ -12,7 +12,9 @@
  * Numbers   sums in f32, rounded once to the output's type; order fixed by shapes and by even
  *           positions in space only: chunking, thread count and windows cut at even places change
  *           nothing. A card has weights in BF16, and sums the taps that fall on one pixel under
- *           `upsample` before it rounds them.
+ *           `upsample` before it rounds them. Convolutions of what a norm made may be of F16
+ *           images and weights there (lx_conv_load_normed): products of a row of taps and 32
+ *           inputs are then summed in F16, these sums in f32.
  * Tests     tests/kernels/test_conv.c, tests/gpu/test_cuda_conv.c
  */
 #ifndef LX_CONV_H
@@ -22,7 +24,8 @@
 #include "weights/lx_weights.h"
 
 typedef struct lx_image {
-    lx_dtype dtype; /* x->rows; also F32 or x->value for what a convolution makes */
+    lx_dtype dtype; /* x->rows; also F32 or x->value for what a convolution makes, x->value for what
+                       a norm makes and a convolution wants */
     int64_t frames, height, width, channels;
     void *data;           /* [frames, height, width, channels]; borrowed, usually from an arena */
     int64_t frame_stride; /* elements from one frame to the next; 0 = dense */
@@ -33,6 +36,7 @@ typedef struct lx_image {
 /* A convolution's weights, repacked once at load into the form that its device wants. */
 typedef struct lx_conv {
     int64_t c_in, c_out, kt, kh, kw; /* 3x3x3, 3x1x1, 1x3x3, 1x1x1 */
+    lx_dtype input;                  /* what it reads: x->rows, or F16 */
     void *packed;                    /* borrowed from the arena of lx_conv_load */
     float *bias;                     /* [c_out] */
 } lx_conv;
@@ -41,6 +45,11 @@ typedef struct lx_conv {
  *  memory into the arena. LX_ECONFIG names the tensor and the shape that was expected. */
 lx_status lx_conv_load(lx_exec *x, const lx_weight *weight, const lx_weight *bias, lx_conv *out,
                        lx_err *err);
+/** The same for a convolution whose input is lx_channel_norm's, of this gain [c_in] (on the host,
+ *  any float dtype). Where x->sums says so and the largest sums that can be stay finite, a card
+ *  then wants that input in F16: out->input. */
+lx_status lx_conv_load_normed(lx_exec *x, const lx_weight *weight, const lx_weight *bias,
+                              const lx_weight *gain, lx_conv *out, lx_err *err);
 /** A vector of n (the gain of a channel norm) from host memory into the arena as f32. LX_ECONFIG
  *  likewise. */
 lx_status lx_gain_load(lx_exec *x, const lx_weight *weight, int64_t n, float **out, lx_err *err);
@@ -49,7 +58,7 @@ lx_status lx_gain_load(lx_exec *x, const lx_weight *weight, int64_t n, float **o
  * in->frames = out->frames + kt - 1 (the history first); spatial zero padding (kh-1)/2, (kw-1)/2.
  * upsample: read in at half resolution through nearest x2 (out is 2H x 2W): the resamplers, 3x3.
  * residual: NULL, or of x->rows and out's size; it may be out itself. in must not overlap out.
- * out: of x->rows, x->value or F32.
+ * in: of conv->input. out: of x->rows, x->value or F32.
  */
 lx_status lx_conv_run(lx_exec *x, const lx_conv *conv, const lx_image *in, bool upsample,
                       const lx_image *residual, lx_image *out, lx_err *err);
@@ -58,7 +67,8 @@ void lx_conv_ref(const lx_weight *weight, const lx_weight *bias, const lx_image 
                  const lx_image *residual, lx_image *out);
 
 /** Channel norm y = x / max(|x|_2, 1e-12) * sqrt(C) * gamma, then SiLU if asked. gamma [C].
- *  out may be in itself; both of x->rows. Statistics in f64 (a card: f32), SiLU in f32. */
+ *  out may be in itself. in: of x->rows; out: of x->rows or x->value. Statistics in f64 (a card:
+ *  f32), SiLU in f32. */
 lx_status lx_channel_norm(lx_exec *x, const lx_image *in, const float *gamma, bool silu,
                           lx_image *out, lx_err *err);
 void lx_channel_norm_ref(const lx_image *in, const float *gamma, bool silu, lx_image *out);

@@ -25,6 +25,10 @@ typedef struct lx_conv_call {
 typedef struct lx_conv_ops {
     uint64_t (*packed)(const lx_conv *conv);                    /* bytes of conv->packed */
     uint64_t (*scratch)(const lx_exec *x, const lx_conv *conv); /* bytes of one run */
+    /* The type that its input should have, from f32 weights and the gain of the norm before it;
+     * both NULL: from its shape alone. The member itself NULL: always x->rows. */
+    lx_dtype (*input)(const lx_exec *x, const lx_conv *conv, const float *weight,
+                      const float *gain);
     /* Repack f32 weights of shape [o, i, kt, kh, kw], host memory to host memory. */
     void (*pack)(const lx_conv *conv, const float *weight, void *packed);
     lx_status (*run)(lx_exec *x, const lx_conv_call *call, lx_err *err);

@@ -60,7 +60,7 @@ static void print_meaning(FILE *to, const lx_card *card)
     fprintf(to, "          attention of long clips: int8-fp16 by %s, sums in %s; by choice %s\n",
             is_hopper ? "wgmma" : "mma.sync",
             has_slow_f32 ? "fp16 (fp32 runs at half rate)" : "fp32 (at full rate)",
-            is_hopper ? "int8-fp8, bf16" : "bf16");
+            cc >= CC_FP8 ? "int8-fp8, bf16" : "bf16");
 }
 
 static void print_pcie(FILE *to, const lx_card *card)

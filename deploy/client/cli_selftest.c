@@ -116,9 +116,9 @@ static void say_memory(const trial *t, command *c, lx_stage_kind kind)
     say_two(c, "--ram", c->ram);
 }
 
-static void say_attention(const trial *t, command *c)
+static void say_arithmetic(const trial *t, command *c, lx_stage_kind kind)
 {
-    const lx_replica_config *replica = &t->config.stage[LX_STAGE_DIT].replica[0];
+    const lx_replica_config *replica = &t->config.stage[kind].replica[0];
     if (replica->attention != LX_ATTENTION_AUTO)
         say_two(c, "--attention", lx_attention_names[replica->attention]);
     if (replica->accumulate != LX_ACCUMULATE_AUTO)
@@ -322,7 +322,7 @@ static lx_status try_dit(trial *t, bool has_context, bool *has_latent, lx_err *e
     say_two(&c, "--input", input);
     say_two(&c, "--output", file_in(t, "latent.safetensors", output));
     say_sampling(t, &c);
-    say_attention(t, &c);
+    say_arithmetic(t, &c, LX_STAGE_DIT);
     status = run_it(t, "dit", t->paths.dit, &c, has_latent, NULL, 0, err);
     if (status != LX_OK || !*has_latent)
         return status;
@@ -351,6 +351,7 @@ static lx_status try_vae(trial *t, bool has_latent, bool *has_frames, lx_err *er
     say_two(&c, "--weights", t->paths.vae);
     say_two(&c, "--input", input);
     say_two(&c, "--output", file_in(t, "frames.safetensors", output));
+    say_arithmetic(t, &c, LX_STAGE_VAE);
     status = run_it(t, "vae", t->paths.vae, &c, has_frames, NULL, 0, err);
     if (status != LX_OK || !*has_frames)
         return status;

@@ -4,6 +4,7 @@
  *
  * Kernels   wgmma  attention_wgmma.cu  Hopper, INT8 asked for, head_dim 128, no biases
  *           int8   attention_int8.cu   asked for, head_dim 64 or 128, no relative positions
+ *           fp8    attention_fp8.cu    8.9 and later, FP8 asked for, head_dim 128, no biases
  *           flash  attention_flash.cu  head_dim a multiple of 8 up to 128
  *           wide   attention_wide.cu   head_dim a multiple of 8 up to 512
  *           small  attention_small.cu  everything else
@@ -20,21 +21,27 @@
 
 #define LAUNCH_S 0.1
 
+/* Into what the largest value of a channel in FP8 is scaled: E4M3's largest number; with F16 sums
+ * of 64 keys, whose weights are at most 448, that 448 * 64 times it stays finite. */
+#define E4M3_MAX        448.0f
+#define TOP_OF_F16_SUMS 2.25f
+
 static int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
 }
 
-typedef enum variant { WGMMA, INT8, FLASH, WIDE, SMALL } variant;
+typedef enum variant { WGMMA, INT8, FP8, FLASH, WIDE, SMALL } variant;
 
 /* 1e12 operations per second and SM that a kernel reaches at least, by the card's kind: about half
  * of what the tensor cores' rates in attention.md b.4 allow. */
 static double rate_of(const lx_card_kind *card, variant v)
 {
-    static const double geforce[] = {[INT8] = 0.7, [FLASH] = 0.4, [WIDE] = 0.25, [SMALL] = 0.01};
+    static const double geforce[] = {
+        [INT8] = 0.7, [FP8] = 0.7, [FLASH] = 0.4, [WIDE] = 0.25, [SMALL] = 0.01};
     static const double a100[] = {[INT8] = 1.2, [FLASH] = 1.0, [WIDE] = 0.6, [SMALL] = 0.01};
     static const double hopper[] = {
-        [WGMMA] = 2.5, [INT8] = 2.0, [FLASH] = 1.3, [WIDE] = 0.8, [SMALL] = 0.01};
+        [WGMMA] = 2.5, [INT8] = 2.0, [FP8] = 0.7, [FLASH] = 1.3, [WIDE] = 0.8, [SMALL] = 0.01};
     if (card->major == 8 && card->minor == 0)
         return a100[v] * 1e12;
     return card->major == 9 ? hopper[v] * 1e12 : geforce[v] * 1e12;
@@ -50,7 +57,11 @@ static bool has_f16_sums(const lx_exec *x)
 /* A kernel's unit of work: so many queries of a head. */
 static int64_t unit_queries(variant v, int64_t rows_per_block)
 {
-    return v == INT8 ? rows_per_block : v == WGMMA || v == FLASH ? 128 : v == WIDE ? 64 : 1;
+    return v == INT8                  ? rows_per_block
+           : v == FP8                 ? 256
+           : v == WGMMA || v == FLASH ? 128
+           : v == WIDE                ? 64
+                                      : 1;
 }
 
 static int64_t units_per_launch(const lx_card_kind *card, variant v, const lx_cu_attention *a)
@@ -130,9 +141,11 @@ static bool can_int8(const lx_kv *kv)
            kv->k.stride % 8 == 0 && kv->v.stride % 8 == 0;
 }
 
-static bool has_images(const lx_card_kind *card, const lx_kv *kv)
+/* Hopper's kernel reads images; elsewhere that of FP8 values does. */
+static bool has_images(const lx_card_kind *card, lx_attention_kind kind, const lx_kv *kv)
 {
-    return lx_card_has_wgmma(card) && kv->head_dim == LX_CU_IMAGE_CHANNELS;
+    bool is_fp8 = kind == LX_ATTENTION_INT8_FP8 && lx_card_has_fp8(card);
+    return (lx_card_has_wgmma(card) || is_fp8) && kv->head_dim == LX_CU_IMAGE_CHANNELS;
 }
 
 static lx_status take_codes(lx_exec *x, lx_kv *kv, bool has_peaks, lx_cu_kv *job, lx_err *err)
@@ -163,7 +176,7 @@ static const float *peaks_of(const lx_kv *kv)
            ceil_div(kv->n, LX_CU_ATTENTION_TILE_K) * kv->n_heads * LX_CU_ATTENTION_GROUPS;
 }
 
-/* Hopper's kernel wants whole images of 128 keys and of their values. Keys are done with before
+/* Some kernels want whole images of 128 keys and of their values. Keys are done with before
  * values begin, so those may lie where the keys were. */
 static lx_status take_images(lx_exec *x, lx_kv *kv, size_t k_room, bool is_fp8, lx_cu_kv *job,
                              lx_err *err)
@@ -190,6 +203,8 @@ static lx_status take_images(lx_exec *x, lx_kv *kv, size_t k_room, bool is_fp8, 
     job->v_images = kv->v_images = v_images;
     job->v_scale = kv->v_scale;
     job->v_shift = kv->v_shift;
+    job->v_top =
+        !lx_card_has_wgmma(lx_cuda_card(x->cuda)) && has_f16_sums(x) ? TOP_OF_F16_SUMS : E4M3_MAX;
     if (is_in_k)
         kv->k.data = NULL; /* job->k still says where they are */
     return LX_OK;
@@ -200,7 +215,7 @@ static lx_status take_memory(lx_exec *x, lx_attention_kind kind, size_t k_room, 
                              lx_cu_kv *job, lx_err *err)
 {
     const lx_card_kind *card = lx_cuda_card(x->cuda);
-    if (!has_images(card, kv)) {
+    if (!has_images(card, kind, kv)) {
         kv->kind = LX_ATTENTION_INT8;
         return take_codes(x, kv, has_f16_sums(x), job, err);
     }
@@ -264,7 +279,7 @@ lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_kv_sou
 
 /* --- attention ------------------------------------------------------------------------------- */
 
-static variant choose(const lx_attention_args *args)
+static variant choose(const lx_exec *x, const lx_attention_args *args)
 {
     const lx_kv *kv = args->kv;
     bool is_fit = is_aligned(&args->q) && is_aligned(&args->out) && is_aligned(&kv->k) &&
@@ -273,7 +288,7 @@ static variant choose(const lx_attention_args *args)
     if (!is_fit || kv->head_dim > LX_CU_ATTENTION_WIDE_DIM)
         return SMALL;
     if (kv->kind != LX_ATTENTION_PLAIN && kv->k_images && !args->rel && !args->key_bias)
-        return WGMMA;
+        return lx_card_has_wgmma(lx_cuda_card(x->cuda)) ? WGMMA : FP8;
     if (kv->kind != LX_ATTENTION_PLAIN && kv->codes && !args->rel)
         return INT8;
     return kv->head_dim <= LX_CU_ATTENTION_FLASH_DIM ? FLASH : WIDE;
@@ -304,13 +319,14 @@ static lx_cu_attention job_of(const lx_exec *x, const lx_attention_args *args, v
                          .scale = args->scale,
                          .rel = args->rel,
                          .key_bias = args->key_bias};
-    if (v == WGMMA) {
+    if (v == WGMMA || v == FP8) {
         a.k_images = kv->k_images;
         a.v_images = kv->v_images;
         a.v_scale = kv->v_scale;
         a.v_shift = kv->v_shift;
         a.k_mean = kv->k_mean;
         a.lse = args->lse;
+        a.has_f16_sums = v == FP8 && has_f16_sums(x);
     }
     if (v == INT8) {
         a.codes = kv->codes;
@@ -326,9 +342,9 @@ static lx_cu_attention job_of(const lx_exec *x, const lx_attention_args *args, v
 static lx_status run(lx_exec *x, const lx_attention_args *args, const float *square, lx_err *err)
 {
     const lx_kv *kv = args->kv;
-    variant v = choose(args);
-    bool is_read_once = v == WGMMA || v == INT8 || v == FLASH;
-    if (v != WGMMA && (args->lse || (v != INT8 && !kv->k.data)))
+    variant v = choose(x, args);
+    bool is_read_once = v == WGMMA || v == INT8 || v == FP8 || v == FLASH;
+    if (v != WGMMA && (args->lse || (v != INT8 && v != FP8 && !kv->k.data)))
         return lx_fail(err, LX_EJOB,
                        "attention on %s has no kernel that %s for heads of %" PRId64
                        " columns as these are prepared",
@@ -346,6 +362,7 @@ static lx_status run(lx_exec *x, const lx_attention_args *args, const float *squ
     const lx_cuda_attention_ops *ops = x->cuda->module->attention;
     int (*kernel)(lx_cuda_dev *, const lx_cu_attention *) = v == WGMMA   ? ops->wgmma
                                                             : v == INT8  ? ops->int8
+                                                            : v == FP8   ? ops->fp8
                                                             : v == FLASH ? ops->flash
                                                             : v == WIDE  ? ops->wide
                                                                          : ops->small;

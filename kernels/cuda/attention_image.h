@@ -1,10 +1,11 @@
 /*
- * attention_image.h - keys and values as Hopper's attention kernel has them in shared memory
+ * attention_image.h - keys and values as attention in FP8 and on Hopper has them in shared memory
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      attention_tiles.cu writes images of 128 keys (or their values) to device memory, byte
  *           for byte what wgmma reads from shared memory; so attention_wgmma.cu fetches an image
  *           with one plain bulk copy, and no tensor map is needed. Scales it reads where they are.
+ *           The same bytes serve ldmatrix: attention_fp8.cu.
  * Operand   Everything is "K-major with 128-byte swizzle" (PTX ISA, wgmma, shared memory matrix
  *           layout): rows of 128 bytes along the dimension that is summed over, 8 rows make 1,024
  *           bytes, and the 16-byte unit u of row r lies at u ^ (r % 8). A step of 32 bytes along

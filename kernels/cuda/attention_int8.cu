@@ -6,14 +6,11 @@
  *           codes = round(x / scale), scale = max|x| / 127 over a group; s = q k'^T in s32;
  *           x = s q_scale k_scale (log2 units, the logit scale and log2 e are in q_scale);
  *           o = 2^(x - ref) v / sum 2^(x - ref)          attention.md a.2 - a.11, a.14
- * Groups    queries: rows r % 8 = g of a warp's 32; keys: rows r % 8 / 2 = t of a tile of 64. A
- *           lane holds exactly one of each, so its 64 scores of a tile share one factor.
+ * Groups    of queries and keys that share a scale: attention_s8.cuh.
  * Plan      A block of 4 or 8 warps takes 128 or 256 queries of a head, a warp 32 of them. Queries
  *           are quantized here, once. Keys and values come 64 at a time by cp.async into two
  *           buffers; one barrier per tile. 64 or 80 KB of shared memory at head_dim 128.
- * Tricks    Products start at the bits of 1.5 * 2^23, so the s32 sum *is* the float 12582912 + s
- *           (|s| <= 128 * 127^2 < 2^22): no conversion, and the constant goes into the exponent's
- *           addend. Exponentials of 16 keys run between the products of the 16 before.
+ * Tricks    Exponentials of 16 keys run between the products of the 16 before.
  * Floor     32,760 queries x keys, 40 heads of 128: 11.0 T int8 and 11.0 T f16 operations, 4.3e10
  *           exponentials. On one H100 by mma.sync (about 62 % of the data sheet's rate): 9 + 18 =
  *           27 ms; exponentials at 16 per clock and SM: 11.6 ms, to be hidden; shared memory reads
@@ -24,12 +21,10 @@
  *           of the 4 roundings to F16 on the way loses at most 2^-11 of a tile's sum of p |v|, in
  *           all directions: 1e-3 of it together at the worst, beside 8e-3 that INT8 costs. Taking
  *           the sums into F32 is 4 instructions for 2 numbers, 256 a tile and warp. Where F32 sums
- *           run at full rate this is slower (58 ms on one H200, beside 45 with F32 sums). With
- *           heads of 128 registers are six words short: what a tile needs once is read from local
- *           memory.
+ *           run at full rate this is slower (58 ms on one H200, beside 45 with F32 sums).
  */
 #include "attention_codes.cuh"
-#include "attention_tile.cuh"
+#include "attention_s8.cuh"
 
 using namespace tile;
 
@@ -125,81 +120,6 @@ extern "C" int cu_attention_quantize(lx_cuda_dev *dev, const lx_cu_kv *kv)
 }
 
 /* --- attention ------------------------------------------------------------------------------- */
-
-constexpr int MAGIC_BITS = 0x4b400000; /* of 12582912 = 1.5 * 2^23 */
-constexpr float MAGIC = 12582912.0f;
-
-/* A warp's 32 queries from row0 on, to its rows of shared memory; returns this lane's scale. */
-template <int D>
-__device__ __forceinline__ float quantize_queries(const lx_cu_attention &a, int head, int64_t row0,
-                                                  char *shared)
-{
-    constexpr int LANES = D / 8, ROWS = 32 / LANES, STEPS = 4 / ROWS;
-    int lane = threadIdx.x % 32, unit8 = lane % LANES;
-    const __nv_bfloat16 *q = (const __nv_bfloat16 *)a.q + (int64_t)head * D + unit8 * 8;
-    const bool is_raw = a.turn.square != NULL;
-    float mine = 0;
-    TurnLane by;
-    if (is_raw)
-        by.begin(a.turn, (int64_t)head * D + unit8 * 8);
-#pragma unroll 4
-    for (int g = 0; g < 8; g++) {
-        float x[STEPS][8], most = 0;
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            int64_t row = row0 + g + 8 * (step * ROWS + lane / LANES);
-            uint4 raw = make_uint4(0, 0, 0, 0);
-            if (row < a.n_q)
-                raw = *(const uint4 *)(q + row * a.q_stride);
-            widen8<__nv_bfloat16>(raw, x[step]);
-            if (is_raw && row < a.n_q)
-                by.turn(turn_row(a.turn, row), x[step]);
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                most = fmaxf(most, fabsf(x[step][i]));
-        }
-        most = cu_warp_max(most);
-        float inverse = most > 0 ? 127.0f / most : 0;
-        mine = lane / 4 == g ? most / 127.0f : mine;
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            int row = g + 8 * (step * ROWS + lane / LANES);
-            *(uint2 *)(shared + row * D + place<D>(row, unit8 / 2) * 16 + unit8 % 2 * 8) =
-                codes_of(x[step], inverse);
-        }
-    }
-    return mine * a.scale * LOG2E;
-}
-
-/* s = the floats MAGIC + q k^T. */
-template <int D>
-__device__ __forceinline__ void scores_int8(float (&s)[2][8][4], uint32_t q, uint32_t k)
-{
-    int c[2][8][4];
-#pragma unroll
-    for (int step = 0; step < D / 32; step++) {
-        uint32_t a[2][4], b[4];
-        ldmatrix(a[0], q ^ step * 32);
-        ldmatrix(a[1], (q ^ step * 32) + 16 * D);
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-            if (n % 2 == 0)
-                ldmatrix(b, (k ^ step * 32) + n * 8 * D);
-#pragma unroll
-            for (int mt = 0; mt < 2; mt++) {
-                int(&to)[4] = c[mt][n];
-                if (step == 0)
-                    mma_s8(to, a[mt], b[n % 2 * 2], b[n % 2 * 2 + 1], MAGIC_BITS, MAGIC_BITS,
-                           MAGIC_BITS, MAGIC_BITS);
-                else
-                    mma_s8(to, a[mt], b[n % 2 * 2], b[n % 2 * 2 + 1], to[0], to[1], to[2], to[3]);
-            }
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 64; i++)
-        s[i / 32][i / 4 % 8][i % 4] = __int_as_float(c[i / 32][i / 4 % 8][i % 4]);
-}
 
 /* How large weights may be: log2 of the largest, and where a new maximum starts. */
 struct Bounds {

@@ -26,6 +26,14 @@
 #include "cu_attention.h"
 #include "cu_dev.cuh"
 
+/* mma.sync of FP8: cards of 8.9 and later; its sums in F16: CUDA 12.8 and later. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890 && LX2V_ARCH_MAX >= 89
+#define LX_HAS_FP8_MMA 1
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1208
+#define LX_HAS_FP8_MMA_F16 1
+#endif
+#endif
+
 #define LOG2E 1.4426950408889634f
 
 namespace tile
@@ -140,6 +148,23 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
     return r;
 }
 
+#ifdef LX_HAS_FP8_MMA
+/* Four of E4M3, the first one lowest; what is above 448 becomes 448. */
+__device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d)
+{
+    uint32_t r;
+    asm("{\n\t"
+        ".reg .b16 low, high;\n\t"
+        "cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n\t"
+        "cvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n\t"
+        "mov.b32 %0, {low, high};\n\t"
+        "}"
+        : "=r"(r)
+        : "f"(a), "f"(b), "f"(c), "f"(d));
+    return r;
+}
+#endif
+
 /* Read anew at every use: what follows from it is then computed again instead of kept in registers,
  * of which the kernels have none to spare. */
 __device__ __forceinline__ uint32_t thread_now()
@@ -241,15 +266,12 @@ template <int MT, int DV> struct Rows {
         }
     }
 
-    /* The logits are x = s scale - shift, scale >= 0, both the same for all of a lane's values.
-     * Moves ref where it must and returns, per slot, what to add to s scale to get log2 p. */
+    /* The largest logit of each slot's row. The logits are x = s scale - shift, scale >= 0, both
+     * the same for all of a lane's values. */
     template <int N>
-    __device__ __forceinline__ void follow_maximum(const float (&s)[MT][N][4], float scale,
-                                                   float shift, float base, float top,
-                                                   float (&add)[2 * MT])
+    __device__ __forceinline__ void largest(const float (&s)[MT][N][4], float scale, float shift,
+                                            float (&most)[2 * MT])
     {
-        float most[2 * MT];
-        bool has_grown = false;
 #pragma unroll
         for (int i = 0; i < 2 * MT; i++) {
             float m = fmaxf(s[i / 2][0][i % 2 * 2], s[i / 2][0][i % 2 * 2 + 1]);
@@ -259,8 +281,21 @@ template <int MT, int DV> struct Rows {
             m = fmaf(m, scale, -shift);
             m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
             most[i] = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-            has_grown |= most[i] > ref[i] + top;
         }
+    }
+
+    /* Moves ref where it must and returns, per slot, what to add to s scale to get log2 p. */
+    template <int N>
+    __device__ __forceinline__ void follow_maximum(const float (&s)[MT][N][4], float scale,
+                                                   float shift, float base, float top,
+                                                   float (&add)[2 * MT])
+    {
+        float most[2 * MT];
+        bool has_grown = false;
+        largest(s, scale, shift, most);
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++)
+            has_grown |= most[i] > ref[i] + top;
         if (__any_sync(0xffffffffu, has_grown))
             move(most, base, top);
 #pragma unroll
@@ -351,7 +386,7 @@ template <int MT, int DV> struct Rows {
             p[w / WORDS][w / 4 % MT][w % 4] = weights(s, scale, add, w / WORDS, w / 4 % MT, w % 4);
 #pragma unroll
         for (int n = 0; n < DV / 16; n++) {
-            if (n % 4 == 0 && wall + n < 0) /* see add_values */
+            if (n % 4 == 0 && wall == -1 - n) /* see add_values; two walls: wall < 0 would be one */
                 break;
             uint32_t part[MT][2][2] = {};
 #pragma unroll

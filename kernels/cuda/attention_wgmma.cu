@@ -313,14 +313,7 @@ __device__ __forceinline__ void pack(const float (&f)[64], uint32_t (&p)[16])
 #pragma unroll
     for (int i = 0; i < 16; i++) {
         int first = lx_cu_image_fp8_score(i);
-        asm("{\n\t"
-            ".reg .b16 low, high;\n\t"
-            "cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n\t"
-            "cvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n\t"
-            "mov.b32 %0, {low, high};\n\t"
-            "}"
-            : "=r"(p[i])
-            : "f"(f[first]), "f"(f[first + 1]), "f"(f[first + 4]), "f"(f[first + 5]));
+        p[i] = pack_e4m3(f[first], f[first + 1], f[first + 4], f[first + 5]);
     }
 }
 

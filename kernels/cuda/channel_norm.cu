@@ -11,7 +11,8 @@ static int launch(lx_cuda_dev *dev, const lx_cu_image *in, const float *gamma, b
 {
     const int pixels = (int)(in->height * in->width);
     const dim3 grid((unsigned)cu_ceil_div(pixels, 64), (unsigned)in->frames);
-    k_norm_vec8<V><<<grid, 256, 0, dev->compute>>>(*in, gamma, silu, *out, pixels);
+    auto kernel = out->dtype == LX_CU_F16 ? k_norm_vec8<V, true> : k_norm_vec8<V, false>;
+    kernel<<<grid, 256, 0, dev->compute>>>(*in, gamma, silu, *out, pixels);
     return cu_launched();
 }
 

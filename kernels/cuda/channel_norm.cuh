@@ -11,6 +11,8 @@
 #ifndef CHANNEL_NORM_CUH
 #define CHANNEL_NORM_CUH
 
+#include <cstring>
+
 #include "conv_image.cuh"
 
 __device__ inline float norm_scale(float square, int channels)
@@ -27,7 +29,21 @@ __device__ inline float norm_value(float x, float scale, float gamma, bool silu)
     return silu ? __fdividef(y, 1.0f + __expf(-y)) : y;
 }
 
-template <int V>
+/* Two numbers as they lie in memory. */
+template <bool IS_F16> __device__ inline uint32_t norm_pair(float a, float b)
+{
+    uint32_t out;
+    if (IS_F16) {
+        const __half2 two = __halves2half2(cu_from_f32<__half>(a), cu_from_f32<__half>(b));
+        memcpy(&out, &two, sizeof out);
+    } else {
+        const __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+        memcpy(&out, &two, sizeof out);
+    }
+    return out;
+}
+
+template <int V, bool IS_F16>
 __global__ void __launch_bounds__(256) k_norm_vec8(const lx_cu_image in, const float *gamma,
                                                    bool silu, const lx_cu_image out, int pixels)
 {
@@ -61,15 +77,16 @@ __global__ void __launch_bounds__(256) k_norm_vec8(const lx_cu_image in, const f
         const int at = i * 4 + part;
         if (at * 8 >= channels)
             break;
-        __nv_bfloat162 *two = (__nv_bfloat162 *)&kept[i];
+        const __nv_bfloat162 *two = (const __nv_bfloat162 *)&kept[i];
+        uint32_t pair[4];
         const float2 *g = (const float2 *)(gamma + at * 8);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const float2 f = __bfloat1622float2(two[k]);
-            two[k] = __floats2bfloat162_rn(norm_value(f.x, scale, g[k].x, silu),
-                                           norm_value(f.y, scale, g[k].y, silu));
+            pair[k] = norm_pair<IS_F16>(norm_value(f.x, scale, g[k].x, silu),
+                                        norm_value(f.y, scale, g[k].y, silu));
         }
-        y[at] = kept[i];
+        y[at] = make_int4((int)pair[0], (int)pair[1], (int)pair[2], (int)pair[3]);
     }
 }
 

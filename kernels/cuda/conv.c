@@ -8,11 +8,16 @@
  *           pixel are summed before they are rounded, 4/9 of the work is left. The widest tile of
  *           outputs that pads least is taken. None of it depends on the picture's size, but for the
  *           number of pixels in a tile, which changes no bit.
+ * F16       3x3x3 convolutions of normalised images may take F16 and sum a step of conv_tile.cuh
+ *           in F16. A norm makes |x| <= sqrt(C) |gain|, and SiLU no more of it; so what the
+ *           largest sum of a step can be is known from weights and gains. The image has 11 bits
+ *           then instead of 8, which is more than its sums lose.
  * Source    vae.md 2.2 (sub-pixel form)
  */
 #include "conv_card.h"
 
 #include <inttypes.h>
+#include <math.h>
 
 #include "lx_copy.h"
 
@@ -41,6 +46,60 @@ static bool has_phases(const lx_conv *conv)
 {
     return conv->kt == 1 && conv->kh == 3;
 }
+
+/* --- F16 ------------------------------------------------------------------------------------- */
+
+#define F16_MAX  65504.0
+#define F16_ROOM 60000.0 /* of sums: their roundings are not reckoned */
+
+/* The largest sum of one row of taps, over inputs first .. first + 31 of output o, if their
+ * x / gain have a sum of squares of c_in in each pixel (Cauchy, Schwarz). */
+static double largest_sum(const lx_conv *conv, const float *weight, const float *gain, int64_t o,
+                          int64_t row, int64_t first)
+{
+    int64_t taps = conv->kt * conv->kh * conv->kw;
+    int64_t end = first + LX_CU_CONV_K < conv->c_in ? first + LX_CU_CONV_K : conv->c_in;
+    double all = 0;
+    for (int64_t j = 0; j < conv->kw; j++) {
+        double square = 0;
+        for (int64_t c = first; c < end; c++) {
+            double by =
+                (double)weight[(o * conv->c_in + c) * taps + row * conv->kw + j] * (double)gain[c];
+            square += by * by;
+        }
+        all += sqrt(square);
+    }
+    return all * sqrt((double)conv->c_in);
+}
+
+/* Every number and every sum that can be; false where one is not finite. */
+static bool fits_f16(const lx_conv *conv, const float *weight, const float *gain)
+{
+    int64_t n = conv->c_out * conv->c_in * conv->kt * conv->kh * conv->kw, n_large = 0;
+    for (int64_t c = 0; c < conv->c_in; c++)
+        n_large += !(sqrt((double)conv->c_in) * fabs((double)gain[c]) <= F16_MAX);
+    for (int64_t i = 0; i < n; i++)
+        n_large += !(fabs((double)weight[i]) <= F16_MAX);
+#pragma omp parallel for reduction(+ : n_large)
+    for (int64_t o = 0; o < conv->c_out; o++)
+        for (int64_t row = 0; row < conv->kt * conv->kh; row++)
+            for (int64_t first = 0; first < conv->c_in; first += LX_CU_CONV_K)
+                n_large += !(largest_sum(conv, weight, gain, o, row, first) <= F16_ROOM);
+    return n_large == 0;
+}
+
+static lx_dtype conv_input(const lx_exec *x, const lx_conv *conv, const float *weight,
+                           const float *gain)
+{
+    bool is_wanted = x->sums == LX_SUMS_F16 ||
+                     (x->sums == LX_SUMS_AUTO && lx_card_has_slow_f32_sums(lx_cuda_card(x->cuda)));
+    bool is_served = conv->c_in % 8 == 0 && tile_of(conv) > 8 && conv->kt == 3 && conv->kw == 3;
+    if (!is_wanted || !is_served || (weight && !fits_f16(conv, weight, gain)))
+        return x->rows;
+    return LX_DTYPE_F16;
+}
+
+/* --- packing --------------------------------------------------------------------------------- */
 
 /* Elements of one packed array with that many taps. */
 static uint64_t packed_elements(const lx_conv *conv, int64_t taps)
@@ -113,7 +172,8 @@ static void pack_array(const lx_conv *conv, const float *weight, int phase, uint
                 float v = 0;
                 if (o < conv->c_out && c < conv->c_in)
                     v = tap_sum(conv, weight + (o * conv->c_in + c) * taps, &range);
-                to[lx_cu_conv_place((int)n, (int)k)] = lx_bf16_from_f32(v);
+                to[lx_cu_conv_place((int)n, (int)k)] =
+                    conv->input == LX_DTYPE_F16 ? lx_f16_from_f32(v) : lx_bf16_from_f32(v);
             }
     }
 }
@@ -243,6 +303,7 @@ static lx_status from_planes(lx_exec *x, const float *planes, int64_t n_frames, 
 const lx_conv_ops lx_conv_ops_cuda = {
     .packed = conv_packed,
     .scratch = conv_scratch,
+    .input = conv_input,
     .pack = conv_pack,
     .run = conv_run,
     .norm = norm,

@@ -40,6 +40,8 @@ static int conv_tiles(lx_cuda_dev *dev, const lx_cu_conv *conv)
     job.n_phases = conv->upsample ? 4 : 1;
     job.packed = (const __nv_bfloat16 *)conv->packed;
     job.bias = conv->bias;
+    if (conv->in.dtype == LX_CU_F16)
+        return conv_launch_f16(dev, job, conv->bm, conv->bn);
     return conv->bn == 96 ? conv_launch_96(dev, job, conv->bm, conv->kw)
                           : conv_launch_narrow(dev, job, conv->bn, conv->kw);
 }

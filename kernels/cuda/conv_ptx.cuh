@@ -5,7 +5,9 @@
 #ifndef CONV_PTX_CUH
 #define CONV_PTX_CUH
 
+#include <cuda_fp16.h>
 #include <stdint.h>
+#include <string.h>
 
 /* The address of shared memory as instructions want it. */
 __device__ inline uint32_t cu_shared(const void *p)
@@ -50,6 +52,23 @@ __device__ inline void cu_mma_bf16(float d[4], const uint32_t a[4], uint32_t b0,
         "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* d = c + a b of the same sizes, f16 with f16 sums: two to a register. */
+__device__ inline void cu_mma_f16_sums(uint32_t d[2], const uint32_t a[4], uint32_t b0, uint32_t b1,
+                                       uint32_t c0, uint32_t c1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0, %1}, "
+        "{%2, %3, %4, %5}, {%6, %7}, {%8, %9};"
+        : "=r"(d[0]), "=r"(d[1])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c0), "r"(c1));
+}
+
+__device__ inline float2 cu_halves(uint32_t two)
+{
+    __half2 pair;
+    memcpy(&pair, &two, sizeof pair);
+    return __half22float2(pair);
 }
 
 #endif

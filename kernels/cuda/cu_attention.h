@@ -38,12 +38,13 @@ typedef struct lx_cu_kv {
     uint8_t *k_images; /* tiles only, instead of codes and k_scale: attention_image.h */
     uint8_t *v_images; /* tiles only */
     float *v_scale;    /* tiles only: [n_heads * head_dim], values in FP8; NULL: in F16 */
+    float v_top;       /* with v_scale: what a channel's largest |v| becomes, at most 448 */
     float *v_shift;    /* with v_scale, the same shape: see attention_tiles.cu */
 } lx_cu_kv;
 
 typedef struct lx_cu_attention {
     const void *q, *k, *v;
-    lx_cu_rope turn; /* square not NULL: so is q; int8, wgmma and flash alone */
+    lx_cu_rope turn; /* square not NULL: so is q; int8, wgmma, fp8, flash alone */
     void *out;
     int64_t q_stride, k_stride, v_stride, out_stride;
     int64_t n_q, n_k;
@@ -55,24 +56,26 @@ typedef struct lx_cu_attention {
     const float *k_scale;
     const float *v_peak; /* with has_f16_sums */
     int rows_per_block;  /* 128 or 256 queries */
-    bool has_f16_sums;   /* weights x values summed in F16 over 64 keys, then in F32;
-                            256 rows per block */
-    /* wgmma only */
+    bool has_f16_sums;   /* int8 and fp8: weights x values summed in F16 over 64 keys, then in F32;
+                            int8: 256 rows per block; fp8: v_top at most 2.25 */
+    /* wgmma and fp8 only */
     const uint8_t *k_images, *v_images;
     const float *v_scale; /* values and weights in FP8, or NULL */
     const float *v_shift; /* with v_scale */
-    const float *k_mean;  /* with lse */
+    const float *k_mean;  /* wgmma only, as is the next: with lse */
     float *lse;           /* [n_heads, n_q] ln of the sum of e^logit, or NULL */
     int64_t units_per_launch;
 } lx_cu_attention;
 
 typedef struct lx_cuda_attention_ops {
     int (*quantize)(lx_cuda_dev *dev, const lx_cu_kv *kv); /* for int8 */
-    int (*tiles)(lx_cuda_dev *dev, const lx_cu_kv *kv);    /* for wgmma */
+    int (*tiles)(lx_cuda_dev *dev, const lx_cu_kv *kv);    /* for wgmma and fp8 */
     /* head_dim 64 or 128; a unit: rows_per_block queries of a head */
     int (*int8)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* sm_90a, head_dim 128, no biases; a unit: 128 queries of a head */
     int (*wgmma)(lx_cuda_dev *dev, const lx_cu_attention *a);
+    /* sm_89 and later, head_dim 128, no biases, values in FP8; a unit: 256 queries of a head */
+    int (*fp8)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 128; a unit: 128 queries of a head */
     int (*flash)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 512; a unit: 64 queries x 128 columns of a head */

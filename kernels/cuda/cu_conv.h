@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      conv.c and colour.c check, choose and pack; these launch.
- * Packed    A convolution's weights are bf16 blocks in the order in which a tile of `bn` outputs
- *           reads them, each block the image of shared memory:
+ * Packed    A convolution's weights are bf16 (f16 for an F16 image) blocks in the order in which a
+ *           tile of `bn` outputs reads them, each block the image of shared memory:
  *               [tile of outputs][row of taps: kt x kh][32 inputs][column of taps: kw][bn][32]
  *           zeros where channels end. Within a block, input k of output n lies at lx_cu_conv_place.
  *           Under nearest x2 the four phases of the output (y odd, x odd) are convolutions of 2x2
@@ -36,7 +36,7 @@ typedef struct lx_cu_image {
 } lx_cu_image;
 
 typedef struct lx_cu_conv {
-    lx_cu_image in;  /* BF16; frames = out's + kt - 1 */
+    lx_cu_image in;  /* BF16, or tiles alone: F16; frames = out's + kt - 1 */
     lx_cu_image out; /* BF16, F16 or F32 */
     lx_cu_image residual;
     const void *packed;
@@ -61,10 +61,12 @@ typedef struct lx_cu_colour {
 } lx_cu_colour;
 
 typedef struct lx_cuda_conv_ops {
-    /* Tensor cores; in has a multiple of 8 channels. */
+    /* Tensor cores; in has a multiple of 8 channels. F16: products of a row of taps and 32 inputs
+     * are summed in F16, then in F32; three columns of taps, no upsample, bn not 8. */
     int (*tiles)(lx_cuda_dev *dev, const lx_cu_conv *conv);
     /* Any channels, one output a thread; packed is the form without phases. */
     int (*plain)(lx_cuda_dev *dev, const lx_cu_conv *conv);
+    /* in BF16, out BF16 or F16. */
     int (*norm)(lx_cuda_dev *dev, const lx_cu_image *in, const float *gamma, bool silu,
                 const lx_cu_image *out);
     int (*crop)(lx_cuda_dev *dev, const lx_cu_image *in, int64_t y, int64_t x,

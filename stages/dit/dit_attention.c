@@ -38,6 +38,12 @@ static bool has_wgmma(const wish *w)
     return lx_card_has_wgmma(w->card) && w->head_dim == 128;
 }
 
+/* By wgmma, or by mma.sync. */
+static bool has_fp8(const wish *w)
+{
+    return lx_card_has_fp8(w->card) && w->head_dim == 128;
+}
+
 static lx_status refuse_attention(const wish *w, const char *needs, lx_err *err)
 {
     return lx_fail(err, LX_ECONFIG,
@@ -45,7 +51,7 @@ static lx_status refuse_attention(const wish *w, const char *needs, lx_err *err)
                    ": it can %s%sbf16, or auto",
                    lx_attention_names[w->attention], needs, w->card->name, w->card->major,
                    w->card->minor, w->head_dim, has_int8(w) ? "int8-fp16, " : "",
-                   has_wgmma(w) ? "int8-fp8, " : "");
+                   has_fp8(w) ? "int8-fp8, " : "");
 }
 
 static lx_status kind_of(const wish *w, lx_attention_kind *out, lx_err *err)
@@ -59,8 +65,9 @@ static lx_status kind_of(const wish *w, lx_attention_kind *out, lx_err *err)
         return has_int8(w) ? LX_OK : refuse_attention(w, "heads of 64 or 128 columns", err);
     case LX_ATTENTION_INT8_E4M3:
         *out = LX_ATTENTION_INT8_FP8;
-        return has_wgmma(w) ? LX_OK
-                            : refuse_attention(w, "a Hopper card and heads of 128 columns", err);
+        return has_fp8(w)
+                   ? LX_OK
+                   : refuse_attention(w, "a card of 8.9 or later and heads of 128 columns", err);
     case LX_ATTENTION_AUTO:
         break;
     }
@@ -69,10 +76,10 @@ static lx_status kind_of(const wish *w, lx_attention_kind *out, lx_err *err)
     return LX_OK;
 }
 
-/* F16 sums are in one kernel: INT8 by mma.sync. */
+/* F16 sums are in the kernels that multiply INT8 by mma.sync. */
 static lx_status sums_of(const wish *w, lx_attention_kind kind, lx_sums *out, lx_err *err)
 {
-    bool has_choice = kind == LX_ATTENTION_INT8 && !has_wgmma(w);
+    bool has_choice = kind != LX_ATTENTION_PLAIN && !has_wgmma(w);
     *out = !has_choice                           ? LX_SUMS_F32
            : w->accumulate == LX_ACCUMULATE_FP32 ? LX_SUMS_F32
            : w->accumulate == LX_ACCUMULATE_FP16 ? LX_SUMS_F16
@@ -82,7 +89,8 @@ static lx_status sums_of(const wish *w, lx_attention_kind kind, lx_sums *out, lx
         (w->attention == LX_ATTENTION_AUTO && kind == LX_ATTENTION_PLAIN))
         return LX_OK;
     return lx_fail(err, LX_ECONFIG,
-                   "accumulate: fp16 is for int8-fp16 attention on cards before and after Hopper; "
+                   "accumulate: fp16 is for int8-fp16 and int8-fp8 attention on cards before and "
+                   "after Hopper; "
                    "%s (sm_%d%d) with %s sums in fp32%s: fp32, or auto",
                    w->card->name, w->card->major, w->card->minor, dit_attention_name(kind),
                    has_wgmma(w) ? ", at full rate" : "");

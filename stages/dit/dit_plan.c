@@ -114,8 +114,10 @@ static lx_status least_of(const char *path, const lx_card_kind *card, const dit_
 static double bytes_of_rows(const lx_card_kind *card, const dit_memory *chosen, bool is_8bit)
 {
     double norms = (chosen->keeps_normed ? 3 : 4) * (is_8bit ? 5 : 6), codes = is_8bit ? 6 : 0;
-    double values = lx_card_has_wgmma(card) ? (chosen->attention == LX_ATTENTION_INT8 ? 4 : 5)
-                                            : (chosen->sums == LX_SUMS_F16 ? 2 : 0);
+    double values = chosen->attention == LX_ATTENTION_INT8_FP8 ? 5
+                    : lx_card_has_wgmma(card)                  ? 4
+                    : chosen->sums == LX_SUMS_F16              ? 2
+                                                               : 0;
     return norms + codes + (chosen->attention == LX_ATTENTION_PLAIN ? 4 : 5 + values);
 }
 
@@ -134,10 +136,15 @@ static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind 
     double cross = 4 * tokens * (double)dit_text_len(model) * width * blocks;
     bool is_8bit = d->quant == LX_QUANT_INT8 || (d->quant == LX_QUANT_FP8 && lx_card_has_fp8(card));
     double ops8 = is_8bit ? linear : 0, ops16 = is_8bit ? 0 : linear;
-    int of_8_bits = attention == LX_ATTENTION_PLAIN ? 0 : attention == LX_ATTENTION_INT8 ? 1 : 2;
+    /* Where sums in F32 are slow, FP8 products with them take as long as F16 ones without. */
+    bool is_slow = lx_card_has_slow_f32_sums(card), is_f16 = chosen->sums == LX_SUMS_F16,
+         is_slow_fp8 = attention == LX_ATTENTION_INT8_FP8 && is_slow && !is_f16;
+    int of_8_bits = attention == LX_ATTENTION_PLAIN                 ? 0
+                    : attention == LX_ATTENTION_INT8 || is_slow_fp8 ? 1
+                                                                    : 2;
     ops8 += of_8_bits * product;
     ops16 += cross + (2 - of_8_bits) * product;
-    bool is_short = chosen->sums == LX_SUMS_F16 && lx_card_has_slow_f32_sums(card);
+    bool is_short = is_slow_fp8 || (attention == LX_ATTENTION_INT8 && is_slow && is_f16);
     need->ops8 = (uint64_t)ops8;
     need->ops16 = (uint64_t)ops16;
     need->attention8 = (uint64_t)(of_8_bits * product);

@@ -70,7 +70,9 @@ static lx_status take_memory(vae *model, lx_err *err)
     }
     VAE_TRY(lx_cuda_arena(model->cuda, (size_t)plan->total_bytes, &model->arena, err));
     VAE_TRY(lx_arena_create(&model->host, (size_t)plan->host_bytes, err));
-    return lx_exec_open_cuda(&model->x, model->cuda, model->arena, model->host, err);
+    VAE_TRY(lx_exec_open_cuda(&model->x, model->cuda, model->arena, model->host, err));
+    model->x.sums = plan->sums;
+    return LX_OK;
 }
 
 lx_status vae_take(vae *model, lx_err *err)
@@ -178,6 +180,12 @@ const vae_clip *vae_largest(const vae *model)
 const char *vae_weights_id(const vae *model)
 {
     return model->weights_id;
+}
+
+const char *vae_sums_name(const vae *model)
+{
+    return lx_accumulate_names[model->plan.sums == LX_SUMS_F16 ? LX_ACCUMULATE_FP16
+                                                               : LX_ACCUMULATE_FP32];
 }
 
 uint64_t vae_weight_bytes(const vae *model)

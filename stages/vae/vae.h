@@ -57,6 +57,7 @@ typedef struct vae_options {
     bool budget_has_weights;     /* CPU: the budget is for everything, else for all but weights */
     const lx_progress *progress; /* of loading; may be NULL */
     bool is_deferred;            /* the device's memory is left alone until vae_take */
+    lx_accumulate_choice accumulate; /* of the residual blocks' products, on a card */
 } vae_options;
 
 /**
@@ -84,6 +85,7 @@ vae_decoder *vae_decoder_of(vae *model);
 lx_exec *vae_exec(vae *model);
 const vae_clip *vae_largest(const vae *model); /* with the tile that was chosen */
 const char *vae_weights_id(const vae *model);
+const char *vae_sums_name(const vae *model); /* "fp32", or "fp16" */
 uint64_t vae_weight_bytes(const vae *model);
 uint64_t vae_arena_bytes(const vae *model); /* of the device */
 uint64_t vae_host_bytes(const vae *model);  /* of the host beside it; 0 on the CPU */
@@ -124,6 +126,7 @@ typedef struct vae_plan {
     uint64_t weight_bytes, total_bytes; /* of the device's arena */
     uint64_t host_bytes;                /* of the host's beside it */
     int64_t piece, tile_h, tile_w;
+    lx_sums sums; /* F32, or on a card F16 over 96 products in the residual blocks */
 } vae_plan;
 
 /**
@@ -132,7 +135,8 @@ typedef struct vae_plan {
  *
  * @param card  NULL: the CPU
  *
- * @retval LX_EAGAIN  nothing fits: needed and available
+ * @retval LX_ECONFIG  F16 sums were asked for on the CPU
+ * @retval LX_EAGAIN   nothing fits: needed and available
  */
 lx_status vae_plan_memory(const lx_weights *weights, const vae_options *options,
                           const lx_card_kind *card, vae_plan *out, lx_err *err);

@@ -20,7 +20,8 @@ static void say_how(const vae_plan *plan, const lx_card_kind *card, char *text, 
         snprintf(frames, sizeof frames, "tiles of %" PRId64 "x%" PRId64 " latents", plan->tile_h,
                  plan->tile_w);
     if (card)
-        snprintf(text, bytes, "%s, pieces of %" PRId64, frames, plan->piece);
+        snprintf(text, bytes, "%s, pieces of %" PRId64 "%s", frames, plan->piece,
+                 plan->sums == LX_SUMS_F16 ? ", sums in fp16" : "");
     else
         snprintf(text, bytes, "%s", frames);
 }
@@ -107,8 +108,11 @@ static lx_status answer(lx_plan_need *need, const lx_plan_question *q, const lx_
     lx_weights_options reading = {.wants = lx_catalog_vae_wants, .headers_only = true};
     VAE_TRY(lx_model_of_config(&paths, config, err));
     VAE_TRY(lx_weights_open(&weights, paths.vae, &reading, err));
-    vae_options o = {
-        .weights = paths.vae, .largest = vae_largest_of(config), .turns = true, .lends = true};
+    vae_options o = {.weights = paths.vae,
+                     .largest = vae_largest_of(config),
+                     .turns = true,
+                     .lends = true,
+                     .accumulate = config->stage[LX_STAGE_VAE].replica[q->replica].accumulate};
     need->shared = (uint64_t)config->links.depth * vae_slot_bytes(&o.largest);
     lx_status status =
         q->is_card ? answer_card(need, weights, &o, q, err) : answer_cpu(need, weights, &o, q, err);

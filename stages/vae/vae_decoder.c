@@ -42,6 +42,18 @@ static void load_conv(loader *l, const char *prefix, const char *layer, lx_conv 
         l->status = lx_conv_load(l->x, &weight, &bias, out, l->err);
 }
 
+/* One that reads what the norm with this gain makes. */
+static void load_normed(loader *l, const char *prefix, const char *layer, const char *gain,
+                        lx_conv *out)
+{
+    char name[96];
+    lx_weight weight, bias, gamma;
+    snprintf(name, sizeof name, "%s.%s", prefix, layer);
+    if (find(l, &weight, name, "weight") && find(l, &bias, name, "bias") &&
+        find(l, &gamma, prefix, gain))
+        l->status = lx_conv_load_normed(l->x, &weight, &bias, &gamma, out, l->err);
+}
+
 static void load_gain(loader *l, const char *prefix, const char *suffix, int64_t n, float **out)
 {
     lx_weight weight;
@@ -55,9 +67,9 @@ static void load_block(loader *l, vae_block *b, const char *name, int64_t c_in, 
     b->c_in = c_in;
     b->c_out = c_out;
     load_gain(l, name, "residual.0.gamma", c_in, &b->gamma_a);
-    load_conv(l, name, "residual.2", &b->conv_a);
+    load_normed(l, name, "residual.2", "residual.0.gamma", &b->conv_a);
     load_gain(l, name, "residual.3.gamma", c_out, &b->gamma_b);
-    load_conv(l, name, "residual.6", &b->conv_b);
+    load_normed(l, name, "residual.6", "residual.3.gamma", &b->conv_b);
     if (c_in != c_out)
         load_conv(l, name, "shortcut", &b->shortcut);
 }

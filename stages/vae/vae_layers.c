@@ -84,7 +84,7 @@ static lx_status residual_block(const vae_pass *p, const vae_block *block, vae_b
                                 lx_image *spare, lx_image *image, lx_err *err)
 {
     lx_exec *x = p->x;
-    lx_image in = *image, out = *image, a, b;
+    lx_image in = *image, out = *image, a = {0}, b = {0};
     lx_status status = LX_OK;
     bool has_shortcut = block->c_in != block->c_out;
     spare = usable(spare, &in, block->c_out);
@@ -99,11 +99,13 @@ static lx_status residual_block(const vae_pass *p, const vae_block *block, vae_b
         status = lx_image_take(x, in.frames, in.height, in.width, block->c_out, &b, err);
     if (status == LX_OK && has_shortcut)
         status = lx_conv_run(x, &block->shortcut, &in, false, NULL, &out, err);
+    a.dtype = block->conv_a.input; /* of the same size */
     if (status == LX_OK)
         status = lx_channel_norm(x, &in, block->gamma_a, true, &a, err);
     if (status == LX_OK)
         status = causal(p, &block->conv_a, &a, state->a, spare, NULL, &b, err);
     a = spare ? *spare : b;
+    a.dtype = block->conv_b.input;
     if (status == LX_OK)
         status = lx_channel_norm(x, &b, block->gamma_b, true, &a, err);
     if (status == LX_OK)

@@ -96,6 +96,20 @@ static lx_status dry_decode(const lx_weights *weights, const vae_options *o, con
     return status;
 }
 
+/* F16 where the card adds F32 at half rate: what these sums lose is less than what is gained by the
+ * images' F16, which otherwise are BF16 (conv.c; tests/gpu/test_cuda_vae.c). */
+static lx_status choose_sums(lx_accumulate_choice asked, const lx_card_kind *card, lx_sums *out,
+                             lx_err *err)
+{
+    bool is_short = asked == LX_ACCUMULATE_FP16 ||
+                    (asked == LX_ACCUMULATE_AUTO && card && lx_card_has_slow_f32_sums(card));
+    *out = is_short ? LX_SUMS_F16 : LX_SUMS_F32;
+    if (card || !is_short)
+        return LX_OK;
+    return lx_fail(err, LX_ECONFIG,
+                   "accumulate: fp16 is for a card; on the CPU sums are fp32: fp32, or auto");
+}
+
 static lx_status measure_clip(const lx_weights *weights, const vae_options *o,
                               const lx_card_kind *card, const vae_clip *clip, vae_plan *out,
                               lx_err *err)
@@ -103,12 +117,15 @@ static lx_status measure_clip(const lx_weights *weights, const vae_options *o,
     lx_arena *arena = NULL, *host = NULL;
     lx_exec x = {0};
     vae_plan plan = {.piece = clip->piece, .tile_h = clip->tile_h, .tile_w = clip->tile_w};
-    lx_status status = lx_arena_create_dry(&arena, err);
+    lx_status status = choose_sums(o->accumulate, card, &plan.sums, err);
+    if (status == LX_OK)
+        status = lx_arena_create_dry(&arena, err);
     if (status == LX_OK && card)
         status = lx_arena_create_dry(&host, err);
     if (status == LX_OK)
         status = card ? lx_exec_plan_cuda(&x, card, arena, host, err)
                       : lx_exec_open_cpu(&x, arena, o->threads, err);
+    x.sums = plan.sums;
     if (status == LX_OK)
         status = dry_decode(weights, o, clip, &x, &plan, err);
     if (card)

@@ -19,6 +19,7 @@
 typedef struct job_by_hand {
     lx_run run;
     vae_clip clip;
+    lx_accumulate_choice accumulate;
     vae *model;
     vae_room room;
     float *latent; /* malloc'd */
@@ -75,10 +76,11 @@ static lx_status check_dumps(const lx_run *run, bool is_tiled, lx_err *err)
 
 static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
 {
-    const char *chunk = NULL, *tile = NULL;
+    const char *chunk = NULL, *tile = NULL, *accumulate = NULL;
     const lx_run_flag flags[] = {
         {"chunk", &chunk, NULL, "latent frames at a time (1)"},
         {"tile", &tile, NULL, "HxW in latents; absent: only if --vram demands it"},
+        {"accumulate", &accumulate, NULL, "of convolutions on a card: auto, fp32 or fp16 (auto)"},
     };
     VAE_TRY(lx_run_parse(&j->run, argc, argv, flags, sizeof flags / sizeof *flags, err));
     if (!j->run.weights || !j->run.input || !j->run.output)
@@ -100,6 +102,8 @@ static lx_status parse(job_by_hand *j, int argc, char **argv, lx_err *err)
         j->clip.tile_h = h;
         j->clip.tile_w = w;
     }
+    if (accumulate && lx_config_set_accumulate(&j->accumulate, accumulate, err) != LX_OK)
+        return lx_wrap(err, "--accumulate");
     return check_dumps(&j->run, tile != NULL, err);
 }
 
@@ -130,6 +134,7 @@ static lx_status load(job_by_hand *j, lx_err *err)
                            .largest = j->clip,
                            .budget = j->run.vram_bytes,
                            .budget_has_weights = true,
+                           .accumulate = j->accumulate,
                            .progress = &j->run.progress};
     if (options.device && lx_device_is_card(options.device) && options.budget) /* of the process */
         options.budget = options.budget > VAE_CONTEXT ? options.budget - VAE_CONTEXT : 1;

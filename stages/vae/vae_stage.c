@@ -78,6 +78,7 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
                            .largest = vae_largest_of(config),
                            .turns = true,
                            .lends = true,
+                           .accumulate = lx_stage_replica(stage)->accumulate,
                            .progress = s->progress};
     uint64_t vram = lx_stage_vram(stage); /* of the process; the arena is what is left of it */
     uint64_t beside = VAE_CONTEXT + lx_cuda_share_bytes(0, 0);
@@ -102,9 +103,10 @@ static lx_status open_on(vae_stage *s, lx_stage *stage, lx_err *err)
         lx_stage_on_card(stage, lx_cuda_share_device(s->share));
     }
     VAE_TRY(lx_stage_lends(stage, config->links.depth, vae_slot_bytes(clip), err));
-    LX_I("%s width=%" PRId64 " chunk=%" PRId64 " piece=%" PRId64 " tile=%" PRId64 "x%" PRId64,
+    LX_I("%s width=%" PRId64 " chunk=%" PRId64 " piece=%" PRId64 " tile=%" PRId64 "x%" PRId64
+         " sums=%s",
          lx_exec_describe(vae_exec(s->model)), vae_decoder_dims(vae_decoder_of(s->model))->width[0],
-         clip->chunk, clip->piece, clip->tile_h, clip->tile_w);
+         clip->chunk, clip->piece, clip->tile_h, clip->tile_w, vae_sums_name(s->model));
     return LX_OK;
 }
 

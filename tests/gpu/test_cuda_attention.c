@@ -342,7 +342,7 @@ static void call_both(gpu *g, void *self)
     call_attention(g, self);
 }
 
-enum design { CHOSEN, MMA_SYNC, F16_SUMS };
+enum design { CHOSEN, MMA_SYNC, F16_SUMS, FP8_MMA, FP8_MMA_F16_SUMS };
 
 typedef struct bench_shape {
     const char *what;
@@ -367,9 +367,14 @@ static void bench_one(gpu *g, const bench_shape *s)
     int64_t width = s->n_heads * s->head_dim;
     size_t mark = lx_arena_mark(g->store), scratch = lx_arena_mark(g->scratch);
     lx_card_kind is = g->cuda->card;
+    bool is_fp8 = s->design == FP8_MMA || s->design == FP8_MMA_F16_SUMS;
+    if (is_fp8 && !lx_card_has_fp8(&is))
+        return;
     if (s->design != CHOSEN && is.major == 9)
-        pretend(g, 8, 0);
-    g->x.sums = s->design == F16_SUMS ? LX_SUMS_F16 : LX_SUMS_AUTO;
+        pretend(g, 8, is_fp8 ? 9 : 0);
+    g->x.sums = s->design == F16_SUMS || s->design == FP8_MMA_F16_SUMS ? LX_SUMS_F16
+                : s->design == FP8_MMA                                 ? LX_SUMS_F32
+                                                                       : LX_SUMS_AUTO;
     bench b = {.kind = s->kind, .times = s->times, .rows_per_block = s->rows_per_block};
     b.chunk = s->chunk ? s->chunk : s->n_q;
     b.q = random_mat(g, LX_DTYPE_BF16, s->n_q, width);
@@ -411,6 +416,9 @@ static int bench_all(const char *of)
         {"int8-fp8 the same", 32760, 32760, 40, 128, 0, 1, F, 0, 0, CHOSEN, false},
         {"int8 by mma.sync", 32760, 32760, 40, 128, 0, 1, I, 0, 0, MMA_SYNC, false},
         {"int8 by mma.sync, F16 sums", 32760, 32760, 40, 128, 0, 1, I, 0, 0, F16_SUMS, false},
+        {"int8-fp8 by mma.sync", 32760, 32760, 40, 128, 0, 1, F, 0, 0, FP8_MMA, false},
+        {"int8-fp8 by mma.sync, F16 sums", 32760, 32760, 40, 128, 0, 1, F, 0, 0, FP8_MMA_F16_SUMS,
+         false},
         {"int8 by mma.sync, 256 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 256,
          MMA_SYNC, false},
         {"int8 by mma.sync, 128 queries, one launch", 32760, 32760, 40, 128, 0, 1, I, 0, 128,

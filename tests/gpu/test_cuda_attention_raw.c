@@ -3,9 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The definition is lx_qk_norm_rope_ref and then attention in f64. Every kernel that does the norm
- * and the rotation on its way (wgmma, mma.sync with both kinds of sums, flash), and those that have
- * it done in place. Rows' sums of squares given or not, and values' images in the place of keys or
- * not, must be the same bits.
+ * and the rotation on its way (wgmma, mma.sync with both kinds of values and of sums, flash), and
+ * those that have it done in place. Rows' sums of squares given or not, and values' images in the
+ * place of keys or not, must be the same bits.
  *
  * Reading   Only grids of more than one line wrong: TurnRow. Only "not told" wrong: k_squares. Only
  *           "no room" right: images of values over keys. Images as such are looked at by
@@ -34,6 +34,8 @@ typedef struct design {
 static const design designs[] = {
     {"mma.sync, fp32 sums", 8, 0, LX_SUMS_F32, LX_ATTENTION_INT8},
     {"mma.sync, fp16 sums", 8, 6, LX_SUMS_F16, LX_ATTENTION_INT8},
+    {"mma.sync, fp8 values, fp32 sums", 8, 9, LX_SUMS_F32, LX_ATTENTION_INT8_FP8},
+    {"mma.sync, fp8 values, fp16 sums", 8, 9, LX_SUMS_F16, LX_ATTENTION_INT8_FP8},
     {"flash", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN},
     {"wgmma, f16 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8},
     {"wgmma, fp8 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8_FP8},
@@ -215,7 +217,9 @@ static void test_raw_over_designs(void **state)
     for (size_t d = 0; d < sizeof designs / sizeof *designs; d++) {
         const design *as = &designs[d];
         lx_card_kind is = g->cuda->card;
-        if (as->major == 9 && !lx_card_has_wgmma(&is)) {
+        const bool is_fp8 = as->kind == LX_ATTENTION_INT8_FP8,
+                   has_images = is_fp8 || as->major == 9;
+        if ((as->major == 9 && !lx_card_has_wgmma(&is)) || (is_fp8 && !lx_card_has_fp8(&is))) {
             printf("  %s: not on this card\n", as->name);
             continue;
         }
@@ -224,9 +228,9 @@ static void test_raw_over_designs(void **state)
         g->x.sums = as->sums;
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const raw_case *c = &cases[i];
-            bool is_served = as->major != 9 || c->head_dim == 128;
+            bool is_served = !has_images || (c->head_dim == 128 && !c->has_key_bias);
             bool is_few = c->n_q * c->n_heads <= 1000 && c->grid.t < 6 && c->n_heads < 4;
-            if (is_served && !(c->has_key_bias && as->major == 9) && (is_few || !gpu_is_small()))
+            if (is_served && (is_few || !gpu_is_small()))
                 check_case(g, c, as);
         }
         g->cuda->card = is;

@@ -23,41 +23,6 @@ static int begin(void **state)
     exit(77);
 }
 
-/* Prints a line, and more of a failure; returns whether it is one. All shapes are told of in one
- * run, as which of them fail says where the fault is. */
-static int is_bad(gpu *g, const shape *s)
-{
-    char what[128];
-    if (gpu_is_small() && (s->n_q > 130 || s->n_k > 300))
-        return 0;
-    problem p = make(g, s);
-    name_shape(what, sizeof what, s);
-    float *out = run(g, &p), *again = run(g, &p);
-    sample a = sample_rows(&p, out);
-    int64_t d = s->head_dim, n = a.n * d, numbers = s->n_q * p.width;
-    gpu_error e = gpu_compare(a.got, a.want, n);
-    int64_t bad = first_not_finite(&p, out), odd = 0;
-    while (odd < numbers && !memcmp(out + odd, again + odd, sizeof *out))
-        odd++;
-    bool is_wrong = !(e.rel_l2 <= a.allowed);
-    printf("  %s %-48s rel_l2 %.2e of %.2e, max %.2e at [%d, %d]: %.5g for %.5g\n",
-           is_wrong ? "BAD" : "ok ", what, e.rel_l2, a.allowed, e.max_abs, (int)(e.worst / d),
-           (int)(e.worst % d), (double)a.got[e.worst], (double)a.want[e.worst]);
-    for (int64_t i = 0; is_wrong && i < n && i < 16; i++)
-        printf("%s%9.4f for %9.4f%s", i % 4 ? ", " : "      ", (double)a.got[i], (double)a.want[i],
-               i % 4 == 3 ? "\n" : "");
-    if (bad >= 0)
-        printf("  BAD     query %d, column %d is %g\n", (int)(bad / p.width), (int)(bad % p.width),
-               (double)out[bad]);
-    if (odd < numbers)
-        printf("  BAD     query %d, column %d is %.9g, then %.9g\n", (int)(odd / p.width),
-               (int)(odd % p.width), (double)out[odd], (double)again[odd]);
-    sample_free(&a);
-    free(out), free(again);
-    destroy(g, &p);
-    return is_wrong || bad >= 0 || odd < numbers;
-}
-
 /* Tiles of 128 keys in 4 stages, 64 queries to a group: around each edge, and the model's length.
  * With zeros every weight is the same: only values can be wrong. */
 static void test_int8_around_tiles(void **state)

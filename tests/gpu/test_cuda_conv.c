@@ -11,10 +11,14 @@
 #include "gpu_image.h"
 
 #define BF16     LX_DTYPE_BF16
+#define F16      LX_DTYPE_F16
 #define F32      LX_DTYPE_F32
 #define SUM_TAPS 2e-3
-#define STORE    ((size_t)1 << 30)
-#define SCRATCH  ((size_t)256 << 20)
+/* F16 sums of six products one after the other, rounded or cut at 2^-10 of a part each time; parts
+ * add up in all directions. */
+#define SUM_F16 2e-3
+#define STORE   ((size_t)1 << 30)
+#define SCRATCH ((size_t)256 << 20)
 
 typedef struct shape_case {
     int64_t c_in, c_out, kt, ks; /* ks: both sides */
@@ -46,11 +50,26 @@ static const shape_case cases[] = {
 enum { N_CASES = sizeof cases / sizeof *cases };
 
 typedef struct random_weights {
-    lx_weight weight, bias; /* on the host, values that bf16 holds; owned */
+    lx_weight weight, bias; /* on the host, values that bf16 (f16) holds; owned */
     lx_conv conv;
 } random_weights;
 
-static random_weights random_conv(gpu *g, const shape_case *c, uint64_t seed)
+/* Loads it as one that reads a norm's result, of gain 1, for F16 where that is served. */
+static void load_normed(gpu *g, random_weights *w)
+{
+    float *ones = gpu_malloc(w->weight.shape.dim[1], sizeof *ones);
+    lx_weight gain = {.name = "g", .dtype = F32, .data = ones};
+    for (int64_t c = 0; c < w->weight.shape.dim[1]; c++)
+        ones[c] = 1;
+    gain.shape = LX_SHAPE(w->weight.shape.dim[1]);
+    g->x.sums = LX_SUMS_F16;
+    gpu_ok(lx_conv_load_normed(&g->x, &w->weight, &w->bias, &gain, &w->conv, err));
+    g->x.sums = LX_SUMS_AUTO;
+    free(ones);
+}
+
+/* type BF16, or F16: see load_normed. */
+static random_weights random_conv(gpu *g, const shape_case *c, uint64_t seed, lx_dtype type)
 {
     int64_t taps = c->kt * c->ks * c->ks * c->c_in;
     random_weights w = {.weight = {.name = "w", .dtype = F32}, .bias = {.name = "b", .dtype = F32}};
@@ -58,9 +77,12 @@ static random_weights random_conv(gpu *g, const shape_case *c, uint64_t seed)
     if (c->kt == 1 && c->ks == 3)
         w.weight.shape = LX_SHAPE(c->c_out, c->c_in, 3, 3); /* as the resamplers store it */
     w.bias.shape = LX_SHAPE(c->c_out);
-    w.weight.data = image_floats(taps * c->c_out, seed, sqrtf(3.0f / (float)taps), BF16);
+    w.weight.data = image_floats(taps * c->c_out, seed, sqrtf(3.0f / (float)taps), type);
     w.bias.data = image_floats(c->c_out, seed + 1, 0.1f, F32);
-    gpu_ok(lx_conv_load(&g->x, &w.weight, &w.bias, &w.conv, err));
+    if (type == F16)
+        load_normed(g, &w);
+    else
+        gpu_ok(lx_conv_load(&g->x, &w.weight, &w.bias, &w.conv, err));
     return w;
 }
 
@@ -70,11 +92,11 @@ static void free_weights(random_weights *w)
     free((void *)(uintptr_t)w->bias.data);
 }
 
-static lx_image random_input(const shape_case *c, uint64_t seed, float scale)
+static lx_image random_input(const shape_case *c, uint64_t seed, float scale, lx_dtype type)
 {
     int64_t half = c->upsample ? 2 : 1, n = c->frames + c->kt - 1;
     lx_image out = image_host(NULL, n, c->height / half, c->width / half, c->c_in);
-    out.data = image_floats(n * image_frame_size(&out), seed, scale, BF16);
+    out.data = image_floats(n * image_frame_size(&out), seed, scale, type);
     return out;
 }
 
@@ -101,13 +123,15 @@ static void run_conv(gpu *g, const random_weights *w, const lx_image *in, bool u
 }
 
 /* Against the definition, and again: the same bits. */
-static void check_case(gpu *g, const shape_case *c, uint64_t seed, bool with_residual)
+static void check_case(gpu *g, const shape_case *c, uint64_t seed, bool with_residual,
+                       lx_dtype type)
 {
     if (gpu_is_small() && c->frames * c->height * c->width * c->c_in * c->c_out > 4000000)
         return;
-    random_weights w = random_conv(g, c, seed);
-    lx_image host = random_input(c, 7 * seed, seed % 3 ? 1.0f : 300.0f);
-    lx_image in = image_upload(g, &host, BF16, c->kt == 3 && seed % 2);
+    random_weights w = random_conv(g, c, seed, type);
+    lx_image host = random_input(c, 7 * seed, seed % 3 ? 1.0f : 300.0f, type);
+    lx_image in = image_upload(g, &host, type, c->kt == 3 && seed % 2);
+    assert_int_equal(w.conv.input, type);
     lx_image out = image_blank(g, c->out, c->frames, c->height, c->width, c->c_out);
     lx_image again = image_blank(g, c->out, c->frames, c->height, c->width, c->c_out);
     lx_image want = image_host(NULL, c->frames, c->height, c->width, c->c_out), extra = want, more;
@@ -119,9 +143,12 @@ static void check_case(gpu *g, const shape_case *c, uint64_t seed, bool with_res
     run_conv(g, &w, &in, c->upsample, with_residual ? &more : NULL, &again);
     lx_conv_ref(&w.weight, &w.bias, &host, c->upsample, with_residual ? &extra : NULL, &want);
     float *got = image_get(g, &out), *second = image_get(g, &again);
-    double sums = GPU_SUM_F32(c->kt * c->ks * c->ks * c->c_in) + (c->upsample ? SUM_TAPS : 0);
-    gpu_report_allowed(name_of(c, with_residual ? " + residual" : ""), got, want.data, NULL, n,
-                       c->c_out, c->out, sums);
+    double sums = GPU_SUM_F32(c->kt * c->ks * c->ks * c->c_in) + (c->upsample ? SUM_TAPS : 0) +
+                  (type == F16 ? SUM_F16 : 0);
+    const char *more_words = type == F16     ? with_residual ? ", F16 + residual" : ", F16"
+                             : with_residual ? " + residual"
+                                             : "";
+    gpu_report_allowed(name_of(c, more_words), got, want.data, NULL, n, c->c_out, c->out, sums);
     assert_memory_equal(got, second, (size_t)n * sizeof *got);
     if (with_residual && c->out == BF16) { /* in place: the residual is the output */
         run_conv(g, &w, &in, c->upsample, &more, &more);
@@ -138,7 +165,54 @@ static void test_conv_matches_definition(void **state)
 {
     for (size_t i = 0; i < N_CASES; i++)
         for (int with_residual = 0; with_residual < 2; with_residual++)
-            check_case(*state, &cases[i], i, with_residual);
+            check_case(*state, &cases[i], i, with_residual, BF16);
+}
+
+static bool serves_f16(const shape_case *c)
+{
+    return c->kt == 3 && c->ks == 3 && !c->upsample && c->c_in % 8 == 0 && c->c_out > 8;
+}
+
+static void test_conv_of_f16_matches_definition(void **state)
+{
+    for (size_t i = 0; i < N_CASES; i++)
+        for (int with_residual = 0; with_residual < 2 && serves_f16(&cases[i]); with_residual++)
+            check_case(*state, &cases[i], i, with_residual, F16);
+}
+
+/* Where it is not served, or a sum of a step could overflow F16, or a number is not finite, it
+ * stays with BF16: nothing that is asked for makes a picture of infinities. */
+static void test_conv_takes_f16_only_where_it_fits(void **state)
+{
+    gpu *g = *state;
+    for (size_t i = 0; i < N_CASES; i++)
+        if (!serves_f16(&cases[i])) {
+            random_weights w = random_conv(g, &cases[i], i, F16);
+            assert_int_equal(w.conv.input, BF16);
+            free_weights(&w);
+            start_over(g);
+        }
+    /* 32 inputs of 96, 3 columns: 3 sqrt(32) w sqrt(96) is 60,000 at w = 360.8. */
+    const shape_case c = {96, 96, 3, 3, 1, 4, 4, false, BF16};
+    const struct {
+        float all, one;
+        lx_dtype input;
+    } kinds[] = {{360, 0, F16},
+                 {361, 0, BF16},
+                 {0.1f, 70000, BF16},
+                 {0.1f, NAN, BF16},
+                 {0.1f, INFINITY, BF16}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        random_weights w = random_conv(g, &c, i, BF16);
+        float *at = (float *)(uintptr_t)w.weight.data;
+        for (int64_t k = 0; k < 96 * 96 * 27; k++)
+            at[k] = kinds[i].all;
+        at[12345] = kinds[i].one != 0 ? kinds[i].one : at[12345];
+        load_normed(g, &w);
+        assert_int_equal(w.conv.input, kinds[i].input);
+        free_weights(&w);
+        start_over(g);
+    }
 }
 
 /* A stream in one go, and in pieces with the history kept between them. */
@@ -146,13 +220,14 @@ static void test_conv_history_replaces_the_chunk_before(void **state)
 {
     gpu *g = *state;
     static const int pieces[][4] = {{6}, {1, 1, 1, 3}, {2, 2, 2}, {1, 5}, {3, 1, 2}, {4, 2}};
-    static const int64_t channels[] = {12, 40};
-    for (size_t k = 0; k < 2; k++) {
+    static const int64_t channels[] = {12, 40, 40};
+    for (size_t k = 0; k < 3; k++) {
+        const lx_dtype type = k == 2 ? F16 : BF16;
         const shape_case c = {channels[k], 24, 3, 3, 6, 5, 9, false, BF16};
-        random_weights w = random_conv(g, &c, 3);
-        lx_image host = random_input(&c, 4, 1);
+        random_weights w = random_conv(g, &c, 3, type);
+        lx_image host = random_input(&c, 4, 1, type);
         memset(host.data, 0, (size_t)(2 * image_frame_size(&host)) * sizeof(float));
-        lx_image in = image_upload(g, &host, BF16, false);
+        lx_image in = image_upload(g, &host, type, false);
         lx_image out = image_blank(g, BF16, 6, c.height, c.width, c.c_out);
         run_conv(g, &w, &in, false, NULL, &out);
         float *want = image_get(g, &out);
@@ -186,13 +261,14 @@ static void test_conv_history_replaces_the_chunk_before(void **state)
 static void test_conv_of_a_window_is_a_window_of_the_conv(void **state)
 {
     gpu *g = *state;
-    static const int64_t channels[] = {4, 8, 24, 96, 192};
-    for (size_t i = 0; i < 5; i++) {
+    static const int64_t channels[] = {4, 8, 24, 96, 192, 24, 48, 96, 192};
+    for (size_t i = 0; i < 9; i++) {
+        const lx_dtype type = i < 5 ? BF16 : F16;
         const shape_case big = {channels[i], channels[i], 3, 3, 2, 60, 70, false, BF16};
-        random_weights w = random_conv(g, &big, i);
-        lx_image host = random_input(&big, i, 1), in = image_upload(g, &host, BF16, false);
+        random_weights w = random_conv(g, &big, i, type);
+        lx_image host = random_input(&big, i, 1, type), in = image_upload(g, &host, type, false);
         lx_image out = image_blank(g, BF16, 2, 60, 70, big.c_out);
-        lx_image small = image_blank(g, BF16, 4, 11, 13, big.c_in);
+        lx_image small = image_blank(g, type, 4, 11, 13, big.c_in);
         lx_image cut = image_blank(g, BF16, 2, 11, 13, big.c_out);
         run_conv(g, &w, &in, false, NULL, &out);
         gpu_ok(lx_image_crop(&g->x, &in, 27, 33, &small, err));
@@ -215,8 +291,8 @@ static void test_conv_writes_every_other_frame(void **state)
     static const int64_t channels[] = {6, 96};
     for (size_t k = 0; k < 2; k++) {
         const shape_case c = {channels[k], channels[k], 3, 1, 3, 4, 5, false, BF16};
-        random_weights w = random_conv(g, &c, 1);
-        lx_image host = random_input(&c, 2, 1), in = image_upload(g, &host, BF16, true);
+        random_weights w = random_conv(g, &c, 1, BF16);
+        lx_image host = random_input(&c, 2, 1, BF16), in = image_upload(g, &host, BF16, true);
         lx_image plain = image_blank(g, BF16, 3, 4, 5, c.c_out);
         lx_image wide = image_blank(g, BF16, 6, 4, 5, c.c_out), odd = wide;
         odd.frames = 3;
@@ -244,8 +320,9 @@ static void test_norm_matches_definition(void **state)
                                       {1, 8, 8, 16},  {3, 5, 4, 24},   {2, 9, 11, 48},
                                       {2, 8, 9, 96},  {1, 3, 43, 192}, {1, 3, 3, 384},
                                       {2, 3, 3, 400}, {1, 64, 65, 8},  {1, 5, 5, 56}};
-    for (size_t i = 0; i < 2 * sizeof dims / sizeof *dims; i++) {
-        const int64_t *d = dims[i / 2], n = d[0] * d[1] * d[2] * d[3];
+    for (size_t i = 0; i < 4 * sizeof dims / sizeof *dims; i++) {
+        const int64_t *d = dims[i / 4], n = d[0] * d[1] * d[2] * d[3];
+        const lx_dtype type = i / 2 % 2 ? F16 : BF16; /* of the result */
         bool silu = i % 2;
         char text[64];
         lx_image host = image_host(image_floats(n, i, 3, BF16), d[0], d[1], d[2], d[3]);
@@ -253,16 +330,18 @@ static void test_norm_matches_definition(void **state)
         float *gamma = image_floats(d[3], 5, 30, F32);
         memset(host.data, 0, (size_t)d[3] * sizeof(float)); /* a black pixel: not 0/0 */
         lx_image in = image_upload(g, &host, BF16, false);
-        lx_image out = image_blank(g, BF16, d[0], d[1], d[2], d[3]);
+        lx_image out = image_blank(g, type, d[0], d[1], d[2], d[3]);
         const float *gain = gpu_put(g, gamma, (size_t)d[3] * sizeof *gamma);
         gpu_ok(lx_channel_norm(&g->x, &in, gain, silu, &out, err));
         lx_channel_norm_ref(&host, gamma, silu, &want);
         float *got = image_get(g, &out);
-        snprintf(text, sizeof text, "norm%s of %lld channels", silu ? " + SiLU" : "",
-                 (long long)d[3]);
-        gpu_report_allowed(text, got, want.data, NULL, n, d[3], BF16, 1e-5);
-        gpu_ok(lx_channel_norm(&g->x, &in, gain, silu, &in, err)); /* in place */
-        float *again = image_get(g, &in);
+        snprintf(text, sizeof text, "norm%s of %lld channels%s", silu ? " + SiLU" : "",
+                 (long long)d[3], type == F16 ? ", F16" : "");
+        gpu_report_allowed(text, got, want.data, NULL, n, d[3], type, 1e-5);
+        lx_image same = in; /* in place */
+        same.dtype = type;
+        gpu_ok(lx_channel_norm(&g->x, &in, gain, silu, &same, err));
+        float *again = image_get(g, &same);
         assert_memory_equal(got, again, (size_t)n * sizeof *got);
         free(got), free(again), free(gamma), free(host.data), free(want.data);
         start_over(g);
@@ -310,15 +389,22 @@ static void test_conv_dry_peak_is_the_real_peak(void **state)
     for (size_t i = 0; i < N_CASES; i++) {
         lx_exec dry = gpu_plan_open(g), *both[2] = {&dry, &g->x};
         size_t used[2] = {0};
-        random_weights w = random_conv(g, &cases[i], i);
-        lx_arena_reset(g->scratch, 0);
-        for (int k = 0; k < 2; k++) {
-            lx_conv conv;
-            size_t mark = lx_arena_mark(both[k]->arena);
-            gpu_ok(lx_conv_load(both[k], &w.weight, &w.bias, &conv, err));
-            used[k] = lx_arena_mark(both[k]->arena) - mark;
+        random_weights w = random_conv(g, &cases[i], i, BF16);
+        lx_weight gain = {.name = "g", .dtype = F32, .data = w.weight.data};
+        gain.shape = LX_SHAPE(cases[i].c_in);
+        for (int normed = 0; normed < 2; normed++) {
+            lx_arena_reset(g->scratch, 0);
+            for (int k = 0; k < 2; k++) {
+                lx_conv conv;
+                size_t mark = lx_arena_mark(both[k]->arena);
+                both[k]->sums = LX_SUMS_F16;
+                gpu_ok(lx_conv_load_normed(both[k], &w.weight, &w.bias, normed ? &gain : NULL,
+                                           &conv, err));
+                both[k]->sums = LX_SUMS_AUTO;
+                used[k] = lx_arena_mark(both[k]->arena) - mark;
+            }
+            assert_int_equal(used[0], used[1]);
         }
-        assert_int_equal(used[0], used[1]);
         free_weights(&w);
         gpu_plan_close(&dry);
         start_over(g);
@@ -406,7 +492,7 @@ static void fill_noise(gpu *g, const lx_image *image)
     free(values);
 }
 
-static void bench_conv(gpu *g, const bench_case *b, double roof)
+static void bench_conv(gpu *g, const bench_case *b, lx_dtype type, double roof)
 {
     lx_err err = {0};
     const shape_case *c = &b->shape;
@@ -418,15 +504,21 @@ static void bench_conv(gpu *g, const bench_case *b, double roof)
     bias.shape = LX_SHAPE(c->c_out);
     weight.data = image_floats(k * c->c_out, 1, 0.05f, BF16);
     bias.data = image_floats(c->c_out, 2, 1, F32);
-    gpu_must(lx_conv_load(&g->x, &weight, &bias, &call.conv, &err), &err);
+    lx_weight gain = {.name = "g", .dtype = F32, .shape = LX_SHAPE(c->c_in)};
+    float *gains = image_floats(c->c_in, 3, 1, F32);
+    gain.data = gains;
+    g->x.sums = type == F16 ? LX_SUMS_F16 : LX_SUMS_F32;
+    gpu_must(lx_conv_load_normed(&g->x, &weight, &bias, &gain, &call.conv, &err), &err);
+    g->x.sums = LX_SUMS_AUTO;
+    free(gains);
     call.in =
-        bench_image(g, BF16, c->frames + c->kt - 1, c->height / half, c->width / half, c->c_in);
+        bench_image(g, type, c->frames + c->kt - 1, c->height / half, c->width / half, c->c_in);
     call.out = bench_image(g, c->out, c->frames, c->height, c->width, c->c_out);
     fill_noise(g, &call.in);
     lx_image out = call.out;
     call.residual = b->residual ? &out : NULL;
     double s = gpu_time(g, call_once, &call);
-    snprintf(text, sizeof text, "%-22s %s", b->where, name_of(c, ""));
+    snprintf(text, sizeof text, "%-22s %s", b->where, name_of(c, type == F16 ? ", F16 sums" : ""));
     gpu_print_rate(text, s, 2e-12 * (double)(c->frames * c->height * c->width * k * c->c_out),
                    roof);
     free((void *)(uintptr_t)weight.data);
@@ -449,8 +541,11 @@ static void bench_norm(gpu *g, int64_t channels, int64_t h, int64_t w, double ro
 static int bench(gpu *g)
 {
     gpu_roof roof = gpu_roof_of(g);
-    for (size_t i = 0; i < sizeof benches / sizeof *benches; i++)
-        bench_conv(g, &benches[i], roof.bf16);
+    for (size_t i = 0; i < sizeof benches / sizeof *benches; i++) {
+        bench_conv(g, &benches[i], BF16, roof.bf16);
+        if (serves_f16(&benches[i].shape))
+            bench_conv(g, &benches[i], F16, roof.bf16);
+    }
     bench_norm(g, 384, 120, 208, roof.gb_per_s);
     bench_norm(g, 192, 240, 416, roof.gb_per_s);
     bench_norm(g, 96, 480, 832, roof.gb_per_s);
@@ -468,6 +563,8 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_conv_matches_definition, &g),
+        cmocka_unit_test_prestate(test_conv_of_f16_matches_definition, &g),
+        cmocka_unit_test_prestate(test_conv_takes_f16_only_where_it_fits, &g),
         cmocka_unit_test_prestate(test_conv_history_replaces_the_chunk_before, &g),
         cmocka_unit_test_prestate(test_conv_of_a_window_is_a_window_of_the_conv, &g),
         cmocka_unit_test_prestate(test_conv_writes_every_other_frame, &g),

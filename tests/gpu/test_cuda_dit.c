@@ -59,9 +59,9 @@ static void test_golden_fp8_attention(void **state)
     dit_setup how = here();
     golden_bars bars = BARS;
     lx_cuda *card = gpu_card();
-    bool is_hopper = lx_card_has_wgmma(lx_cuda_card(card));
+    bool has_fp8 = lx_card_has_fp8(lx_cuda_card(card));
     lx_cuda_close(&card);
-    if (!is_hopper)
+    if (!has_fp8)
         skip();
     bars.of_quantized *= 1.3;
     bars.of_float *= 1.3;
@@ -169,9 +169,9 @@ static void test_chunks_change_nothing(void **state)
     float *bf16 = long_clip(LX_ATTENTION_BF16, 0);
     for (int choice = LX_ATTENTION_AUTO; choice <= LX_ATTENTION_BF16; choice++) {
         lx_cuda *card = gpu_card();
-        bool is_hopper = lx_card_has_wgmma(lx_cuda_card(card));
+        bool has_fp8 = lx_card_has_fp8(lx_cuda_card(card));
         lx_cuda_close(&card);
-        if (choice == LX_ATTENTION_INT8_E4M3 && !is_hopper)
+        if (choice == LX_ATTENTION_INT8_E4M3 && !has_fp8)
             continue;
         float *want = long_clip((lx_attention_choice)choice, 0);
         expect_at_most(rel_l2(want, bf16, n), 0.05, "velocity beside that of bf16 attention");
@@ -349,10 +349,12 @@ static int bench_dit(int argc, char **argv)
                                 width / 8};
     lx_cuda *card = gpu_card();
     bool has_wgmma = lx_card_has_wgmma(lx_cuda_card(card));
+    bool has_fp8 = lx_card_has_fp8(lx_cuda_card(card));
     lx_cuda_close(&card);
     bench_choices(model, &clip,
                   argc > 6    ? argv[6]
                   : has_wgmma ? "auto,int8-fp8,bf16"
+                  : has_fp8   ? "auto:fp32,auto:fp16,int8-fp8:fp32,int8-fp8:fp16,bf16"
                               : "auto:fp32,auto:fp16,bf16");
     dit_destroy(&model);
     return 0;

@@ -2,9 +2,11 @@
  * test_cuda_vae.c - the decoder on a card: goldens, and that chunks and tiles change no bit
  * SPDX-License-Identifier: Apache-2.0
  *
+ * Sums in F32 and in F16, whatever the card's own choice is.
+ *
  * --bench [PIECE [CHUNK [BUDGET_MIB]]]   seconds to decode 832x480x81 and 1280x720x81 with
  *                                        synthetic weights of full width, and the card's memory
- *                                        then in use
+ *                                        then in use, with both
  */
 #include <sys/wait.h>
 
@@ -17,6 +19,9 @@
 #define IN        LX2V_BUILD_DIR "/test_cuda_vae_in.safetensors"
 #define OUT       LX2V_BUILD_DIR "/test_cuda_vae_out.safetensors"
 #define LIMIT     1.2e-2 /* relative L2 of frames against the float32 goldens */
+
+/* "fp32", "fp16" */
+static const lx_accumulate_choice both[] = {LX_ACCUMULATE_FP32, LX_ACCUMULATE_FP16};
 
 /* --- by hand, as a user calls it -------------------------------------------------------------- */
 
@@ -109,10 +114,12 @@ static void test_golden_frames(void **state)
     static const char *const names[][2] = {{"vae.latent", "vae.frames"},
                                            {"dit.latent_out", "pipeline.frames"}};
     lx_weights *golden = golden_file();
-    for (size_t i = 0; i < 2; i++) {
-        write_latent(golden, names[i][0]);
-        lx_weights *result = run(NULL);
-        near_golden(golden, result, names[i][1]);
+    for (size_t i = 0; i < 4; i++) {
+        const char *const sums[] = {"--accumulate", lx_accumulate_names[both[i / 2]], NULL};
+        write_latent(golden, names[i % 2][0]);
+        lx_weights *result = run(sums);
+        printf("  sums in %s\n", sums[1]);
+        near_golden(golden, result, names[i % 2][1]);
         rgb8_is_of_the_frames(result);
         lx_weights_close(&result);
     }
@@ -172,9 +179,10 @@ static const char *synthetic(int base)
     return path;
 }
 
-static fixture_frames decode(const char *path, const vae_clip *clip, const float *latent)
+static fixture_frames decode(const char *path, const vae_clip *clip, const float *latent,
+                             lx_accumulate_choice sums)
 {
-    vae *model = fixture_open_on(gpu_device(), path, *clip, 0);
+    vae *model = fixture_open_as(gpu_device(), path, *clip, 0, sums);
     fixture_frames f = fixture_decode(model, clip, latent);
     assert_true(lx_arena_peak(vae_exec(model)->arena) <= vae_arena_bytes(model));
     vae_destroy(&model);
@@ -183,11 +191,11 @@ static fixture_frames decode(const char *path, const vae_clip *clip, const float
 
 /* base 24: tiles of 96, 48, 32 and 8 outputs; base 4: widths 16, 8 and 4, the last by one thread
  * per output. */
-static void check_ways(int base)
+static void check_ways(int base, lx_accumulate_choice sums)
 {
     const char *path = synthetic(base);
     float *latent = fixture_latent(&whole, "latent");
-    fixture_frames want = decode(path, &whole, latent);
+    fixture_frames want = decode(path, &whole, latent, sums);
     size_t bytes = fixture_size(&want) * sizeof(float);
     static const int ways[][4] = {{1, 4, 0, 0}, {4, 0, 0, 0},  {3, 2, 0, 0}, {1, 1, 0, 0},
                                   {2, 0, 4, 8}, {1, 1, 2, 12}, {5, 2, 3, 5}};
@@ -199,7 +207,7 @@ static void check_ways(int base)
         clip.piece = ways[i][1];
         clip.tile_h = ways[i][2];
         clip.tile_w = ways[i][3];
-        fixture_frames got = decode(path, &clip, latent);
+        fixture_frames got = decode(path, &clip, latent, sums);
         if (memcmp(got.data, want.data, bytes) != 0)
             gpu_pass("chunk, piece or tile", got.data, want.data, (int64_t)fixture_size(&want),
                      want.width, 0);
@@ -212,8 +220,10 @@ static void check_ways(int base)
 static void test_chunks_pieces_and_tiles_change_no_bit(void **state)
 {
     (void)state;
-    check_ways(24);
-    check_ways(4);
+    for (int i = 0; i < 2; i++) {
+        check_ways(24, both[i]);
+        check_ways(4, both[i]);
+    }
 }
 
 /* The CPU's float32 is the definition; the bar is the goldens'. */
@@ -223,10 +233,14 @@ static void test_near_the_cpu(void **state)
     const char *path = synthetic(24);
     float *latent = fixture_latent(&whole, "latent");
     vae *model = fixture_open(path, whole, 0);
-    fixture_frames want = fixture_decode(model, &whole, latent), got = decode(path, &whole, latent);
-    gpu_pass("synthetic, base 24", got.data, want.data, (int64_t)fixture_size(&want), want.width,
-             1.5 * LIMIT);
-    free(want.data), free(got.data), free(latent);
+    fixture_frames want = fixture_decode(model, &whole, latent), got[2];
+    for (int i = 0; i < 2; i++) {
+        got[i] = decode(path, &whole, latent, both[i]);
+        gpu_pass(i ? "synthetic, base 24, F16 sums" : "synthetic, base 24", got[i].data, want.data,
+                 (int64_t)fixture_size(&want), want.width, 1.5 * LIMIT);
+    }
+    assert_true(memcmp(got[0].data, got[1].data, fixture_size(&want) * sizeof(float)) != 0);
+    free(want.data), free(got[0].data), free(got[1].data), free(latent);
     vae_destroy(&model);
     unlink(path);
 }
@@ -270,12 +284,16 @@ static lx_status drop_frames(void *self, const vae_frames *frames, lx_err *err)
     return lx_exec_pace(vae_exec(model), err);
 }
 
-static void bench_clip(const char *path, vae_clip clip, uint64_t budget)
+static void bench_clip(const char *path, vae_clip clip, uint64_t budget, lx_accumulate_choice sums)
 {
     lx_err err = {0};
     vae *model = NULL;
     uint64_t free_bytes, total;
-    vae_options o = {.weights = path, .device = gpu_device(), .largest = clip, .budget = budget};
+    vae_options o = {.weights = path,
+                     .device = gpu_device(),
+                     .largest = clip,
+                     .budget = budget,
+                     .accumulate = sums};
     gpu_must(vae_open(&model, &o, &err), &err);
     lx_exec *x = vae_exec(model);
     float *latent = fixture_latent(&clip, "latent");
@@ -287,10 +305,11 @@ static void bench_clip(const char *path, vae_clip clip, uint64_t budget)
         double from = gpu_now_s();
         gpu_must(vae_decode(vae_decoder_of(model), x, &how, placed, &sink, NULL, &err), &err);
         gpu_must(lx_exec_wait(x, &err), &err);
-        printf("%lldx%lldx%lld chunk %lld piece %lld tile %lldx%lld: %.3f s\n",
+        printf("%lldx%lldx%lld chunk %lld piece %lld tile %lldx%lld sums %s: %.3f s\n",
                (long long)(8 * clip.width), (long long)(8 * clip.height),
                (long long)vae_frame_count(clip.frames), (long long)how.chunk, (long long)how.piece,
-               (long long)how.tile_h, (long long)how.tile_w, gpu_now_s() - from);
+               (long long)how.tile_h, (long long)how.tile_w, vae_sums_name(model),
+               gpu_now_s() - from);
     }
     gpu_must(lx_cuda_memory(x->cuda, &free_bytes, &total, &err), &err);
     printf("  arena %.1f MiB (weights %.1f), on the card %.1f MiB in use by all\n",
@@ -306,10 +325,11 @@ static int bench(int argc, char **argv)
     int64_t piece = argc > 2 ? atoi(argv[2]) : 0, chunk = argc > 3 ? atoi(argv[3]) : 1;
     uint64_t budget = argc > 4 ? (uint64_t)atoi(argv[4]) << 20 : 0;
     vae_clip clip = {.frames = 21, .height = 60, .width = 104, .chunk = chunk, .piece = piece};
-    bench_clip(path, clip, budget);
-    clip.height = 90;
-    clip.width = 160;
-    bench_clip(path, clip, budget);
+    for (int i = 0; i < 4; i++) {
+        clip.height = i < 2 ? 60 : 90;
+        clip.width = i < 2 ? 104 : 160;
+        bench_clip(path, clip, budget, both[i % 2]);
+    }
     return 0;
 }
 

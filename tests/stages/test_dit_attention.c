@@ -11,6 +11,13 @@ static const lx_card_kind rtx3060 = {.name = "NVIDIA GeForce RTX 3060",
                                      .n_sm = 28,
                                      .shared_bytes = 99 << 10,
                                      .total_bytes = (uint64_t)12 << 30};
+static const lx_card_kind rtx4090 = {.name = "NVIDIA GeForce RTX 4090",
+                                     .index = -1,
+                                     .major = 8,
+                                     .minor = 9,
+                                     .n_sm = 128,
+                                     .shared_bytes = 99 << 10,
+                                     .total_bytes = (uint64_t)24 << 30};
 static const lx_card_kind a100 = {.name = "NVIDIA A100",
                                   .index = -1,
                                   .major = 8,
@@ -32,6 +39,15 @@ static const lx_card_kind held = {.name = "NVIDIA H100",
                                   .shared_bytes = 99 << 10,
                                   .total_bytes = (uint64_t)80 << 30,
                                   .is_from = 90};
+
+static const lx_card_kind held89 = {.name = "NVIDIA H100",
+                                    .index = -1,
+                                    .major = 8,
+                                    .minor = 9,
+                                    .n_sm = 132,
+                                    .shared_bytes = 99 << 10,
+                                    .total_bytes = (uint64_t)80 << 30,
+                                    .is_from = 90};
 
 static const lx_patch_dims LONG_CLIP = {16, 3, 64, 96}, SHORT_CLIP = {16, 3, 8, 12};
 
@@ -82,6 +98,14 @@ static void test_choice_follows_card_and_length(void **state)
         {&held, LX_ATTENTION_AUTO, 0, false, I8, LX_SUMS_F32,
          "int8-fp16 by mma.sync, sums in fp32"},
         {&held, LX_ATTENTION_AUTO, LX_ACCUMULATE_FP16, false, I8, LX_SUMS_F16, "sums in fp16"},
+        {&rtx4090, LX_ATTENTION_AUTO, 0, false, I8, LX_SUMS_F16,
+         "int8-fp16 by mma.sync, sums in fp16"},
+        {&rtx4090, LX_ATTENTION_INT8_E4M3, 0, false, FP8, LX_SUMS_F16,
+         "int8-fp8 by mma.sync, sums in fp16 over 64 keys; as asked for"},
+        {&rtx4090, LX_ATTENTION_INT8_E4M3, LX_ACCUMULATE_FP32, false, FP8, LX_SUMS_F32,
+         "int8-fp8 by mma.sync, sums in fp32"},
+        {&held89, LX_ATTENTION_INT8_E4M3, 0, false, FP8, LX_SUMS_F32,
+         "int8-fp8 by mma.sync, sums in fp32"},
         {&h100, LX_ATTENTION_AUTO, 0, false, I8, LX_SUMS_F32, "int8-fp16 by wgmma"},
         {&h100, LX_ATTENTION_INT8_E4M3, 0, false, FP8, LX_SUMS_F32, "int8-fp8 by wgmma"},
         {&h100, LX_ATTENTION_AUTO, 0, true, PLAIN, LX_SUMS_F32,
@@ -107,12 +131,14 @@ static void test_what_a_card_has_not_is_refused_by_name(void **state)
     (void)state;
     dit *model = open_model();
     const asked all[] = {
-        {&rtx3060, LX_ATTENTION_INT8_E4M3, 0, false, 0, 0, "needs a Hopper card"},
+        {&rtx3060, LX_ATTENTION_INT8_E4M3, 0, false, 0, 0, "needs a card of 8.9 or later"},
         {&rtx3060, LX_ATTENTION_INT8_E4M3, 0, false, 0, 0, "RTX 3060 (sm_86)"},
         {&rtx3060, LX_ATTENTION_INT8_E4M3, 0, false, 0, 0, "it can int8-fp16, bf16, or auto"},
         {&rtx3060, LX_ATTENTION_BF16, LX_ACCUMULATE_FP16, false, 0, 0,
          "accumulate: fp16 is for int8-fp16"},
+        {&held, LX_ATTENTION_INT8_E4M3, 0, false, 0, 0, "H100 (sm_86)"},
         {&h100, LX_ATTENTION_AUTO, LX_ACCUMULATE_FP16, false, 0, 0, "sums in fp32, at full rate"},
+        {&h100, LX_ATTENTION_INT8_E4M3, LX_ACCUMULATE_FP16, false, 0, 0, "with int8-fp8 sums"},
         {NULL, LX_ATTENTION_INT8_FP16, 0, false, 0, 0, "on the CPU attention is fp32"},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

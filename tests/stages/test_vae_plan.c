@@ -95,6 +95,39 @@ static void test_least_keeps_a_forced_tile(void **state)
     check_border(&o, &card);
 }
 
+/* Sums take no memory, so a plan is the same with both; on the CPU there is no choice. */
+static void test_sums_follow_the_card(void **state)
+{
+    (void)state;
+    lx_card_kind hopper = card, held = card;
+    hopper.major = 9;
+    hopper.minor = 0;
+    held.is_from = 90;
+    const struct {
+        const lx_card_kind *kind;
+        lx_accumulate_choice asked;
+        lx_sums sums;
+    } all[] = {
+        {&card, LX_ACCUMULATE_AUTO, LX_SUMS_F16},   {&card, LX_ACCUMULATE_FP32, LX_SUMS_F32},
+        {&hopper, LX_ACCUMULATE_AUTO, LX_SUMS_F32}, {&hopper, LX_ACCUMULATE_FP16, LX_SUMS_F16},
+        {&held, LX_ACCUMULATE_AUTO, LX_SUMS_F32},   {NULL, LX_ACCUMULATE_AUTO, LX_SUMS_F32},
+        {NULL, LX_ACCUMULATE_FP32, LX_SUMS_F32}};
+    vae_options o = options_of(5, 8, 8);
+    lx_err err = {0};
+    vae_plan plan;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        o.accumulate = all[i].asked;
+        plan = least_of(&o, all[i].kind);
+        assert_int_equal(plan.sums, all[i].sums);
+        bytes = all[i].kind == &card && !bytes ? plan.total_bytes : bytes;
+        assert_true(all[i].kind != &card || plan.total_bytes == bytes);
+    }
+    o.accumulate = LX_ACCUMULATE_FP16;
+    assert_int_equal(vae_plan_least(weights, &o, NULL, &plan, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "accumulate: fp16 is for a card"));
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -120,6 +153,7 @@ int main(void)
         cmocka_unit_test(test_least_is_the_border),
         cmocka_unit_test(test_least_of_a_long_clip_is_without_tiles),
         cmocka_unit_test(test_least_keeps_a_forced_tile),
+        cmocka_unit_test(test_sums_follow_the_card),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

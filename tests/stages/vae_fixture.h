@@ -140,15 +140,25 @@ static inline void fixture_write(const char *path, int64_t base, bool zero_time_
     free(f);
 }
 
-static inline vae *fixture_open_on(const char *device, const char *path, vae_clip largest,
-                                   int threads)
+static inline vae *fixture_open_as(const char *device, const char *path, vae_clip largest,
+                                   int threads, lx_accumulate_choice accumulate)
 {
     lx_err err = {0};
     vae *model = NULL;
-    vae_options o = {.weights = path, .device = device, .threads = threads, .largest = largest};
+    vae_options o = {.weights = path,
+                     .device = device,
+                     .threads = threads,
+                     .largest = largest,
+                     .accumulate = accumulate};
     if (vae_open(&model, &o, &err) != LX_OK)
         fail_msg("%s", err.message);
     return model;
+}
+
+static inline vae *fixture_open_on(const char *device, const char *path, vae_clip largest,
+                                   int threads)
+{
+    return fixture_open_as(device, path, largest, threads, LX_ACCUMULATE_AUTO);
 }
 
 static inline vae *fixture_open(const char *path, vae_clip largest, int threads)

@@ -247,7 +247,7 @@ static void test_config_residency_of_stages_and_replicas(void **state)
                    "stages.dit.residency|\"dsk\"|auto, resident, partial, host, disk|mean disk");
     assert_refused("model: m\nstages: {dit: {residency: [disk]}}\n", 2, "stages.dit.residency");
     assert_refused("model: m\nstages: {vae: {residency: host}}\n", 2,
-                   "stages.vae.residency|unknown key|known here: device, threads, replicas");
+                   "stages.vae.residency|unknown key|known here: device, threads, accumulate");
     assert_refused("model: m\nstages: {dit: {residency: host, replicas: [{}]}}\n", 2,
                    "beside residency");
     assert_refused("model: m\nstages: {dit: {residency: host, residency: host}}\n", 2,
@@ -280,7 +280,11 @@ static void test_config_attention_of_the_dit(void **state)
     assert_refused("model: m\nstages: {dit: {accumulate: bf16}}\n", 2,
                    "stages.dit.accumulate|\"bf16\"|auto, fp32, fp16");
     assert_refused("model: m\nstages: {vae: {attention: bf16}}\n", 2,
-                   "stages.vae.attention|unknown key|known here: device, threads, replicas");
+                   "stages.vae.attention|unknown key|known here: device, threads, accumulate");
+    assert_parses("model: m\nstages: {vae: {device: cuda:0, accumulate: fp16, replicas: 2}}\n");
+    assert_int_equal(config.stage[LX_STAGE_VAE].replica[1].accumulate, LX_ACCUMULATE_FP16);
+    assert_refused("model: m\nstages: {encoder: {accumulate: fp16}}\n", 2,
+                   "stages.encoder.accumulate|unknown key");
 }
 
 static void test_config_paths(void **state)
