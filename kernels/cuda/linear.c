@@ -64,8 +64,8 @@ typedef struct job {
     void *acc2;      /* INT8: every second band of f32 that becomes codes */
     uint32_t *most;  /* [m]: largest magnitudes of its rows */
     float *squares;  /* INT8: [parts, m], where the rows' sums are wanted */
-    void *blas;      /* workspace of blas_bytes */
-    size_t blas_bytes;
+    void *blas;      /* workspace of work_bytes */
+    size_t work_bytes;
     void *w_band, *x_band; /* BF16 copies (SHORT: F32, of w alone), or NULL */
     lx_err *err;
 } job;
@@ -239,7 +239,7 @@ static void plan(job *j)
     j->band_m = j->m < rows ? j->m : rows;
 }
 
-static size_t blas_most(const job *j)
+static size_t blas_bytes(const job *j)
 {
     return j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
 }
@@ -252,7 +252,7 @@ static lx_status take_int8_scratch(job *j)
     void *most = NULL;
     size_t band = (size_t)(j->band_m * j->n * bytes_before_codes(j));
     size_t taken = !j->whole_rows ? 0 : j->band_m < j->m ? 2 * band : band;
-    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_most(j);
+    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_bytes(j);
     j->room = fewer > taken ? fewer : taken;
     if (j->whole_rows)
         status = lx_arena_take(arena, (size_t)j->m * sizeof *j->most, &most, j->err);
@@ -277,9 +277,9 @@ static lx_status take_scratch(job *j)
     int64_t cols = j->whole_rows ? j->n : j->band_n;
     bool is_bf16 = j->kind == PRODUCT_BF16;
     lx_status status = lx_arena_take(arena, (size_t)(4 * j->band_m * cols), &j->acc, j->err);
-    j->blas_bytes = blas_most(j);
+    j->work_bytes = blas_bytes(j);
     if (status == LX_OK && (is_bf16 || j->kind == PRODUCT_CODES))
-        status = lx_arena_take(arena, j->blas_bytes, &j->blas, j->err);
+        status = lx_arena_take(arena, j->work_bytes, &j->blas, j->err);
     if (status == LX_OK && is_bf16 && j->w->dtype != LX_DTYPE_BF16)
         status = lx_arena_take(arena, (size_t)(2 * j->band_n * j->k), &j->w_band, j->err);
     if (status == LX_OK && j->kind == PRODUCT_SHORT && j->w->dtype != LX_DTYPE_F32)
@@ -305,8 +305,8 @@ static const lx_tune_entry *entry_of(const job *j)
 static void use_blas(job *j)
 {
     size_t quarter = j->room / 4 / 256 * 256;
-    j->blas_bytes = quarter < blas_most(j) ? quarter : blas_most(j);
-    size_t sums = (j->room - j->blas_bytes) / 256 * 256;
+    j->work_bytes = quarter < blas_bytes(j) ? quarter : blas_bytes(j);
+    size_t sums = (j->room - j->work_bytes) / 256 * 256;
     int64_t rows = (int64_t)(sums / (size_t)(4 * j->n));
     rows = rows > TILE_M ? rows / TILE_M * TILE_M : rows;
     j->blas = (unsigned char *)j->acc + sums;
@@ -412,7 +412,7 @@ static lx_status multiply(const job *j, const int64_t rows[2], const int64_t col
     p.x = at(j->in->data, rows[0] * j->k, dtype);
     p.w = j->w_band ? j->w_band : at(j->w->data, cols[0] * j->k, (int)j->w->dtype);
     p.scratch = j->blas;
-    p.scratch_bytes = j->blas_bytes;
+    p.scratch_bytes = j->work_bytes;
     if (j->x_band) {
         lx_cu_vec band = {dtype, p.x};
         lx_status status =
@@ -568,7 +568,7 @@ static lx_status try_finished(const job *j, bool *is_done)
                        .acc = j->out.data,
                        .ld = j->out.stride,
                        .scratch = j->blas,
-                       .scratch_bytes = j->blas_bytes,
+                       .scratch_bytes = j->work_bytes,
                        .is_finished = true,
                        .bias = lx_cu_vec_of(e->bias),
                        .activation = (int)e->activation};
