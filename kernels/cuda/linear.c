@@ -155,37 +155,7 @@ static bool has_pairs(const job *j)
     return lx_card_has_wgmma(&j->x->cuda->card) && j->n % 32 == 0;
 }
 
-/* The design for a shape, of those that this card has: the one whose tiles leave the fewest
- * multiprocessors idle, weighed by what a tile reads for its products. */
-static int design_of(const job *j)
-{
-    static const struct {
-        int design, m, n, blocks; /* blocks: on one multiprocessor at a time */
-        double speed;
-    } mma[] = {{LX_CU_MMA_192x256, 192, 256, 1, 1.0},
-               {LX_CU_MMA_128x256, 128, 256, 1, 0.86},
-               {LX_CU_MMA_128x128, 128, 128, 2, 0.81}};
-    const lx_cuda *c = j->x->cuda;
-    int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
-    if (has_pairs(j))
-        return LX_CU_WGMMA_128x256;
-    if (j->whole_rows)
-        return LX_CU_MMA_192x256; /* of those by mma.sync the only one that has F16 before codes */
-    int best = LX_CU_MMA_192x256;
-    double least = 0;
-    for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {
-        int64_t tiles =
-            ((j->band_m + mma[i].m - 1) / mma[i].m) * ((j->n + mma[i].n - 1) / mma[i].n);
-        int64_t at_once = n_sm * mma[i].blocks;
-        double time = (double)((tiles + at_once - 1) / at_once) * mma[i].m * mma[i].n *
-                      mma[i].blocks / mma[i].speed;
-        if (i == 0 || time < least) {
-            best = mma[i].design;
-            least = time;
-        }
-    }
-    return best;
-}
+static int design_of(const job *j);
 
 /* What rows are before they are codes. */
 static int dtype_before_codes(const job *j)
@@ -296,7 +266,8 @@ static const lx_tune_entry *entry_of(const job *j)
     const bool is_f32 = j->out.dtype == LX_CU_F32;
     lx_tune_end end = j->whole_rows ? LX_TUNE_CODES : is_f32 ? LX_TUNE_RESIDUAL : LX_TUNE_ROWS;
     lx_activation activation = j->whole_rows ? LX_ACTIVATION_GELU : LX_ACTIVATION_NONE;
-    if (j->e->activation != activation || j->e->add_to_out != (end == LX_TUNE_RESIDUAL))
+    if (j->in->dtype != LX_DTYPE_I8 || j->e->activation != activation ||
+        j->e->add_to_out != (end == LX_TUNE_RESIDUAL))
         return NULL; /* nothing that the model asks for, so nothing that was measured */
     return lx_tune_find(j->x->cuda->tune, j->n, j->k, j->m, end);
 }
@@ -455,6 +426,38 @@ static lx_status finish(const job *j, const int64_t rows[2], const int64_t cols[
 }
 
 /* --- INT8 ------------------------------------------------------------------------------------ */
+
+/* The design for a shape, of those that this card has: the one whose tiles leave the fewest
+ * multiprocessors idle, weighed by what a tile reads for its products. */
+static int design_of(const job *j)
+{
+    static const struct {
+        int design, m, n, blocks; /* blocks: on one multiprocessor at a time */
+        double speed;
+    } mma[] = {{LX_CU_MMA_192x256, 192, 256, 1, 1.0},
+               {LX_CU_MMA_128x256, 128, 256, 1, 0.86},
+               {LX_CU_MMA_128x128, 128, 128, 2, 0.81}};
+    const lx_cuda *c = j->x->cuda;
+    int64_t n_sm = c->card.n_sm > 0 ? c->card.n_sm : 1;
+    if (has_pairs(j))
+        return LX_CU_WGMMA_128x256;
+    if (j->whole_rows)
+        return LX_CU_MMA_192x256; /* of those by mma.sync the only one that has F16 before codes */
+    int best = LX_CU_MMA_192x256;
+    double least = 0;
+    for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {
+        int64_t tiles =
+            ((j->band_m + mma[i].m - 1) / mma[i].m) * ((j->n + mma[i].n - 1) / mma[i].n);
+        int64_t at_once = n_sm * mma[i].blocks;
+        double time = (double)((tiles + at_once - 1) / at_once) * mma[i].m * mma[i].n *
+                      mma[i].blocks / mma[i].speed;
+        if (i == 0 || time < least) {
+            best = mma[i].design;
+            least = time;
+        }
+    }
+    return best;
+}
 
 static lx_cu_int8 int8_of(const job *j, const int64_t rows[2])
 {
