@@ -9,13 +9,13 @@
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
  *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
  *           band's kernel makes them codes meanwhile, so there are two bands.
- * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
- *           in place of the rule here, within the scratch that the rule's choice takes.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
  *           patches), are multiplied in f32: there the work is nothing, and what follows is
  *           quantized, where a small error becomes another code. All else is rounded to BF16.
+ * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
+ *           in place of the rule here, within the scratch that the rule's choice takes.
  */
 #include <inttypes.h>
 
