@@ -9,15 +9,15 @@
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
  *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
  *           band's kernel makes them codes meanwhile, so there are two bands.
- * FP8       The same kernels serve FP8 of such shapes (fp8_*.cu), where lx_cuda.has_own_fp8 says
- *           so; else cuBLASLt does.
- * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
- *           in place of the rule here, within the scratch that the rule's choice takes.
+ * FP8       On Hopper the same kernels serve FP8 of such shapes (fp8_*.cu, lx_cuda.has_own_fp8);
+ *           elsewhere cuBLASLt does.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
  *           patches), are multiplied in f32: there the work is nothing, and what follows is
  *           quantized, where a small error becomes another code. All else is rounded to BF16.
+ * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
+ *           in place of the rule here, within the scratch that the rule's choice takes.
  */
 #include <inttypes.h>
 
@@ -67,8 +67,8 @@ typedef struct job {
     void *acc2;      /* INT8: every second band of f32 that becomes codes */
     uint32_t *most;  /* [m]: largest magnitudes of its rows */
     float *squares;  /* INT8: [parts, m], where the rows' sums are wanted */
-    void *blas;      /* workspace of blas_bytes */
-    size_t blas_bytes;
+    void *blas;      /* workspace of work_bytes */
+    size_t work_bytes;
     void *w_band, *x_band; /* BF16 copies (SHORT: F32, of w alone), or NULL */
     lx_err *err;
 } job;
@@ -254,7 +254,7 @@ static void plan(job *j)
     j->band_m = j->m < rows ? j->m : rows;
 }
 
-static size_t blas_most(const job *j)
+static size_t blas_bytes(const job *j)
 {
     return j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
 }
@@ -267,7 +267,7 @@ static lx_status take_int8_scratch(job *j)
     void *most = NULL;
     size_t band = (size_t)(j->band_m * j->n * bytes_before_codes(j));
     size_t taken = !j->whole_rows ? 0 : j->band_m < j->m ? 2 * band : band;
-    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_most(j);
+    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_bytes(j);
     j->room = fewer > taken ? fewer : taken;
     if (j->whole_rows)
         status = lx_arena_take(arena, (size_t)j->m * sizeof *j->most, &most, j->err);
@@ -292,9 +292,9 @@ static lx_status take_scratch(job *j)
     int64_t cols = j->whole_rows ? j->n : j->band_n;
     bool is_bf16 = j->kind == PRODUCT_BF16;
     lx_status status = lx_arena_take(arena, (size_t)(4 * j->band_m * cols), &j->acc, j->err);
-    j->blas_bytes = blas_most(j);
+    j->work_bytes = blas_bytes(j);
     if (status == LX_OK && (is_bf16 || j->kind == PRODUCT_CODES))
-        status = lx_arena_take(arena, j->blas_bytes, &j->blas, j->err);
+        status = lx_arena_take(arena, j->work_bytes, &j->blas, j->err);
     if (status == LX_OK && is_bf16 && j->w->dtype != LX_DTYPE_BF16)
         status = lx_arena_take(arena, (size_t)(2 * j->band_n * j->k), &j->w_band, j->err);
     if (status == LX_OK && j->kind == PRODUCT_SHORT && j->w->dtype != LX_DTYPE_F32)
@@ -311,7 +311,8 @@ static const lx_tune_entry *entry_of(const job *j)
     const bool is_f32 = j->out.dtype == LX_CU_F32;
     lx_tune_end end = j->whole_rows ? LX_TUNE_CODES : is_f32 ? LX_TUNE_RESIDUAL : LX_TUNE_ROWS;
     lx_activation activation = j->whole_rows ? LX_ACTIVATION_GELU : LX_ACTIVATION_NONE;
-    if (j->e->activation != activation || j->e->add_to_out != (end == LX_TUNE_RESIDUAL))
+    if (j->in->dtype != LX_DTYPE_I8 || j->e->activation != activation ||
+        j->e->add_to_out != (end == LX_TUNE_RESIDUAL))
         return NULL; /* nothing that the model asks for, so nothing that was measured */
     return lx_tune_find(j->x->cuda->tune, j->n, j->k, j->m, end);
 }
@@ -320,8 +321,8 @@ static const lx_tune_entry *entry_of(const job *j)
 static void use_blas(job *j)
 {
     size_t quarter = j->room / 4 / 256 * 256;
-    j->blas_bytes = quarter < blas_most(j) ? quarter : blas_most(j);
-    size_t sums = (j->room - j->blas_bytes) / 256 * 256;
+    j->work_bytes = quarter < blas_bytes(j) ? quarter : blas_bytes(j);
+    size_t sums = (j->room - j->work_bytes) / 256 * 256;
     int64_t rows = (int64_t)(sums / (size_t)(4 * j->n));
     rows = rows > TILE_M ? rows / TILE_M * TILE_M : rows;
     j->blas = (unsigned char *)j->acc + sums;
@@ -428,7 +429,7 @@ static lx_status multiply(const job *j, const int64_t rows[2], const int64_t col
     p.x = at(j->in->data, rows[0] * j->k, dtype);
     p.w = j->w_band ? j->w_band : at(j->w->data, cols[0] * j->k, (int)j->w->dtype);
     p.scratch = j->blas;
-    p.scratch_bytes = j->blas_bytes;
+    p.scratch_bytes = j->work_bytes;
     if (j->x_band) {
         lx_cu_vec band = {dtype, p.x};
         lx_status status =
@@ -586,7 +587,7 @@ static lx_status try_finished(const job *j, bool *is_done)
                        .acc = j->out.data,
                        .ld = j->out.stride,
                        .scratch = j->blas,
-                       .scratch_bytes = j->blas_bytes,
+                       .scratch_bytes = j->work_bytes,
                        .is_finished = true,
                        .bias = lx_cu_vec_of(e->bias),
                        .activation = (int)e->activation};

@@ -568,12 +568,6 @@ static void bench_quantize(gpu *g, lx_dtype from, lx_dtype to, int64_t m, int64_
     lx_arena_reset(g->store, mark);
 }
 
-static bool wants_own_fp8(void)
-{
-    const char *text = getenv("LX2V_TEST_OWN_FP8");
-    return text && !strcmp(text, "1");
-}
-
 static int bench_all(void)
 {
     static const int64_t sides[][2] = {{5120, 5120}, {13824, 5120}, {5120, 13824}};
@@ -581,7 +575,6 @@ static int bench_all(void)
     static const int64_t bands[] = {256, 512, 768, 1024, 1280, 1664, 2048, 4096};
     gpu g;
     gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
-    g.cuda->has_own_fp8 = wants_own_fp8();
     for (int v = 0; v < N_MODEL; v++)
         for (int s = 0; s < 3; s++)
             for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
@@ -607,9 +600,7 @@ static int bench_all(void)
 
 static int open_card(void **state)
 {
-    gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
-    ((gpu *)*state)->cuda->has_own_fp8 = wants_own_fp8();
-    return 0;
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
 }
 
 int main(int argc, char **argv)

@@ -243,7 +243,8 @@ static void test_many_bands(void **state)
 
 static void tune(const char *sides, const char *rows)
 {
-    char said[4096], device[32];
+    static char said[1 << 16];
+    char device[32];
     char tuner[] = LX2V_BIN_DIR "/lx2v-tune";
     snprintf(device, sizeof device, "%s", gpu_device());
     char *argv[] = {tuner,
