@@ -2,8 +2,9 @@
 # gpu.sh - the tests that need an NVIDIA card: kernels, stages, a pipeline, and the sanitizers
 # SPDX-License-Identifier: Apache-2.0
 #
-#   tests/gpu.sh [BUILD]        every test of BUILD/tests/gpu and one clip through the pipeline on the
-#                               card (BUILD: build/cuda; in a bundle the bundle itself)
+#   tests/gpu.sh [BUILD]        every test of BUILD/tests/gpu, clips through the pipeline on the card,
+#                               and what the judge says of the demo model's (BUILD: build/cuda; in a
+#                               bundle the bundle itself)
 #   tests/gpu.sh --sanitize     also compute-sanitizer's memcheck and racecheck over the kernels
 #   tests/gpu.sh --bench        also what each kernel family reaches, as shares of the card's roofs
 #   tests/gpu.sh --faults       only what is broken on purpose; BUILD was made with -DLX2V_FAULTS=ON
@@ -23,7 +24,7 @@ for argument in "$@"; do
     --bench) bench=1 ;;
     --faults) which=cuda_faults ;;
     -h | --help)
-        sed -n '2,14s/^# \{0,1\}//p' tests/gpu.sh
+        sed -n '2,15s/^# \{0,1\}//p' tests/gpu.sh
         exit 0
         ;;
     -*)
@@ -126,6 +127,17 @@ stages:
 YAML
 run "pipeline" "$build/bin/lx2v" bench --own --clips 3 --config "$logs/config.yaml"
 run "selftest" "$build/bin/lx2v" selftest --config "$logs/config.yaml"
+
+printf '== clips of the demo model, judged\n'
+for weights in int8 bf16; do
+    if [ -x "$build/tests/lx2v_judge" ] && [ -e "$build/models/demo/made" ]; then
+        run "demo model, $weights" tests/judge/demo.sh "$build" --device "$device" --weights "$weights" --seeds 1 \
+            --at-least color=0.91,background=0.91,motion=0.9,shape=0.8,all=0.75
+        printf '  %s\n' "$(tail -n 1 "$logs/log")"
+    else
+        skip "demo model, $weights: no lx2v_judge or no models/demo in $build"
+    fi
+done
 
 if [ "$sanitize" -eq 1 ]; then
     if command -v compute-sanitizer >/dev/null; then

@@ -3,8 +3,6 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Every product runs twice: same bits.
- *
- * LX2V_TEST_OWN_FP8=1   FP8 by our own kernels where they serve it, tests and --bench.
  */
 #include "cuda/lx_cuda_priv.h"
 #include "gpu_linear.h"

@@ -2,11 +2,13 @@
 # demo.sh - what the judge says of the demo model's clips of all 128 held-out prompts
 # SPDX-License-Identifier: Apache-2.0
 #
-#   tests/judge/demo.sh [BUILD] [--weights int8|fp8|bf16] [--seeds N] [--first-seed S] [--keep DIR]
+#   tests/judge/demo.sh [BUILD] [--weights int8|fp8|bf16] [--device cpu|cuda:N] [--seeds N]
+#                       [--first-seed S] [--keep DIR] [--at-least WORD=SHARE,...]
 #
-# Starts the pipeline of BUILD (default build/release) on the CPU, makes every clip of
-# models/demo/judge/held_out.jsonl with N seeds (default 2), and prints the shares that are right of
-# colour, background, motion, shape, and of all four. --keep leaves clips and verdicts in DIR.
+# Starts the pipeline of BUILD (default build/release), every stage on the device (default cpu),
+# makes every clip of models/demo/judge/held_out.jsonl with N seeds (default 2), and prints the
+# shares that are right of colour, background, motion, shape, and of all four. --keep leaves clips
+# and verdicts in DIR. Exit status 1: a share is below what --at-least says (lx2v_judge's words).
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -14,21 +16,25 @@ build=$root/build/release
 weights=int8
 seeds=2
 first=1000
+device=cpu
+least=
 keep=
 while [ $# -gt 0 ]; do
     case $1 in
-    --weights | --seeds | --first-seed | --keep)
+    --weights | --device | --seeds | --first-seed | --keep | --at-least)
         if [ $# -lt 2 ]; then
             printf 'demo: %s needs a value; see --help\n' "$1" >&2
             exit 2
         fi
         ;;&
     --weights) weights=$2 && shift ;;
+    --device) device=$2 && shift ;;
     --seeds) seeds=$2 && shift ;;
     --first-seed) first=$2 && shift ;;
     --keep) keep=$2 && shift ;;
+    --at-least) least=$2 && shift ;;
     -h | --help)
-        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     -*)
@@ -73,6 +79,7 @@ output: {dir: $out, overwrite: true}
 state: {dir: $work/state}
 defaults: {size: 128x128, frames: 33}
 limits: {size: 128x128, frames: 33}
+stages: {encoder: {device: "$device"}, dit: {device: "$device"}, vae: {device: "$device"}}
 YAML
 
 # One job a line; the judge takes clips by name, so all prompts with the first seed come first.
@@ -113,6 +120,9 @@ for ((s = 0; s < seeds; s++)); do
     fi
 done
 cp "$work/truths.jsonl" "$out/truths.jsonl"
-"$build/tests/lx2v_judge" --expect "$out/truths.jsonl" "$out" >"$out/verdicts.jsonl"
-printf '%s, %d clips: ' "$weights" "$number"
+code=0
+"$build/tests/lx2v_judge" ${least:+--at-least "$least"} --expect "$out/truths.jsonl" "$out" >"$out/verdicts.jsonl" ||
+    code=$?
+printf '%s on %s, %d clips: ' "$weights" "$device" "$number"
 tail -n 1 "$out/verdicts.jsonl"
+[ "$code" -eq 0 ]
