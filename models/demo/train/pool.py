@@ -28,7 +28,7 @@ TEXT_LEN = 47  # with the padding's key 48 keys, a multiple of 8; pad_rows cuts 
 SPELLED = 0.01  # of the words, letter by letter
 BATCH = 50  # clips drawn at once
 # What is learned last is seen more often; the world itself has all motions equally often.
-WEIGHTS = {"spin": 3.0, "orbit": 3.0, "bounce": 2.0, "pair": 1.5}
+WEIGHTS = {"spin": 2.0, "orbit": 2.0, "bounce": 1.5, "pair": 2.5}
 
 
 @dataclass
