@@ -9,7 +9,7 @@
  *           stride; head_dim any (64, 128, 384 in Wan). No mask, not causal.
  * Numbers   CPU: f32 products, online softmax in f32. A card: BF16 products with f32 sums, or
  *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16, or
- *           (LX_ATTENTION_INT8_FP8) those in E4M3, values scaled per channel (attention.md a).
+ *           (LX_ATTENTION_INT8_FP8) those in E4M3, values scaled per channel.
  *           Fixed order of summation everywhere.
  * Tests     tests/kernels/test_attention.c, tests/gpu/test_cuda_attention.c
  */

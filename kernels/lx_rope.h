@@ -8,7 +8,7 @@
  *           have floor(d/6) pairs each, the frame axis the rest.
  *           angle(axis, i, pos) = pos * 10000^(-2i / axis_channels)
  * Numbers   angles and tables in f64, stored f32; rotation in f32.
- * Source    Wan 2.1 modules/model.py rope_apply; dit.md 2.5
+ * Source    Wan 2.1 modules/model.py rope_apply
  * Tests     tests/kernels/test_rope.c
  */
 #ifndef LX_ROPE_H

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Plan      The output is cut into bands of rows so that a band's sums stay in the second-level
- *           cache between the product and the kernel that finishes them (attention.md d.6). The cut
+ *           cache between the product and the kernel that finishes them. The cut
  *           follows from the card and N alone: a plan needs no card, fewer rows never need more.
  * INT8      With 256 rows and more, sides of multiples of 16 and no factors the sums never leave
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum

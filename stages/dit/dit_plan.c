@@ -180,7 +180,7 @@ static double bytes_of_rows(const lx_card_kind *card, const dit_memory *chosen, 
     return norms + codes + (chosen->attention == LX_ATTENTION_PLAIN ? 4 : 5 + values);
 }
 
-/* Products and sums of one step. Source: the shapes of dit.md 2.
+/* Products and sums of one step, from the shapes of what dit_block.c multiplies.
  * S tokens, width D, hidden F; per block 4 D*D of self-attention, 2 of cross, 2 D*F. */
 static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind *card,
                        const dit_setup *setup, const dit_memory *chosen)
