@@ -4,7 +4,8 @@
  *
  * Role      $XDG_CACHE_HOME/lx2v, by default ~/.cache/lx2v: what was measured on this machine.
  * Promise   A file appears whole, mode 0600, or not at all. What is read is a regular file of ours
- *           that nobody else may write, of a bounded size, or it is refused; links are not followed.
+ *           that nobody else may write, of a bounded size, or it is refused; links are not
+ *           followed.
  * Tests     tests/unit/test_cache.c
  */
 #ifndef LX_CACHE_H

@@ -2,7 +2,8 @@
  * lx_card.h - what decides which of our kernels a card runs
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      Asked by the op families, by plans and by doctor, so that all say the same. No CUDA here.
+ * Role      Asked by the op families, by plans and by doctor, so that all say the same. No CUDA
+ *           here.
  * Link      lx_card
  * Tests     tests/kernels/test_cuda_plan.c, tests/unit/test_probe.c
  */

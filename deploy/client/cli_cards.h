@@ -28,7 +28,7 @@ typedef struct cli_card_use { /* which kernels will run */
     const char *sums;      /* of which, in "fp32" or "fp16" */
 } cli_card_use;
 
-/** What lx2v uses of this card, by this build and this environment. False: it is too old for any. */
+/** What lx2v uses of this card, by this build and environment. False: it is too old for any. */
 bool cli_card_use_of(cli_card_use *out, const lx_card *card);
 
 /** Driver, cards, links: lines of "word      text". */

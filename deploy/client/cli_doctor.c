@@ -2,7 +2,7 @@
  * cli_doctor.c - lx2v doctor: what is here, what is missing
  * SPDX-License-Identifier: Apache-2.0
  *
- * Cards are asked by lx2v-probe, codecs by lx2v-mux and what was measured of cards by lx2v-tune, each
+ * Cards are asked by lx2v-probe, codecs by lx2v-mux, what was measured of cards by lx2v-tune, each
  * a process of its own: whatever a driver does to them, the rest is told.
  */
 #include <stdlib.h>

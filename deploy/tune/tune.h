@@ -4,8 +4,8 @@
  *
  * Role      Runs each linear of a DiT with INT8 weights as the stage would (lx_linear), once for
  *           each design and band of the card, by forcing a table of one entry.
- * Promise   Designs take turns, so that a card that grows warm is no one's disadvantage; what counts
- *           is the median. The built-in choice stays where nothing is clearly faster.
+ * Promise   Designs take turns, so that a card that grows warm is no one's disadvantage; what
+ *           counts is the median. The built-in choice stays where nothing is clearly faster.
  * Tests     tests/kernels/test_tune.c, tests/gpu/test_cuda_tune.c
  */
 #ifndef TUNE_H

@@ -16,7 +16,7 @@
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
  *           patches), are multiplied in f32: there the work is nothing, and what follows is
  *           quantized, where a small error becomes another code. All else is rounded to BF16.
- * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
+ * Table     Which kernel, in which bands: a table measured on this card (lx_tune.h) says so
  *           in place of the rule here, within the scratch that the rule's choice takes.
  */
 #include <inttypes.h>
