@@ -18,9 +18,9 @@
 #define N_CLIPS 12
 #define SEED    2000 /* and the numbers behind it */
 #define CLIP_S  12.0 /* one clip on two cores, from submitting it to the file */
-/* With these seeds 100, 100, 100, 92 and 92 % are right: one clip more may be wrong. Each of the four
- * faults that MODEL_CARD.md tells of is on the wrong side of a bar. Flicker is 0.37 to 0.41 with any
- * seeds, 0.57 and more with wrong sigmas. */
+/* With these seeds 100, 100, 100, 92 and 92 % are right: one clip more may be wrong. Each of the
+ * four faults that MODEL_CARD.md tells of is on the wrong side of a bar. Flicker is 0.37 to 0.41
+ * with any seeds, 0.57 and more with wrong sigmas. */
 #define ENOUGH   "color=0.91,background=0.91,motion=0.91,shape=0.83,all=0.83"
 #define FLICKER  "0.48"
 #define CLIP_FPS 16
