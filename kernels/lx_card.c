@@ -44,6 +44,26 @@ static lx_status limit_of_environment(int *most, lx_err *err)
     return LX_OK;
 }
 
+void lx_card_hold_to_archs(lx_card_kind *card, const char *archs)
+{
+    int best = 0, is = 10 * card->major + card->minor;
+    for (const char *at = archs; *at;) {
+        char *end;
+        long arch = strtol(at, &end, 10);
+        if (end == at) { /* the letter of 90a, a space */
+            at++;
+            continue;
+        }
+        if (arch / 10 == card->major && arch <= is && arch > best)
+            best = (int)arch;
+        at = end;
+    }
+    if (!best || best == is)
+        return;
+    card->is_from = card->is_from ? card->is_from : is;
+    card->minor = best % 10;
+}
+
 lx_status lx_card_limit(lx_card_kind *card, lx_err *err)
 {
     int most = LX2V_ARCH_MAX, is = 10 * card->major + card->minor;

@@ -53,6 +53,8 @@ typedef struct tune_way {
 void tune_linears(int64_t width, int64_t hidden, tune_linear out[TUNE_LINEARS]);
 /** Chunks that a plan for this card may have, smallest first. Returns how many. */
 int tune_chunks(const lx_card_kind *card, int64_t width, int64_t out[TUNE_ROWS]);
+/** Is that linear in the table? A block may have one twice, and a user may name rows twice. */
+bool tune_has(const lx_tune_table *table, const tune_linear *linear, int64_t rows);
 /** Every way that the card has. Returns how many; the first is the built-in choice. */
 int tune_ways(const lx_card_kind *card, const tune_linear *linear, int64_t rows,
               tune_way out[TUNE_WAYS]);

@@ -131,6 +131,7 @@ static lx_status open_card(lx_cuda *c, int index, lx_err *err)
             "cuda:%d is a %s with compute capability %d.%d: 8.0 is needed (RTX 30 series "
             "or later)",
             index, facts.name, facts.major, facts.minor);
+    lx_card_hold_to_archs(&c->card, c->module->archs);
     return LX_OK;
 }
 
