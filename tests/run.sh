@@ -212,6 +212,7 @@ check_form() {
         grep -E 'error' "$logs/format.log" | head -n 20
         fail "clang-format (run: clang-format -i FILE)"
     fi
+    mapfile -t -O "${#files[@]}" files < <(find kernels -name '*.cu' -o -name '*.cuh')
     long=$(LC_ALL=C.UTF-8 grep -nE '^.{101,}$' "${files[@]}" || true)
     if [ -z "$long" ]; then
         pass
@@ -225,6 +226,36 @@ check_form() {
     else
         fail "shellcheck"
     fi
+}
+
+# The units are understood, and the machine's leaves a service little (10: an exposure of 1.0).
+check_units() {
+    local unit folder
+    say "units: systemd-analyze"
+    if ! systemd-analyze security --help 2>/dev/null | grep -q -e --offline; then
+        skip "systemd units: no systemd-analyze that reads files (systemd 250 or later)"
+        return
+    fi
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/lx2v-units.XXXXXX")
+    for unit in lx2v lx2v-user; do
+        sed "s|^ExecStart=[^ ]*|ExecStart=$PWD/build/release/bin/lx2v-launch|" "deploy/systemd/$unit.service" >"$folder/$unit.service"
+        # Of the unit itself: what it refers to on this machine is not ours.
+        if systemd-analyze verify --man=no --recursive-errors=no "$folder/$unit.service" >"$logs/units.log" 2>&1 &&
+            ! grep -F "$unit.service" "$logs/units.log"; then
+            pass
+        else
+            cat "$logs/units.log"
+            fail "systemd-analyze verify deploy/systemd/$unit.service"
+        fi
+    done
+    if systemd-analyze security --offline=yes --threshold=10 "$folder/lx2v.service" >"$logs/units.log" 2>&1; then
+        tail -n 1 "$logs/units.log"
+        pass
+    else
+        tail -n 5 "$logs/units.log"
+        fail "systemd-analyze security deploy/systemd/lx2v.service"
+    fi
+    rm -rf "$folder"
 }
 
 # --- all -----------------------------------------------------------------------------------------
@@ -308,4 +339,5 @@ else
 fi
 
 check_form
+check_units
 finish
