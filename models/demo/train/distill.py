@@ -25,7 +25,7 @@ from loop import (Average, Plan, Rates, Training, as_bf16, lots, result_of, say,
 from pool import Texts, draw_captions
 from train_dit import compile_flow, latent_noise, load_flow, new_optimizer
 
-RATES = Rates(adam=5e-4, muon=1.2e-3, hold=0.4)
+RATES = Rates(adam=5e-4, muon=1.2e-3, hold=0.1)
 N_LEVELS = len(LEVELS) - 1
 SHARES = (0.2, 0.2, 0.25, 0.35)  # of a batch for each level; the last one makes the picture sharp
 # Progress from and to which the share of states that are the student's grows, and to how much.
