@@ -79,6 +79,14 @@ enum {
     LX_CU_INT8_DESIGNS
 };
 
+/* Loops of LX_CU_MMA_192x256 for I8 that only tests ask for, beside 0: int8_mma_192_even.cuh. */
+enum {
+    LX_CU_TRIAL_ROWS = 1, /* int8_mma_192.cuh's: row by row, planes of 32 of K */
+    LX_CU_TRIAL_PLANES,   /* the even order, but planes of 32 of K */
+    LX_CU_TRIAL_GATES,    /* the even order and rows of 64; gates instead of a barrier */
+    LX_CU_TRIALS
+};
+
 /* Those that there are for FP8. */
 #define LX_CU_HAS_FP8(design) ((design) == LX_CU_WGMMA_128x256 || (design) >= LX_CU_MMA_192x256)
 
@@ -107,6 +115,7 @@ typedef struct lx_cu_codes {
  * out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32). */
 typedef struct lx_cu_int8 {
     int design;
+    int trial;   /* LX_CU_TRIAL_*, of LX_CU_MMA_192x256* for I8 alone; else 0 */
     bool is_fp8; /* x, w and codes are E4M3, not I8; LX_CU_HAS_FP8 */
     int64_t k;
     const int8_t *x; /* [m, k] dense */

@@ -42,6 +42,8 @@
  * Registers 254 or 255; by CUDA 13.0 for 8.6 the model's kernels keep 0 to 3 words in memory while
  *           a tile ends, none in the loop, which has 238 instructions (16 bits; F32 258, with codes
  *           340) for 96 of mma.sync, 20 of ldmatrix and 7 fetches.
+ * Now       this loop is FP8's, and F32's with gelu; INT8's is int8_mma_192_even.cuh's, with these
+ *           ends.
  * Serves    what int8_mma.cuh serves; outputs whose rows are not aligned, and F32 of which maxima
  *           are wanted, go to it.
  */
@@ -104,9 +106,18 @@ __device__ __forceinline__ place place_or_none(const order &o, int tile)
     return tile < o.n_tiles ? tile_at(o, tile) : none;
 }
 
-__device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &next, source &f)
+/* The thread's number, asked for anew: what follows from it is not kept while a tile ends. */
+__device__ __forceinline__ int thread_now()
 {
-    const int row = (int)threadIdx.x / UNITS, unit16 = (int)threadIdx.x % UNITS * 16;
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
+__device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &next, source &f,
+                                            int thread)
+{
+    const int row = thread / UNITS, unit16 = thread % UNITS * 16;
     f.k0 = 0;
     f.rows_x = f.rows_w = 0;
     if (next.m < 0)
@@ -118,14 +129,6 @@ __device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &ne
         f.rows_x = (int)min((int64_t)BM, p.e.m - m);
         f.rows_w = (int)min((int64_t)BN, p.e.n - n);
     }
-}
-
-/* The thread's number, asked for anew: what follows from it is not kept while a tile ends. */
-__device__ __forceinline__ int thread_now()
-{
-    int thread;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-    return thread;
 }
 
 template <int C> __device__ __forceinline__ void source_places(source &f, uint32_t shared)
@@ -142,7 +145,7 @@ __device__ __forceinline__ source source_begin(const lx_cu_int8 &p, const order 
     source f = {};
     source_places<C>(f, shared);
     f.plane = (int)threadIdx.x % UNITS / 2 ? PLANE : 0;
-    source_tile(p, place_or_none(o, (int)blockIdx.x), f);
+    source_tile(p, place_or_none(o, (int)blockIdx.x), f, (int)threadIdx.x);
     return f;
 }
 
@@ -178,7 +181,7 @@ __device__ __forceinline__ void source_next(const lx_cu_int8 &p, const place &ne
     if (f.k0 + (int)threadIdx.x % UNITS * 16 >= (int)p.k)
         f.rows_x = f.rows_w = 0;
     if (f.k0 >= (int)p.k)
-        source_tile(p, next, f);
+        source_tile(p, next, f, (int)threadIdx.x);
 }
 
 /* --- multiplying ----------------------------------------------------------------------------- */
@@ -614,8 +617,9 @@ __device__ __forceinline__ void ask_residual(const lx_cu_epilogue &e, const plac
 
 /* How a tile's end is eased. */
 struct habits {
-    bool is_asking; /* ask_residual */
-    uint32_t delay; /* wait_for_turn */
+    bool is_asking;             /* ask_residual */
+    uint32_t delay;             /* wait_for_turn */
+    uint32_t units, over_units; /* int8_mma_192_even.cuh: units_of_row, 2^32 / that rounded up */
 };
 
 /* --- the kernel ------------------------------------------------------------------------------ */
@@ -697,7 +701,7 @@ static int group_of(int n_sm)
 static int find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, habits *h)
 {
     int bytes = 0;
-    *h = {false, 0};
+    *h = {};
     if (p->e.add_to_out) {
         CU_TRY(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, dev->index));
         h->is_asking = (int64_t)dev->n_sm * BM * BN * (int)sizeof(float) * 3 < (int64_t)bytes * 2;

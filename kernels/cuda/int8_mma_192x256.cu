@@ -1,8 +1,25 @@
 /*
- * int8_mma_192x256.cu - INT8 by int8_mma_192.cuh
+ * int8_mma_192x256.cu - INT8 by int8_mma_192_even.cuh; for tests by its other loops
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "int8_mma_192.cuh"
+#include "int8_mma_192_even.cuh"
+
+static int run_trial(lx_cuda_dev *dev, lx_cu_int8 *p, const int8::order &o)
+{
+    using namespace int8::even;
+    switch (p->trial) {
+    case 0:
+        return run_even<loop_of<true, false>>(dev, p, o);
+    case LX_CU_TRIAL_ROWS:
+        return int8::tall::run<int>(dev, p, o);
+    case LX_CU_TRIAL_PLANES:
+        return run_even<loop_of<false, false>>(dev, p, o);
+    case LX_CU_TRIAL_GATES:
+        return run_even<loop_of<true, true>>(dev, p, o);
+    default:
+        return (int)cudaErrorInvalidValue;
+    }
+}
 
 int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
@@ -15,5 +32,5 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     CU_TRY(tall::codes_before(dev, p, &call));
     if (!tall::has_wide_out(p) || (is_f32 && p->most))
         return p->most && !is_f32 ? (int)cudaErrorInvalidValue : cu_int8_mma_256(dev, &call);
-    return tall::run<int>(dev, &call, o);
+    return run_trial(dev, &call, o);
 }

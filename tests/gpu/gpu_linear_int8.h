@@ -13,9 +13,19 @@
 #define SCRATCH_BYTES ((size_t)512 << 20)
 #define BENCH_BYTES   ((size_t)3 << 30)
 
-static const char *const names[] = {"mma 128x256", "mma 128x128", "wgmma 128x256", "mma 192x256",
-                                    "mma 192 apart"};
-static_assert(sizeof names / sizeof *names == LX_CU_INT8_DESIGNS, "by number");
+/* Beyond the designs, by number: other loops of mma 192x256 (LX_CU_TRIAL_*). */
+enum { TEST_DESIGNS = LX_CU_INT8_DESIGNS + LX_CU_TRIALS - 1 };
+
+static const char *const names[] = {"mma 128x256",   "mma 128x128", "wgmma 128x256", "mma 192x256",
+                                    "mma 192 apart", "192 rows",    "192 planes",    "192 gates"};
+static_assert(sizeof names / sizeof *names == TEST_DESIGNS, "by number");
+
+static void force(lx_cu_int8 *call, int design)
+{
+    bool is_trial = design > LX_CU_INT8_DESIGNS - 1;
+    call->design = is_trial ? LX_CU_MMA_192x256 : design;
+    call->trial = is_trial ? design - LX_CU_INT8_DESIGNS + 1 : 0;
+}
 
 static bool has_design(const gpu *g, int design, int64_t n)
 {
@@ -96,7 +106,8 @@ static void call_design(gpu *g, void *self)
         gpu_must(lx_zero(&g->x, b->most, (size_t)b->m * 4, &err), &err);
     for (int64_t row = 0, i = 0; row < b->m; row += b->rows, i++) {
         int64_t rows = b->m - row < b->rows ? b->m - row : b->rows;
-        lx_cu_int8 p = {.design = b->design, .k = b->k, .w = b->w.data};
+        lx_cu_int8 p = {.k = b->k, .w = b->w.data};
+        force(&p, b->design);
         p.x = (const int8_t *)b->in.data + row * b->k;
         p.e = epilogue_for(b, row, rows);
         if (b->is_act) {
@@ -186,7 +197,7 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
         b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
-    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
+    for (int design = 0; design < TEST_DESIGNS; design++) {
         b.design = design;
         b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
         int64_t band = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;

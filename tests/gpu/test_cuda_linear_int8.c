@@ -5,7 +5,8 @@
  * --bench   milliseconds, operations, and the share of what mma.sync alone reaches on this card
  *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
  *
- * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
+ * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers; 5, 6, 7: other loops of mma 192x256,
+ *           LX_CU_TRIAL_*).
  *
  * wgmma writes its results by the copy engine or from registers, as n and the output's alignment
  * let it (int8_wgmma.cuh, Serves): both are among the shapes and finishes.
@@ -21,7 +22,8 @@
 
 static lx_cu_int8 call_of(const problem *p, const finish *f, int design)
 {
-    lx_cu_int8 call = {.design = design, .k = p->k, .x = p->d_in.data, .w = p->d_w.data};
+    lx_cu_int8 call = {.k = p->k, .x = p->d_in.data, .w = p->d_w.data};
+    force(&call, design);
     call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
     call.e.acc_is_s32 = true;
     call.e.x_scale = p->d_in.scale;
@@ -112,7 +114,7 @@ static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t eve
 {
     problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], shape[2]);
     p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
-    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+    for (int design = 0; design < TEST_DESIGNS; design++)
         for (size_t i = 0; i < N_FINISHES && has_design(g, design, p.n); i += every)
             check_design(g, &p, &finishes[i], design);
     destroy(g, &p);
@@ -132,7 +134,7 @@ static void test_designs_over_sixteens(void **state)
     gpu *g = *state;
     check_rng r = {22};
     problem p = make(g, &r, variants[0], CHECK_RANDOM, 150, 304, 208);
-    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+    for (int design = 0; design < TEST_DESIGNS; design++)
         for (int i = 0; i < 3; i++)
             if (has_design(g, design, i < 2 ? 32 : p.n))
                 check_design(g, &p, &finishes[i], design);
@@ -168,7 +170,7 @@ static void test_designs_at_the_ends_of_s32(void **state)
         w[i] = i / k % 2 ? -128 : 127;
     gpu_ok(lx_upload(&g->x, p.d_in.data, x, (size_t)(m * k), err));
     gpu_ok(lx_upload(&g->x, (void *)(uintptr_t)p.d_w.data, w, (size_t)(n * k), err));
-    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+    for (int design = 0; design < TEST_DESIGNS; design++)
         if (has_design(g, design, n))
             check_design(g, &p, &finishes[0], design);
     destroy(g, &p);
@@ -240,7 +242,7 @@ static void test_designs_tell_squares(void **state)
     check_rng r = {28};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         problem p = make(g, &r, variants[0], CHECK_RANDOM, all[i][0], all[i][1], all[i][2]);
-        for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+        for (int design = 0; design < TEST_DESIGNS; design++)
             if (has_design(g, design, p.n) && (!gpu_is_small() || p.m * p.n < 100000))
                 design_squares(g, &p, design);
         destroy(g, &p);
@@ -325,7 +327,7 @@ static void test_designs_tell_maxima(void **state)
         problem p =
             make(*state, &r, variants[0], CHECK_RANDOM, sizes[i][0], sizes[i][1], sizes[i][2]);
         p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
-        for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+        for (int design = 0; design < TEST_DESIGNS; design++)
             for (size_t j = 0; j < sizeof all / sizeof *all; j++)
                 if (has_design(*state, design, p.n) &&
                     (all[j].out == LX_DTYPE_F32 || LX_CU_INT8_HALF(design, p.n)) &&
@@ -451,7 +453,7 @@ static void test_designs_make_codes(void **state)
         {1, 32, 16},        {129, 256, 64},  {300, 1536, 64}, {33, 160, 640},     {700, 13824, 128},
         {896, 13824, 1024}, {2000, 64, 128}, {300, 320, 48},  {40, 13824, 13824}, {5, 20000, 32}};
     check_rng r = {25};
-    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
+    for (int design = 0; design < TEST_DESIGNS; design++)
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             if (has_design(*state, design, 32) &&
                 (!gpu_is_small() || all[i][0] * all[i][1] * all[i][2] <= 50000000)) {
@@ -570,6 +572,10 @@ static void test_designs_refuse(void **state)
     bad = good, bad.x++;
     assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
     bad = good, bad.design = LX_CU_INT8_DESIGNS;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    bad = good, bad.design = LX_CU_MMA_192x256, bad.trial = LX_CU_TRIALS;
+    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    bad = good, bad.trial = LX_CU_TRIAL_ROWS; /* another design's */
     assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
     must(g, ops->int8(g->cuda->dev, &good), "what is left");
     destroy(g, &p);
