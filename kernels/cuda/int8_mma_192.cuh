@@ -499,16 +499,41 @@ __device__ __forceinline__ void tell_eights(const lx_cu_int8 &p, int64_t row, in
     }
 }
 
-template <bool GELU, typename SUM>
+/* A tile's columns kept in shared memory (int8_mma_192_even.cuh): scales, biases, gates. */
+__device__ __forceinline__ void kept_eights(const float *kept, int col, eights &c)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+        const float4 w = *(const float4 *)(kept + col + i),
+                     b = *(const float4 *)(kept + BN + col + i);
+        c.w_scale[i] = w.x, c.w_scale[i + 1] = w.y, c.w_scale[i + 2] = w.z, c.w_scale[i + 3] = w.w;
+        c.bias[i] = b.x, c.bias[i + 1] = b.y, c.bias[i + 2] = b.z, c.bias[i + 3] = b.w;
+    }
+}
+
+__device__ __forceinline__ void kept_fours(const float *kept, int col, columns<4> &c)
+{
+    const float4 w = *(const float4 *)(kept + col), b = *(const float4 *)(kept + BN + col),
+                 g = *(const float4 *)(kept + 2 * BN + col);
+    c = {{w.x, w.y, w.z, w.w}, {b.x, b.y, b.z, b.w}, {g.x, g.y, g.z, g.w}};
+}
+
+template <bool GELU, bool KEPT, typename SUM>
 __device__ __forceinline__ void finish_16_bits(const lx_cu_int8 &p, bool is_wide, const place &t,
-                                               const SUM (&acc)[MT][NT][4])
+                                               const SUM (&acc)[MT][NT][4], const float *kept)
 {
     corner at = corner_of<8>(p, t, thread_of<SUM>());
     uint32_t tell[ROWS] = {};
     eights c;
-    get_eights(p.e, at.col, is_wide, c);
+    if (KEPT)
+        kept_eights(kept, at.col % BN, c);
+    else
+        get_eights(p.e, at.col, is_wide, c);
     finish_eights<GELU, 0, 0>(p, at, acc, c, tell);
-    get_eights(p.e, at.col + 32, is_wide, c);
+    if (KEPT)
+        kept_eights(kept, at.col % BN + 32, c);
+    else
+        get_eights(p.e, at.col + 32, is_wide, c);
     finish_eights<GELU, 1, 0>(p, at, acc, c, tell);
     const int part = at.col / 64; /* of this warp */
 #pragma unroll
@@ -573,12 +598,14 @@ __device__ __forceinline__ void finish_fours(const lx_cu_int8 &p, corner &at,
         finish_fours<GELU, G, I + 1>(p, at, acc, c, old);
 }
 
-template <bool GELU, int G, typename SUM>
+template <bool GELU, bool KEPT, int G, typename SUM>
 __device__ __forceinline__ void finish_groups(const lx_cu_int8 &p, bool is_wide, corner &at,
                                               const SUM (&acc)[MT][NT][4], columns<4> &c,
-                                              float4 (&old)[GROUPS][2])
+                                              float4 (&old)[GROUPS][2], const float *kept)
 {
-    if (G % OF_PIECE == 0) {
+    if (G % OF_PIECE == 0 && KEPT) {
+        kept_fours(kept, at.col % BN + G / OF_PIECE * 16, c);
+    } else if (G % OF_PIECE == 0) {
         c = {};
         if (at.cols > G / OF_PIECE * 16)
             get_columns<4>(p.e, at.col + G / OF_PIECE * 16, is_wide, c);
@@ -586,20 +613,21 @@ __device__ __forceinline__ void finish_groups(const lx_cu_int8 &p, bool is_wide,
     get_residuals<asked(G - 1), asked(G)>(p, at, old);
     finish_fours<GELU, G, 0>(p, at, acc, c, old);
     if constexpr (G + 1 < GROUPS)
-        finish_groups<GELU, G + 1>(p, is_wide, at, acc, c, old);
+        finish_groups<GELU, KEPT, G + 1>(p, is_wide, at, acc, c, old, kept);
 }
 
-template <int C, bool GELU, typename SUM>
+template <int C, bool GELU, bool KEPT = false, typename SUM>
 __device__ __forceinline__ void finish_sums(const lx_cu_int8 &p, bool is_wide, const place &t,
-                                            const SUM (&acc)[MT][NT][4])
+                                            const SUM (&acc)[MT][NT][4],
+                                            const float *kept = nullptr)
 {
     if constexpr (C == 8) {
-        finish_16_bits<GELU>(p, is_wide, t, acc);
+        finish_16_bits<GELU, KEPT>(p, is_wide, t, acc, kept);
     } else {
         corner at = corner_of<4>(p, t, thread_of<SUM>());
         columns<4> c;
         float4 old[GROUPS][2];
-        finish_groups<GELU, 0>(p, is_wide, at, acc, c, old);
+        finish_groups<GELU, KEPT, 0>(p, is_wide, at, acc, c, old, kept);
     }
 }
 

@@ -9,29 +9,31 @@
  *           ldmatrix of 4 clocks (640), 56 fetches of 4 (224), and the writing of what they bring:
  *           128 x 256 took what 8 clocks a fetch give, planes of 32 of K what 12 do, as they put
  *           the two halves of each 64 bytes in two places.
- * Lines     So rows are 64 bytes here, all of a fetch's 64 in one line of 128: x has a ring of 4
- *           steps and the weights one of 3, 96 KiB. The unit u of row r lies at u ^ (r / 2 % 4).
+ * Lines     So rows are 64 bytes here, all of a fetch's 64 in one line of 128: a ring of 3 steps,
+ *           84 KiB, and a tile's scales, biases and gates behind it, so that nothing is waited for
+ *           when it ends. The unit u of row r lies at u ^ (r / 2 % 4).
  * Order     Rows of tiles by twos, their 4 pairs of columns two at a time: 2 x 2 blocks of 8
  *           products, 4 of them with the same rows. Fragments of three rows (12 registers) and of
  *           all columns (16). Each is read again when its last product has been given: 2 reads
  *           beside 16 products, 6 in the last two rows; from a read to its use there are 8 to 16
- *           products, where there were 6.
- * Fetches   7 in each step's first half, of the step after the next. They want 1.5 steps of time:
- *           1.2 us at the full rate.
+ *           products, where there were 6. ptxas orders products anew, but no fetches and reads.
+ * Fetches   7 in each step's first half, of the step after the next. They have 1.5 steps of time:
+ *           1 us at the full rate.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows, lines of the residual asked for) is
- *           done between runs of steps. 182 instructions for 64 of K instead of 242 (F32 174 of
- *           276), 608 clocks of one warp alone instead of 749 (618 of 886).
+ *           done between runs of steps. 174 instructions for 64 of K instead of 242 (F32 169 of
+ *           276), 606 clocks of one warp alone instead of 749 (615 of 886).
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
- *           a step before: 240 instructions instead of 341, 696 clocks instead of 1,100.
- * Barrier   One a step, before its last third of the second half, when all of it has been read and
- *           the next step has landed. GATES instead of it, for tests: one for each of four steps,
+ *           a step before: 233 instructions instead of 341, 679 clocks instead of 1,100.
+ * Barrier   One a step, before the second half's last third, when all of it has been read and the
+ *           next step has landed. GATES instead of it, for tests: one for each of four steps,
  *           passed when all copies of the step have landed and all warps have said, a fifth of a
- *           step before, that they have read the step's weights.
- * Predicted in clocks for 64 of K, played through: 1,336, with F32 1,424, with codes 1,585 (a fetch
- *           written in 4 clocks, whole lines: 1,236, 1,301, 1,431). Not measured.
- * Registers 254 or 255; by CUDA 13.0 for 8.6 one to six words are kept in memory beside the loop,
- *           none in it; for 9.0 three to eighteen.
+ *           step before, that they have read the step's weights; rings of 4 and 3 steps.
+ * Predicted in clocks for 64 of K, played through: 1,375, with F32 1,470, with codes 1,539 (a fetch
+ *           written in 4 clocks, whole lines: 1,256, 1,285, 1,490). Not measured. 8.6: 3,060 to
+ *           3,140, where mma.sync takes 3,072.
+ * Registers 254 or 255; by CUDA 13.0 for 8.6 8 (F32) to 14 words are kept in memory beside the
+ *           loop, none in it; for 9.0 none to 8.
  */
 #ifndef INT8_MMA_192_EVEN_CUH
 #define INT8_MMA_192_EVEN_CUH
@@ -46,15 +48,19 @@ namespace even
 using namespace tall;
 
 constexpr int X_STAGE = BM * STEP, W_STAGE = BN * STEP, X_RING = 4 * X_STAGE, W_RING = 3 * W_STAGE;
+constexpr int STAGE = X_STAGE + W_STAGE, KEPT_AT = 3 * STAGE; /* a tile's columns */
 constexpr int GATES = 4, PLACES_AT = RING, GATES_AT = RING + 48, SHARED_EVEN = GATES_AT + GATES * 8;
 static_assert(X_RING + W_RING <= RING, "either ring in the same place");
 static_assert(SHARED_EVEN <= 99 << 10 && GATES_AT % 8 == 0, "what a block may have on an 8.6");
+static_assert(KEPT_AT + 3 * BN * (int)sizeof(float) <= RING, "three steps and columns");
 static_assert(MT == 6 && NT == 8, "rows by twos, columns by pairs of pairs");
 
-/* What a loop is made of. LINES: the second layout; SPLIT: gates instead of one barrier a step. */
+/* What a loop is made of. LINES: rows of 64, not planes; SPLIT: gates instead of one barrier a
+ * step. */
 template <bool LINES_, bool SPLIT_> struct loop_of {
-    static constexpr bool LINES = LINES_, SPLIT = SPLIT_;
-    static constexpr int ROW = LINES ? STEP : HALF; /* bytes of a row, from one to the next */
+    static constexpr bool LINES = LINES_, SPLIT = SPLIT_, KEPT = LINES && !SPLIT;
+    static constexpr int W_AT = SPLIT ? X_RING : X_STAGE; /* the weights, of LINES */
+    static constexpr int ROW = LINES ? STEP : HALF;       /* bytes of a row, from one to the next */
 };
 
 /* Where a step is: offsets in the ring, of x's and of the weights'. */
@@ -66,13 +72,17 @@ struct moment {
 
 template <typename L> __device__ __forceinline__ void find_next(moment &t)
 {
-    if constexpr (L::LINES) {
+    if constexpr (L::LINES && L::SPLIT) {
         t.x[1] = t.x[0];
         t.w[1] = t.w[0];
         t.x[2] = t.x[0] == X_RING - X_STAGE ? 0 : t.x[0] + X_STAGE;
         t.w[2] = t.w[0] == W_RING - W_STAGE ? 0 : t.w[0] + W_STAGE;
         t.x_to = t.x[0] >= 2 * X_STAGE ? t.x[0] - 2 * X_STAGE : t.x[0] + 2 * X_STAGE;
         t.w_to = t.w[0] == 0 ? W_RING - W_STAGE : t.w[0] - W_STAGE;
+    } else if constexpr (L::LINES) {
+        t.x[1] = t.w[1] = t.x[0];
+        t.x[2] = t.w[2] = t.x[0] == 2 * STAGE ? 0 : t.x[0] + STAGE;
+        t.x_to = t.w_to = t.x[0] == 0 ? 2 * STAGE : t.x[0] - STAGE;
     } else {
         t.x[1] = t.w[1] = after(t.x[0]);
         t.x[2] = t.w[2] = after(t.x[1]);
@@ -83,9 +93,11 @@ template <typename L> __device__ __forceinline__ void find_next(moment &t)
 template <typename L> __device__ __forceinline__ moment moment_at(uint32_t shared, uint32_t step)
 {
     moment t = {shared, step};
-    if constexpr (L::LINES) {
+    if constexpr (L::LINES && L::SPLIT) {
         t.x[0] = step % 4 * X_STAGE;
         t.w[0] = step % 3 * W_STAGE;
+    } else if constexpr (L::LINES) {
+        t.x[0] = t.w[0] = step % 3 * STAGE;
     } else {
         t.x[0] = t.w[0] = 2 * step % PLANES * PLANE;
     }
@@ -177,7 +189,7 @@ template <int C, typename L> __device__ __forceinline__ void even_places(source 
     const int thread = thread_now(), row = thread / UNITS, unit = thread % UNITS;
     const int in = row % (4 * C), col = row - in + in % C / 2 * 8 + in / C * 2 + in % 2;
     f.at_x = shared + line_in(row, unit);
-    f.at_w = shared + X_RING + line_in(col, unit);
+    f.at_w = shared + L::W_AT + line_in(col, unit);
 }
 
 /* Two steps ahead of a tile's first one. Nothing of it is kept while a tile ends. */
@@ -252,8 +264,8 @@ __device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, 
             source_last(p, f, n.all);
         fetch_range<0, FETCHES, L>(p, f, t);
         source_close<L>(f, shared, (uint32_t)i);
-        t.x_to += X_STAGE;
-        t.w_to += W_STAGE;
+        t.x_to += L::SPLIT ? X_STAGE : STAGE;
+        t.w_to += L::SPLIT ? W_STAGE : STAGE;
         if ((i + 1) % n.all == 0)
             source_tile(p, place_or_none(o, (int)blockIdx.x + (i + 1) / n.all * (int)gridDim.x), f,
                         thread_now());
@@ -280,7 +292,7 @@ template <typename L> __device__ __forceinline__ void find_pieces(pieces &w, uin
     const int row = warp / WN * WARP_M + lane % 16, col = warp % WN * WARP_N + lane / 16 * 8;
     w.at_a = shared + (L::LINES ? line_in(row, lane / 16) : place_in(row, lane / 16));
     /* matrices 0 and 1: both units of an even tile of eight columns, 2 and 3: of the odd one */
-    w.at_b = shared + (L::LINES ? X_RING + line_in(col + lane % 8, lane / 8 % 2)
+    w.at_b = shared + (L::LINES ? L::W_AT + line_in(col + lane % 8, lane / 8 % 2)
                                 : place_in(BM + col + lane % 8, lane / 8 % 2));
 }
 
@@ -417,6 +429,20 @@ __device__ __forceinline__ void even_put(const lx_cu_codes &c, const recoding &r
                  : "memory");
 }
 
+/* --- columns --------------------------------------------------------------------------------- */
+
+/* As get_columns gives them, one of each thread: there are as many. Read after a barrier. */
+__device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &here, float *kept)
+{
+    static_assert(THREADS == BN, "one column each");
+    const int thread = thread_now();
+    const int64_t col = (int64_t)here.n * BN + thread;
+    const bool is_there = col < p.e.n;
+    kept[thread] = is_there && p.e.w_scale ? p.e.w_scale[col] : 1.0f;
+    kept[BN + thread] = is_there && p.e.bias.data ? cu_vec_at(p.e.bias, col) : 0.0f;
+    kept[2 * BN + thread] = is_there && p.e.gate ? p.e.gate[col] : 1.0f;
+}
+
 /* --- a step ----------------------------------------------------------------------------------- */
 
 /* Of codes the long divisions beside the first products, the rest beside those that follow: ptxas
@@ -428,17 +454,17 @@ __device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, 
 {
     float with = 0;
     two_rows<0, 0, L>(p, f, w, acc, t);
+    two_rows<0, 1, L>(p, f, w, acc, t);
+    two_rows<0, 2, L>(p, f, w, acc, t);
     if constexpr (CODES) {
         with = over_most(r.most);
         asm volatile("" : "+f"(with));
     }
-    two_rows<0, 1, L>(p, f, w, acc, t);
+    two_rows<1, 0, L>(p, f, w, acc, t);
     if constexpr (CODES) {
         even_put(p.codes, r, with);
         even_ask(p.codes, h, r);
     }
-    two_rows<0, 2, L>(p, f, w, acc, t);
-    two_rows<1, 0, L>(p, f, w, acc, t);
     two_rows<1, 1, L>(p, f, w, acc, t);
     two_rows<1, 2, L>(p, f, w, acc, t);
 }
@@ -493,6 +519,8 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
         __syncthreads();
         int acc[MT][NT][4] = {};
         source f = source_here<C, L>(p, at, t, n.all);
+        if (L::KEPT)
+            keep_columns(p, at.here, (float *)(ring + KEPT_AT));
         even_first<L>(w, t);
 #pragma unroll 1
         for (int done = 0; done < n.all;) {
@@ -507,7 +535,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
                 source_tile(p, at.next, f, thread_now());
         }
         step = t.step;
-        finish_sums<C, GELU>(p, o.is_wide, at.here, acc);
+        finish_sums<C, GELU, L::KEPT>(p, o.is_wide, at.here, acc, (const float *)(ring + KEPT_AT));
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
     if (CODES) {
