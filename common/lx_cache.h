@@ -3,8 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      $XDG_CACHE_HOME/lx2v, by default ~/.cache/lx2v: what was measured on this machine.
- * Promise   A file appears whole, mode 0600, or not at all. What is read is a regular file of ours
- *           that nobody else may write, of a bounded size, or it is refused; links are not followed.
+ * Promise   A file appears whole, mode 0600, or not at all. What is read is a regular file, no
+ *           link, of ours or root's, that nobody else may write, of a bounded size, or it is
+ *           refused.
  * Tests     tests/unit/test_cache.c
  */
 #ifndef LX_CACHE_H

@@ -2,7 +2,7 @@
  * lx_rng.c - generators by name, and PyTorch's two
  * SPDX-License-Identifier: Apache-2.0
  *
- * Source  scheduler.md 3 and 4: what torch.randn does on CUDA (Philox per thread, so the numbers
+ * Source  docs/noise.md: what torch.randn does on CUDA (Philox per thread, so the numbers
  *         depend on the GPU's size) and on the CPU (MT19937 in groups of 16).
  */
 #include "lx_rng.h"

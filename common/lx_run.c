@@ -389,20 +389,13 @@ static lx_status open_input(const lx_run *run, const char *name, lx_weights **we
     return status;
 }
 
-/* Memory for n elements of 4 bytes, n from an open file. */
-static lx_status take(const lx_run *run, const lx_weight *w, void **out, uint64_t *n, lx_err *err)
-{
-    lx_status status = lx_shape_bytes(&w->shape, w->dtype, n, NULL, err);
-    if (status != LX_OK)
-        return lx_wrap(err, "%s: %s", run->input, w->name);
-    *out = malloc(*n ? (size_t)*n * 4 : 4);
-    return *out ? LX_OK
-                : lx_fail(err, LX_EAGAIN, "%s: %s: no memory for %" PRIu64 " elements", run->input,
-                          w->name, *n);
-}
+/* How n elements become ones of 4 bytes. */
+typedef lx_status (*convert_fn)(const lx_run *run, const lx_weight *w, void *out, uint64_t n,
+                                lx_err *err);
 
-lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, float **out,
-                          lx_err *err)
+/* One tensor of --input in memory of its own. */
+static lx_status read_as(const lx_run *run, const char *name, convert_fn convert, lx_shape *shape,
+                         void **out, lx_err *err)
 {
     lx_weights *weights = NULL;
     lx_weight w;
@@ -411,10 +404,14 @@ lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, 
     lx_status status = open_input(run, name, &weights, &w, err);
     if (status != LX_OK)
         return status;
-    status = take(run, &w, &data, &n, err);
-    if (status == LX_OK && !lx_widen_to_f32(data, w.data, w.dtype, (size_t)n))
-        status = lx_fail(err, LX_ECONFIG, "%s: %s is %s, a float type is expected", run->input,
-                         name, lx_dtype_name(w.dtype));
+    status = lx_shape_bytes(&w.shape, w.dtype, &n, NULL, err);
+    if (status != LX_OK)
+        status = lx_wrap(err, "%s: %s", run->input, w.name);
+    else if (!(data = malloc(n ? (size_t)n * 4 : 4)))
+        status = lx_fail(err, LX_EAGAIN, "%s: %s: no memory for %" PRIu64 " elements", run->input,
+                         w.name, n);
+    if (status == LX_OK)
+        status = convert(run, &w, data, n, err);
     if (status == LX_OK) {
         *shape = w.shape;
         *out = data;
@@ -425,9 +422,29 @@ lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, 
     return status;
 }
 
-static lx_status narrow_to_i32(const lx_run *run, const lx_weight *w, int32_t *out, uint64_t n,
+static lx_status widen_to_f32(const lx_run *run, const lx_weight *w, void *out, uint64_t n,
+                              lx_err *err)
+{
+    if (lx_widen_to_f32(out, w->data, w->dtype, (size_t)n))
+        return LX_OK;
+    return lx_fail(err, LX_ECONFIG, "%s: %s is %s, a float type is expected", run->input, w->name,
+                   lx_dtype_name(w->dtype));
+}
+
+lx_status lx_run_read_f32(const lx_run *run, const char *name, lx_shape *shape, float **out,
+                          lx_err *err)
+{
+    void *data = NULL;
+    lx_status status = read_as(run, name, widen_to_f32, shape, &data, err);
+    if (status == LX_OK)
+        *out = data;
+    return status;
+}
+
+static lx_status narrow_to_i32(const lx_run *run, const lx_weight *w, void *data, uint64_t n,
                                lx_err *err)
 {
+    int32_t *out = data;
     if (w->dtype == LX_DTYPE_I32) {
         memcpy(out, w->data, (size_t)n * sizeof *out);
         return LX_OK;
@@ -449,23 +466,10 @@ static lx_status narrow_to_i32(const lx_run *run, const lx_weight *w, int32_t *o
 lx_status lx_run_read_i32(const lx_run *run, const char *name, lx_shape *shape, int32_t **out,
                           lx_err *err)
 {
-    lx_weights *weights = NULL;
-    lx_weight w;
     void *data = NULL;
-    uint64_t n;
-    lx_status status = open_input(run, name, &weights, &w, err);
-    if (status != LX_OK)
-        return status;
-    status = take(run, &w, &data, &n, err);
+    lx_status status = read_as(run, name, narrow_to_i32, shape, &data, err);
     if (status == LX_OK)
-        status = narrow_to_i32(run, &w, data, n, err);
-    if (status == LX_OK) {
-        *shape = w.shape;
         *out = data;
-    } else {
-        free(data);
-    }
-    lx_weights_close(&weights);
     return status;
 }
 

@@ -2,7 +2,7 @@
  * lx_run.h - what `lx2v-STAGE run` has in common: flags, dumps, outputs, timings
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      The fixed interface of design.md section 9: files in, files out. Each stage parses its
+ * Role      `lx2v-STAGE run`, one stage by hand: files in, files out. Each stage parses its
  *           own flags with lx_run_flag and leaves the common ones to lx_run_common_flag.
  * Tests     tests/unit/test_run.c, tests/stages
  */

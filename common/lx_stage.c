@@ -287,7 +287,7 @@ void lx_stage_ready(lx_stage *stage, const char *weights_id, uint64_t weight_byt
 
 /* --- progress and waiting -------------------------------------------------------------------- */
 
-static lx_status stopped_locked(const lx_stage *stage, lx_err *err)
+lx_status stage_stopped_locked(const lx_stage *stage, lx_err *err)
 {
     if (stage->stop)
         return lx_fail(err, LX_ECANCEL, "the stage was told to stop");
@@ -307,7 +307,7 @@ static lx_status progress_step(void *self, const char *unit, uint64_t done, uint
     stage->done = done;
     stage->total = total;
     stage->moved++;
-    lx_status status = stopped_locked(stage, err);
+    lx_status status = stage_stopped_locked(stage, err);
     pthread_mutex_unlock(&stage->lock);
     if (status == LX_OK && stage->slow_ms > 0 && strcmp(unit, "byte")) {
         struct timespec t = {stage->slow_ms / 1000, stage->slow_ms % 1000 * 1000000L};
@@ -336,7 +336,7 @@ static void wait_other_locked(lx_stage_job *job)
 lx_status lx_stage_check(lx_stage_job *job, lx_err *err)
 {
     pthread_mutex_lock(&job->stage->lock);
-    lx_status status = stopped_locked(job->stage, err);
+    lx_status status = stage_stopped_locked(job->stage, err);
     pthread_mutex_unlock(&job->stage->lock);
     return status;
 }
@@ -405,7 +405,7 @@ lx_status lx_stage_next_chunk(lx_stage_job *job, void *dst, uint64_t dst_bytes, 
     stage_chunk chunk;
     pthread_mutex_lock(&stage->lock);
     lx_status status;
-    while ((status = stopped_locked(stage, err)) == LX_OK && !stage->n_chunks)
+    while ((status = stage_stopped_locked(stage, err)) == LX_OK && !stage->n_chunks)
         wait_other_locked(job);
     if (status == LX_OK) {
         chunk = stage->chunk[stage->first_chunk];
@@ -432,7 +432,7 @@ lx_status lx_stage_lend(lx_stage_job *job, lx_dtype dtype, const lx_shape *shape
     lx_status status = LX_OK;
     for (;;) {
         stage_apply_retirements_locked(stage);
-        status = stopped_locked(stage, err);
+        status = stage_stopped_locked(stage, err);
         if (status == LX_OK)
             status = lx_share_begin(stage->desk, dtype, shape, out, err);
         if (status != LX_EAGAIN)

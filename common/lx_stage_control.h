@@ -79,6 +79,11 @@ struct lx_stage {
     uint64_t done, total, moved;
 };
 
+/* --- lx_stage.c ------------------------------------------------------------------------------ */
+
+/** LX_ECANCEL: the stage was told to stop, or its job was aborted. */
+lx_status stage_stopped_locked(const lx_stage *stage, lx_err *err);
+
 /* --- lx_stage_link.c: the working thread's -------------------------------------------------- */
 
 /** Serve the oldest test that waits, if any. Not inside a job. LX_ESTAGE: the card is lost. */

@@ -34,15 +34,6 @@ static void wait_locked(lx_stage *stage, long seconds)
     pthread_cond_timedwait(&stage->news, &stage->lock, &until);
 }
 
-static lx_status stopped_locked(const lx_stage *stage, lx_err *err)
-{
-    if (stage->stop)
-        return lx_fail(err, LX_ECANCEL, "the stage was told to stop");
-    if (stage->aborted)
-        return lx_fail(err, LX_ECANCEL, "the job was aborted");
-    return LX_OK;
-}
-
 /* --- giving back ------------------------------------------------------------------------------ */
 
 void stage_give_back(lx_stage *stage)
@@ -79,7 +70,7 @@ static lx_status wait_for_slot(lx_stage *stage, lx_err *err)
         stage_give_back(stage);
         pthread_mutex_lock(&stage->lock);
         stage_apply_retirements_locked(stage);
-        lx_status status = stopped_locked(stage, err);
+        lx_status status = stage_stopped_locked(stage, err);
         bool is_free = lx_share_free_slots(stage->desk) > 0;
         if (status == LX_OK && !is_free && !stage->is_recalled)
             wait_locked(stage, 1);
@@ -100,7 +91,7 @@ static lx_status wait_for_lease(lx_stage *stage, lx_err *err)
     double from_s = lx_now_s();
     pthread_mutex_lock(&stage->lock);
     lx_status status = LX_OK;
-    while (!stage->has_lease && (status = stopped_locked(stage, err)) == LX_OK)
+    while (!stage->has_lease && (status = stage_stopped_locked(stage, err)) == LX_OK)
         wait_locked(stage, 1);
     if (stage->has_lease)
         stage->is_lease_asked = false;
@@ -174,7 +165,7 @@ static lx_status take_arena(lx_stage *stage, lx_err *err)
         snprintf(stage->unit, sizeof stage->unit, "memory");
         stage->moved++; /* this is no hang */
         wait_locked(stage, RETRY_S);
-        status = stopped_locked(stage, err);
+        status = stage_stopped_locked(stage, err);
         pthread_mutex_unlock(&stage->lock);
         if (status != LX_OK)
             return status;

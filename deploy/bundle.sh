@@ -150,6 +150,8 @@ take_tests() {
     install -m 755 "$root/deploy/bundle/run-tests" "$folder/tests/run"
     if [ -e "$root/tests/gpu.sh" ]; then
         install -m 755 "$root/tests/gpu.sh" "$folder/tests/"
+        mkdir -p "$folder/tests/judge"
+        install -m 755 "$root/tests/judge/demo.sh" "$folder/tests/judge/"
     fi
 }
 

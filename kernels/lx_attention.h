@@ -9,7 +9,7 @@
  *           stride; head_dim any (64, 128, 384 in Wan). No mask, not causal.
  * Numbers   CPU: f32 products, online softmax in f32. A card: BF16 products with f32 sums, or
  *           (LX_ATTENTION_INT8) q and k in INT8 with K smoothed, weights and values in F16, or
- *           (LX_ATTENTION_INT8_FP8) those in E4M3, values scaled per channel (attention.md a).
+ *           (LX_ATTENTION_INT8_FP8) those in E4M3, values scaled per channel.
  *           Fixed order of summation everywhere.
  * Tests     tests/kernels/test_attention.c, tests/gpu/test_cuda_attention.c
  */
@@ -34,8 +34,9 @@ typedef struct lx_kv {
     int8_t *codes; /* INT8: [n, n_heads * head_dim] of k - mean; else NULL */
     float *scale;  /* INT8: one per group of keys and head */
     float *k_mean; /* INT8: [n_heads * head_dim] */
-    /* INT8 on Hopper and FP8 on any card, instead of codes and scale: keys and values in images
-     * (cuda/attention_image.h), else NULL; the last two with FP8, [n_heads * head_dim]. */
+    /* INT8 on Hopper, and FP8 from 8.9 on with heads of 128, instead of codes and scale: keys and
+     * values in images (cuda/attention_image.h), else NULL; the last two with FP8, [n_heads *
+     * head_dim]. */
     uint8_t *k_images, *v_images;
     float *v_scale, *v_shift;
 } lx_kv;
@@ -79,7 +80,8 @@ typedef struct lx_attention_args {
     const float *rel;      /* [n_heads, n_q + n_k - 1] or NULL; needs n_q == n_k */
     const float *key_bias; /* [n_k] or NULL */
     lx_mat out;            /* x->rows, [n_q, n_heads * head_dim]; must not overlap the inputs */
-    float *lse; /* [n_heads, n_q] <- ln sum_j e^s, or NULL; a card: only Hopper, INT8 (LX_EJOB) */
+    float
+        *lse; /* [n_heads, n_q] <- ln sum_j e^s, or NULL; a card: only Hopper's images (LX_EJOB) */
 } lx_attention_args;
 
 lx_status lx_attention(lx_exec *x, const lx_attention_args *args, lx_err *err);

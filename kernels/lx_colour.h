@@ -9,7 +9,7 @@
  *           image's own edge is repeated.
  *   rgb8    floor(255 (v + 1) / 2 + 1/2)
  *   planes  v clamped, f32
- * Source    vae.md 7.4 point 3
+ * Source    ITU-R BT.709; chroma sited left, as H.264 has it unless told otherwise
  * Tests     tests/kernels/test_colour.c: (255, 0, 0) is Y 63, U 102, V 240;
  *           tests/gpu/test_cuda_colour.c
  */

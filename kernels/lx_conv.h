@@ -4,7 +4,7 @@
  *
  * Layout    activations are [frame][y][x][C] in device memory, F32 on the CPU and BF16 on a card
  *           (x->rows). A causal 3-tap convolution reads an image whose first two frames are history
- *           (zeros at clip start, vae.md 3.2); it needs no other special case. The two may lie
+ *           (zeros at clip start); it needs no other special case. The two may lie
  *           apart from the rest (lx_image.history), so that keeping them is a copy of two frames
  *           and never a copy of a chunk.
  * Formula   y[t,y,x,o] = b[o] + sum W[o,c,i,j,k] x[t + i, y - ph + j, x - pw + k, c], zero outside

@@ -13,39 +13,14 @@
 #ifndef LX_CUDA_H
 #define LX_CUDA_H
 
+#include "lx_card.h"
 #include "lx_exec.h"
 
 typedef struct lx_cuda lx_cuda; /* one open card: context, queues, handles */
 
-/* What decides which kernels run. */
-typedef struct lx_card_kind {
-    char name[96];
-    int index;            /* in PCI order; -1: not in this machine */
-    int major, minor;     /* compute capability */
-    int n_sm;             /* multiprocessors */
-    int shared_bytes;     /* shared memory that a block may have */
-    uint64_t total_bytes; /* of device memory */
-    int is_from;          /* 90: what it is, where LX2V_ARCH_MAX holds it to less; else 0 */
-} lx_card_kind;
-
 struct lx_plan_question;
 /** The card of a plan's question. */
 lx_card_kind lx_card_of_plan(const struct lx_plan_question *question);
-
-/** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
-bool lx_card_has_fp8(const lx_card_kind *card);
-/** Hopper's own kernels run on it. */
-bool lx_card_has_wgmma(const lx_card_kind *card);
-/** F16 products with F32 sums run at half rate: GeForce Ampere and Ada. A card that is only held to
- *  less keeps the rate that it has. */
-bool lx_card_has_slow_f32_sums(const lx_card_kind *card);
-/**
- * LX2V_ARCH_MAX=86, of the build (CMake) or the environment, the smaller one: the card counts as
- * one of compute capability 8.6, so no kernel of ours uses an instruction or more shared memory
- * than that has. Products of cuBLASLt are chosen by cuBLASLt. lx_card_of_plan, lx_exec_plan_cuda
- * and lx_cuda_open do this. LX_ECONFIG: the environment says no compute capability.
- */
-lx_status lx_card_limit(lx_card_kind *card, lx_err *err);
 
 /**
  * Load the module and open card `index` (PCI order). module: path of liblx2v_cuda.so; NULL: beside

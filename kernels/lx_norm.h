@@ -7,7 +7,7 @@
  *                  given, then * (1 + scale) + shift if given
  *           The result is written as the next linear wants it: f32, or quantized per row.
  * Numbers   statistics in f64 on the CPU; one rounding per element to f32, then quantization.
- * Source    dit.md 2.4, text-encoder.md 2.2
+ * Source    Wan2.1 wan/modules/model.py and t5.py
  * Tests     tests/kernels/test_norm.c
  */
 #ifndef LX_NORM_H

@@ -8,7 +8,7 @@
  *           unpatchify: latent[c, t, 2i+ph, 2j+pw] = rows[s][(ph*2 + pw)*channels + c] (fastest)
  *           The two orders differ: one is the input convolution's, the other the head's.
  * Numbers   copies; nothing is rounded
- * Source    dit.md 2.1 and 2.6
+ * Source    Wan2.1 wan/modules/model.py, patch_embedding and unpatchify
  * Tests     tests/kernels/test_patch.c
  */
 #ifndef LX_PATCH_H

@@ -5,8 +5,31 @@
 #include "lx_rope.h"
 
 #include <inttypes.h>
+#include <math.h>
 
 #include "lx_backend.h"
+
+int64_t lx_rope_side_pairs(int64_t head_dim)
+{
+    return head_dim / 6;
+}
+
+int64_t lx_rope_front_pairs(int64_t head_dim)
+{
+    return head_dim / 2 - 2 * lx_rope_side_pairs(head_dim);
+}
+
+/* 10000^(-2i / channels) is computed per position, so the product with it is the only rounding
+ * before cos and sin. */
+void lx_rope_fill_axis(float *out, int64_t positions, int64_t pairs)
+{
+    for (int64_t p = 0; p < positions; p++)
+        for (int64_t i = 0; i < pairs; i++) {
+            double theta = (double)p * pow(10000.0, -(double)(2 * i) / (double)(2 * pairs));
+            out[(p * pairs + i) * 2] = (float)cos(theta);
+            out[(p * pairs + i) * 2 + 1] = (float)sin(theta);
+        }
+}
 
 lx_status lx_rope_table_build(lx_exec *x, lx_grid grid, int64_t head_dim, lx_rope_table *out,
                               lx_err *err)

@@ -8,7 +8,7 @@
  *           have floor(d/6) pairs each, the frame axis the rest.
  *           angle(axis, i, pos) = pos * 10000^(-2i / axis_channels)
  * Numbers   angles and tables in f64, stored f32; rotation in f32.
- * Source    Wan 2.1 modules/model.py rope_apply; dit.md 2.5
+ * Source    Wan 2.1 modules/model.py rope_apply
  * Tests     tests/kernels/test_rope.c
  */
 #ifndef LX_ROPE_H
@@ -39,6 +39,15 @@ lx_status lx_qk_norm_rope(lx_exec *x, const lx_mat *q, int64_t first_token, cons
 lx_status lx_qk_norm_check(const lx_exec *x, const lx_mat *q, int64_t first_token,
                            const lx_weight *gain, float eps, const lx_rope_table *table,
                            lx_err *err);
+
+/* For the devices' implementations: a head's channels are pairs of the frame's axis, then of the
+ * row's and the column's, which have side pairs each. */
+
+int64_t lx_rope_side_pairs(int64_t head_dim);
+int64_t lx_rope_front_pairs(int64_t head_dim);
+/** The table of one axis, [positions, pairs, 2] (cos, sin), in host memory. */
+void lx_rope_fill_axis(float *out, int64_t positions, int64_t pairs);
+
 void lx_qk_norm_rope_ref(const lx_mat *q, int64_t first_token, const lx_weight *gain, float eps,
                          const lx_rope_table *table);
 

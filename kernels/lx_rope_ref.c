@@ -6,7 +6,7 @@
 
 #include "lx_rope.h"
 
-/* Angle of pair p of a head for a token at (t, h, w): dit.md 2.5. */
+/* Angle of pair p of a head for a token at (t, h, w): lx_rope.h. */
 static double angle(const lx_rope_table *table, int64_t s, int64_t p)
 {
     const lx_grid *g = &table->grid;

@@ -63,6 +63,7 @@ skip() {
 logs=$(mktemp -d "${TMPDIR:-/tmp}/lx2v-gpu.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
 export LX2V_TEST_NEEDS_GPU=1
+export LX2V_TUNE=off # what somebody measured here does not choose the kernels
 
 # run NAME COMMAND...: its last words are shown if it fails.
 run() {
@@ -130,18 +131,20 @@ run "selftest" "$build/bin/lx2v" selftest --config "$logs/config.yaml"
 
 printf '== clips of the demo model, judged\n'
 for weights in int8 bf16; do
-    if [ -x "$build/tests/lx2v_judge" ] && [ -e "$build/models/demo/made" ]; then
+    folder=$build/models/demo/distill_$weights
+    [ "$weights" != bf16 ] || folder=$build/models/demo/distill_models
+    if [ -x "$build/tests/lx2v_judge" ] && [ -e "$build/models/demo/made" ] && [ -d "$folder" ]; then
         run "demo model, $weights" tests/judge/demo.sh "$build" --device "$device" --weights "$weights" --seeds 1 \
             --at-least color=0.91,background=0.91,motion=0.9,shape=0.8,all=0.75
         printf '  %s\n' "$(tail -n 1 "$logs/log")"
     else
-        skip "demo model, $weights: no lx2v_judge or no models/demo in $build"
+        skip "demo model, $weights: no lx2v_judge or no ${folder#"$build"/} in $build"
     fi
 done
 
 if [ "$sanitize" -eq 1 ]; then
     if command -v compute-sanitizer >/dev/null; then
-        for family in rows colour conv attention attention_raw attention_wgmma linear linear_int8; do
+        for family in rows colour conv attention attention_raw attention_fp8 attention_wgmma linear linear_fp8 linear_int8; do
             printf '== compute-sanitizer: %s\n' "$family"
             run "memcheck of $family" env LX2V_TEST_SMALL=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
                 "$build/tests/gpu/test_cuda_$family"
@@ -153,7 +156,7 @@ if [ "$sanitize" -eq 1 ]; then
 fi
 
 if [ "$bench" -eq 1 ]; then
-    for family in linear linear_int8 rows attention conv; do
+    for family in linear linear_fp8 linear_int8 rows attention conv; do
         printf '== bench: %s\n' "$family"
         "$build/tests/gpu/test_cuda_$family" --bench || fail "bench of $family"
     done

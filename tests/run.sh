@@ -227,6 +227,34 @@ check_form() {
     fi
 }
 
+# The units are understood, and the machine's leaves a service little (10: an exposure of 1.0).
+check_units() {
+    local unit folder
+    say "units: systemd-analyze"
+    if ! systemd-analyze security --help 2>/dev/null | grep -q -e --offline; then
+        skip "systemd units: no systemd-analyze that reads files (systemd 250 or later)"
+        return
+    fi
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/lx2v-units.XXXXXX")
+    for unit in lx2v lx2v-user; do
+        sed "s|^ExecStart=[^ ]*|ExecStart=$PWD/build/release/bin/lx2v-launch|" "deploy/systemd/$unit.service" >"$folder/$unit.service"
+        if systemd-analyze verify "$folder/$unit.service" >"$logs/units.log" 2>&1 && [ ! -s "$logs/units.log" ]; then
+            pass
+        else
+            cat "$logs/units.log"
+            fail "systemd-analyze verify deploy/systemd/$unit.service"
+        fi
+    done
+    if systemd-analyze security --offline=yes --threshold=10 "$folder/lx2v.service" >"$logs/units.log" 2>&1; then
+        tail -n 1 "$logs/units.log"
+        pass
+    else
+        tail -n 5 "$logs/units.log"
+        fail "systemd-analyze security deploy/systemd/lx2v.service"
+    fi
+    rm -rf "$folder"
+}
+
 # --- all -----------------------------------------------------------------------------------------
 
 say "packages"
@@ -308,4 +336,5 @@ else
 fi
 
 check_form
+check_units
 finish

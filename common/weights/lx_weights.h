@@ -5,7 +5,7 @@
  * Role      Opens any layout a user has (safetensors file, folder of safetensors, sharded index,
  *           .pth) and finds tensors in it by their canonical (Wan) name.
  * Promise   Bytes are read into memory that we own: a file replaced or truncated under us changes
- *           nothing. Everything in a file is hostile until checked: formats.md section d.
+ *           nothing. Everything in a file is hostile until checked.
  * Memory    Its own, or a memory file that several processes share: the first reads the files, the
  *           others find the same bytes, checked already. Tensors may also stay on disk: then they
  *           are listed, and whoever needs them reads them (lx_disk.h).

@@ -30,7 +30,7 @@
 #define MAX_FILES  1200 /* of a report */
 #define MAX_BLOCK  1000
 
-/* Published sizes: text-encoder.md 1.1 and 3.2, vae.md 4.1 and 4.3. The last three are sums of
+/* Sizes of the files as their publishers list them. The last three are sums of
  * parameters without headers: shown as "about". */
 static const struct {
     const char *name;

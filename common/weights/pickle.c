@@ -4,7 +4,7 @@
  *
  * One handler per opcode; everything else is refused with its byte and position. Values live in a
  * pool and refer to each other by index, so shared and even cyclic structures need no recursion.
- * Limits: values 10^7, stack 10^6, marks 1000, nesting 1000, strings 1 MiB (formats.md b.6).
+ * Limits: values 10^7, stack 10^6, marks 1000, nesting 1000, strings 1 MiB.
  */
 #include "pickle.h"
 

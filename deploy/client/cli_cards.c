@@ -9,11 +9,10 @@
 #include <string.h>
 
 #include "cli.h"
+#include "lx_card.h"
 
 /* Compute capabilities, major * 10 + minor (CUDA C++ Programming Guide, "Compute Capabilities"). */
-#define CC_INT8  75 /* tensor cores with 8-bit integers */
 #define CC_LEAST 80 /* bf16, asynchronous copies: what our kernels are built on */
-#define CC_FP8   89 /* tensor cores with 8-bit floats */
 
 static int cc_of(const lx_card *card)
 {
@@ -46,21 +45,38 @@ const char *cli_cards_driver_for(int cuda)
 
 /* --- one card --------------------------------------------------------------------------------- */
 
+bool cli_card_use_of(cli_card_use *out, const lx_card *card)
+{
+    lx_card_kind kind = {.major = card->major, .minor = card->minor};
+    *out = (cli_card_use){0};
+    if (cc_of(card) < CC_LEAST)
+        return false;
+    (void)lx_card_limit(&kind, NULL); /* a word that is no limit: cli_cards_advise */
+    if (kind.is_from)
+        snprintf(out->held_to, sizeof out->held_to, "%d.%d", kind.major, kind.minor);
+    out->has_fp8 = lx_card_has_fp8(&kind);
+    out->attention = lx_card_has_wgmma(&kind) ? "wgmma" : "mma.sync";
+    out->sums = lx_card_has_slow_f32_sums(&kind) ? "fp16" : "fp32";
+    return true;
+}
+
 static void print_meaning(FILE *to, const lx_card *card)
 {
-    int cc = cc_of(card);
-    if (cc < CC_LEAST) {
+    cli_card_use use;
+    if (!cli_card_use_of(&use, card)) {
         fprintf(to,
                 "          too old: lx2v needs compute capability 8.0 (RTX 30, A100 and later)\n");
         return;
     }
-    fprintf(to, "          bf16 yes, INT8 tensor cores %s, FP8 %s\n", cc >= CC_INT8 ? "yes" : "no",
-            cc >= CC_FP8 ? "native" : "dequantised to bf16 (native from 8.9)");
-    bool is_hopper = cc / 10 == 9, has_slow_f32 = cc != CC_LEAST && !is_hopper;
+    if (*use.held_to)
+        fprintf(to, "          held to %s by LX2V_ARCH_MAX: newer kernels are not used\n",
+                use.held_to);
+    fprintf(to, "          bf16 yes, INT8 tensor cores yes, FP8 %s\n",
+            use.has_fp8 ? "native" : "dequantised to bf16 (native from 8.9)");
     fprintf(to, "          attention of long clips: int8-fp16 by %s, sums in %s; by choice %s\n",
-            is_hopper ? "wgmma" : "mma.sync",
-            has_slow_f32 ? "fp16 (fp32 runs at half rate)" : "fp32 (at full rate)",
-            cc >= CC_FP8 ? "int8-fp8, bf16" : "bf16");
+            use.attention,
+            strcmp(use.sums, "fp16") == 0 ? "fp16 (fp32 runs at half rate)" : "fp32 (at full rate)",
+            use.has_fp8 ? "int8-fp8, bf16" : "bf16");
 }
 
 static void print_pcie(FILE *to, const lx_card *card)
@@ -242,6 +258,11 @@ void cli_cards_advise(cli_notes *notes, const lx_cards *cards)
     if (cards->n > 0 && !cards->has_nvml)
         cli_note(notes, "NVML (libnvidia-ml.so.1) does not answer: displays, links, power and "
                         "other programs' memory are unknown");
+    lx_err err = {0};
+    lx_card_kind newest = {.major = 99};
+    if (cards->n > 0 && lx_card_limit(&newest, &err) != LX_OK)
+        cli_note(notes, "%.280s; with this in their environment stages will not start on a card",
+                 err.message);
     for (int i = 0; i < cards->n; i++)
         advise_card(notes, &cards->card[i], i);
     for (int i = 0; i < cards->n; i++)

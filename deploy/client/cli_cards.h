@@ -21,6 +21,16 @@ typedef struct cli_notes { /* what a person may want to act on */
 
 void cli_note(cli_notes *notes, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+typedef struct cli_card_use { /* which kernels will run */
+    char held_to[8]; /* "8.6": the compute capability that LX2V_ARCH_MAX leaves; "": its own */
+    bool has_fp8;    /* FP8 products run natively */
+    const char *attention; /* of long clips, by "wgmma" or "mma.sync" */
+    const char *sums;      /* of which, in "fp32" or "fp16" */
+} cli_card_use;
+
+/** What lx2v uses of this card, by this build and environment. False: it is too old for any. */
+bool cli_card_use_of(cli_card_use *out, const lx_card *card);
+
 /** Driver, cards, links: lines of "word      text". */
 void cli_cards_print(FILE *to, const lx_cards *cards);
 void cli_cards_advise(cli_notes *notes, const lx_cards *cards);

@@ -2,7 +2,7 @@
  * cli_doctor.c - lx2v doctor: what is here, what is missing
  * SPDX-License-Identifier: Apache-2.0
  *
- * Cards are asked by lx2v-probe, codecs by lx2v-mux and what was measured of cards by lx2v-tune, each
+ * Cards are asked by lx2v-probe, codecs by lx2v-mux, what was measured of cards by lx2v-tune, each
  * a process of its own: whatever a driver does to them, the rest is told.
  */
 #include <stdlib.h>
@@ -329,6 +329,21 @@ static json_t *tune_json(const findings *f)
     return list;
 }
 
+/* What will run on each card, as cli_cards_print says it. */
+static json_t *kernels_json(const findings *f)
+{
+    json_t *list = json_array();
+    for (int i = 0; f->probe && i < f->cards.n; i++) {
+        cli_card_use use;
+        json_array_append_new(list, !cli_card_use_of(&use, &f->cards.card[i])
+                                        ? json_null()
+                                        : json_pack("{s:o, s:b, s:s, s:s}", "held_to",
+                                                    text_or_null(use.held_to), "fp8", use.has_fp8,
+                                                    "attention", use.attention, "sums", use.sums));
+    }
+    return list;
+}
+
 static void print_json(const findings *f)
 {
     const cli_machine *m = &f->machine;
@@ -353,6 +368,7 @@ static void print_json(const findings *f)
     json_object_set_new(all, "probe_error", text_or_null(f->probe_error));
     json_object_set_new(all, "codecs", f->codecs ? json_incref(f->codecs) : json_null());
     json_object_set_new(all, "codecs_error", text_or_null(f->codecs_error));
+    json_object_set_new(all, "kernels", kernels_json(f));
     json_object_set_new(all, "tune", tune_json(f));
     json_object_set_new(all, "disk", disk_json(f));
     json_object_set_new(all, "notes", notes);

@@ -290,6 +290,12 @@ static uint64_t owner_of(const lx_peer *peer)
     return lx_hash_add(LX_HASH_START, peer->id, peer->n) | 1;
 }
 
+static void set_owner(lx_entry *e, const lx_peer *peer)
+{
+    e->owner = owner_of(peer);
+    e->key = peer->key;
+}
+
 /* One client must not take all places; asked only where the limit says anything. */
 static lx_status check_share(const clients *c, uint64_t owner, lx_err *err)
 {
@@ -300,8 +306,8 @@ static lx_status check_share(const clients *c, uint64_t owner, lx_err *err)
 }
 
 /* The rest of a submission, for an id that is not known. */
-static lx_status accept_new(clients *c, uint64_t owner, lx_job *job, lx_entry **out, double now_s,
-                            lx_err *err)
+static lx_status accept_new(clients *c, const lx_peer *peer, lx_job *job, lx_entry **out,
+                            double now_s, lx_err *err)
 {
     lx_status status = is_open(c, err);
     if (status == LX_OK)
@@ -309,7 +315,7 @@ static lx_status accept_new(clients *c, uint64_t owner, lx_job *job, lx_entry **
     if (status == LX_OK)
         status = submit_check_space(job, c->o.config, true, err);
     if (status == LX_OK)
-        status = check_share(c, owner, err);
+        status = check_share(c, owner_of(peer), err);
     if (status != LX_OK)
         return status;
     const lx_entry *other = lx_jobs_find_output(c->o.jobs, job->output);
@@ -322,12 +328,12 @@ static lx_status accept_new(clients *c, uint64_t owner, lx_job *job, lx_entry **
     if (status == LX_OK)
         status = lx_jobs_has_room(c->o.jobs, err);
     if (status == LX_OK && c->o.keep)
-        status = c->o.keep(c->o.self, job, is_drawn, false, err);
+        status = c->o.keep(c->o.self, job, peer->key, is_drawn, false, err);
     if (status == LX_OK)
         status = lx_jobs_add(c->o.jobs, job, now_s, out, err);
     if (status == LX_OK) {
         (*out)->has_drawn_seed = is_drawn;
-        (*out)->owner = owner;
+        set_owner(*out, peer);
         (*out)->submit_wall_us = journal_wall_us();
     }
     return status;
@@ -403,7 +409,7 @@ static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
         status = lx_fail(&why, LX_ECONFIG, "id: job %s exists with other content; choose another",
                          c->job.id);
     else if (status == LX_OK && is_new)
-        status = accept_new(c, owner_of(&x->peer), &c->job, &e, now_s, &why);
+        status = accept_new(c, &x->peer, &c->job, &e, now_s, &why);
     if (status != LX_OK || !e) {
         refuse(c, x, msg, &why, c->o.mode->is_draining ? DRAINING_MS : room_ms(c, now_s));
         return;
@@ -658,7 +664,7 @@ static lx_status check_retry(clients *c, const client *x, const lx_entry *e, lx_
     if (status == LX_OK)
         status = lx_jobs_has_room(c->o.jobs, err);
     if (status == LX_OK && c->o.keep)
-        status = c->o.keep(c->o.self, e->job, e->has_drawn_seed, true, err);
+        status = c->o.keep(c->o.self, e->job, x->peer.key, e->has_drawn_seed, true, err);
     return status;
 }
 
@@ -676,7 +682,7 @@ static void on_job_command(clients *c, client *x, const lx_msg *msg, double now_
         if (status == LX_OK)
             status = route_retry(c->o.route, e, now_s, &why);
         if (status == LX_OK)
-            e->owner = owner_of(&x->peer);
+            set_owner(e, &x->peer);
     }
     if (status == LX_OK)
         ok(c, x, msg, lx_job_state_name(e->state));

@@ -34,10 +34,11 @@ typedef struct clients_options {
     service_mode *mode;
     /* Sends one message; false: the peer is gone, or (is_full) does not read. */
     bool (*send)(void *self, const lx_peer *peer, const lx_msg *msg, bool *is_full);
-    /* Makes sure that an accepted job survives: at the latest when clients_kept is called, with
-     * is_again (a retry) at once. LX_EAGAIN: cannot be, so it is refused. NULL: nobody does. */
-    lx_status (*keep)(void *self, const lx_job *job, bool has_drawn_seed, bool is_again,
-                      lx_err *err);
+    /* Makes sure that an accepted job survives, and whose it is (lx_entry.key): at the latest when
+     * clients_kept is called, with is_again (a retry) at once. LX_EAGAIN: cannot be, so it is
+     * refused. NULL: nobody does. */
+    lx_status (*keep)(void *self, const lx_job *job, uint64_t key, bool has_drawn_seed,
+                      bool is_again, lx_err *err);
     void *self;
 } clients_options;
 

@@ -49,6 +49,7 @@ static lx_status take_accepted(const filling *f, const journal_fact *fact, lx_er
                        "it holds more than %d unfinished jobs; raise limits.queue in config.yaml",
                        lx_jobs_max_live(f->jobs));
     e->has_drawn_seed = fact->has_drawn_seed;
+    e->owner = e->key = fact->key;
     e->submit_s = is_known_time ? fact->at_s : f->now_s;
     e->submit_wall_us = fact->wall_us;
     return LX_OK;
@@ -122,10 +123,12 @@ lx_status journal_jobs_open(journal **out, const char *dir, lx_jobs *jobs, doubl
 
 /* --- to the file ------------------------------------------------------------------------------ */
 
-static void fill_accepted(journal_fact *fact, const lx_job *job, bool has_drawn_seed, double at_s)
+static void fill_accepted(journal_fact *fact, const lx_job *job, uint64_t key, bool has_drawn_seed,
+                          double at_s)
 {
     fact->type = JOURNAL_ACCEPTED;
     fact->job = *job;
+    fact->key = key;
     fact->has_drawn_seed = has_drawn_seed;
     fact->at_s = at_s;
 }
@@ -165,11 +168,11 @@ static void fill_ended(journal_fact *fact, const lx_entry *e)
     }
 }
 
-lx_status journal_jobs_accept(journal *j, const lx_jobs *jobs, const lx_job *job,
+lx_status journal_jobs_accept(journal *j, const lx_jobs *jobs, const lx_job *job, uint64_t key,
                               bool has_drawn_seed, double now_s, lx_err *err)
 {
     journal_fact *fact = journal_scratch(j);
-    fill_accepted(fact, job, has_drawn_seed, now_s);
+    fill_accepted(fact, job, key, has_drawn_seed, now_s);
     return journal_append(j, fact, lx_jobs_live(jobs) + 1, err);
 }
 
@@ -221,7 +224,7 @@ static bool next_fact(void *self, journal_fact *fact)
     fact->boot = e->is_of_old_boot ? 0 : t->boot;
     fact->wall_us = t->is_second && has_ended ? e->end_wall_us : e->submit_wall_us;
     if (!t->is_second)
-        fill_accepted(fact, e->job, e->has_drawn_seed, e->submit_s);
+        fill_accepted(fact, e->job, e->key, e->has_drawn_seed, e->submit_s);
     else if (has_ended)
         fill_ended(fact, e);
     else

@@ -20,9 +20,9 @@
 lx_status journal_jobs_open(journal **out, const char *dir, lx_jobs *jobs, double now_s,
                             lx_err *err);
 
-/** The job is about to be added to the table, or to be taken up again. Statuses as of
- *  journal_append. */
-lx_status journal_jobs_accept(journal *j, const lx_jobs *jobs, const lx_job *job,
+/** The job is about to be added to the table, or to be taken up again. key: as of lx_entry.
+ *  Statuses as of journal_append. */
+lx_status journal_jobs_accept(journal *j, const lx_jobs *jobs, const lx_job *job, uint64_t key,
                               bool has_drawn_seed, double now_s, lx_err *err);
 /** Its latent is in the spool. */
 lx_status journal_jobs_latent(journal *j, const lx_entry *e, lx_err *err);

@@ -78,6 +78,8 @@ static void put_job(writer *w, const journal_fact *f)
         put_i32(w, job->steps[i]);
     put_text(w, job->rng);
     put_text(w, job->output);
+    if (f->key) /* the last field, and not in files of launchers that did not keep it */
+        put(w, f->key, 8);
 }
 
 static void put_end(writer *w, const journal_fact *f)
@@ -259,6 +261,11 @@ static void get_job(reader *r, journal_fact *f)
         job->steps[i] = get_i32(r, 1, 1000, "steps");
     get_text(r, job->rng, sizeof job->rng, "rng");
     get_text(r, job->output, sizeof job->output, "output");
+    if (r->left == 0)
+        return;
+    f->key = get(r, 8, "key");
+    if (f->key == 0)
+        refuse(r, "key");
 }
 
 static void get_end(reader *r, journal_fact *f)

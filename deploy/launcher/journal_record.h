@@ -49,6 +49,7 @@ typedef struct journal_fact {
 
     /* ACCEPTED */
     bool has_drawn_seed;
+    uint64_t key; /* lx_peer's of whose job it is; 0: nobody's that would be known again */
 
     /* LATENT */
     uint64_t latent_bytes;

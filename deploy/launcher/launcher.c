@@ -154,13 +154,13 @@ static void hand_ended(void *self, lx_entry *entry)
         journal_jobs_end(l->journal, entry, &l->broken);
 }
 
-static lx_status keep_job(void *self, const lx_job *job, bool has_drawn_seed, bool is_again,
-                          lx_err *err)
+static lx_status keep_job(void *self, const lx_job *job, uint64_t key, bool has_drawn_seed,
+                          bool is_again, lx_err *err)
 {
     launcher *l = self;
     lx_err why = {0};
     lx_status status =
-        journal_jobs_accept(l->journal, l->jobs, job, has_drawn_seed, l->now_s, &why);
+        journal_jobs_accept(l->journal, l->jobs, job, key, has_drawn_seed, l->now_s, &why);
     if (status == LX_OK && is_again)
         status = journal_commit(l->journal, &why);
     if (status == LX_ESTAGE && l->broken.status == LX_OK)

@@ -69,6 +69,7 @@ struct lx_entry {
     uint64_t saved_bytes;                /* of its latent in the spool; 0: none is there */
     uint32_t saved_crc;
     uint64_t owner; /* which client it is counted for; 0: none */
+    uint64_t key;   /* the owner where that is a key, which outlives a connection; else 0 */
     int32_t n_tokens, n_dropped, n_frames, n_step_s;
     double step_s[LX_LIMIT_STEPS]; /* of the last attempt that denoised */
     uint64_t file_bytes;

@@ -23,7 +23,7 @@
 
 /* --- known cards ------------------------------------------------------------------------------ */
 
-/* Peaks: attention.md b.4 for 3060, 3090, 4090, 5090, A100, H100; the others by the same products
+/* Peaks: NVIDIA's white papers for 3090, 4090, 5090, A100, H100; the others by the same products
  * of multiprocessors, boost clock and 1024 (halved with float32 sums; int8 twice) from NVIDIA's
  * data sheets. Shared memory per block: CUDA C++ Programming Guide, "Compute Capabilities". */
 static const struct known {

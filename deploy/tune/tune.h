@@ -4,8 +4,8 @@
  *
  * Role      Runs each linear of a DiT with INT8 weights as the stage would (lx_linear), once for
  *           each design and band of the card, by forcing a table of one entry.
- * Promise   Designs take turns, so that a card that grows warm is no one's disadvantage; what counts
- *           is the median. The built-in choice stays where nothing is clearly faster.
+ * Promise   Designs take turns, so that a card that grows warm is no one's disadvantage; what
+ *           counts is the median. The built-in choice stays where nothing is clearly faster.
  * Tests     tests/kernels/test_tune.c, tests/gpu/test_cuda_tune.c
  */
 #ifndef TUNE_H
@@ -53,6 +53,8 @@ typedef struct tune_way {
 void tune_linears(int64_t width, int64_t hidden, tune_linear out[TUNE_LINEARS]);
 /** Chunks that a plan for this card may have, smallest first. Returns how many. */
 int tune_chunks(const lx_card_kind *card, int64_t width, int64_t out[TUNE_ROWS]);
+/** Is that linear in the table? A block may have one twice, and a user may name rows twice. */
+bool tune_has(const lx_tune_table *table, const tune_linear *linear, int64_t rows);
 /** Every way that the card has. Returns how many; the first is the built-in choice. */
 int tune_ways(const lx_card_kind *card, const tune_linear *linear, int64_t rows,
               tune_way out[TUNE_WAYS]);

@@ -14,6 +14,16 @@ void tune_linears(int64_t width, int64_t hidden, tune_linear out[TUNE_LINEARS])
     out[3] = (tune_linear){width, hidden, LX_TUNE_RESIDUAL}; /* and second */
 }
 
+bool tune_has(const lx_tune_table *table, const tune_linear *linear, int64_t rows)
+{
+    for (int i = 0; i < table->n; i++) {
+        const lx_tune_entry *e = &table->entry[i];
+        if (e->n == linear->n && e->k == linear->k && e->end == linear->end && e->rows == rows)
+            return true;
+    }
+    return false;
+}
+
 /* 4096 tokens, halves of that where memory is short, doubles as long as attention's last wave of
  * blocks is a good part of a chunk: stages/dit/dit_engine.c. */
 int tune_chunks(const lx_card_kind *card, int64_t width, int64_t out[TUNE_ROWS])

@@ -69,11 +69,13 @@ static lx_status parse_sides(const char *text, tune_options *o, lx_err *err)
     int64_t sides[2];
     int n = 0;
     lx_status status = parse_list("--sides", text, 64, 1 << 15, 2, sides, &n, err);
-    if (status == LX_OK && (n != 2 || sides[0] % 16 || sides[1] % 16))
+    if (status != LX_OK)
+        return status;
+    if (n != 2 || sides[0] % 16 || sides[1] % 16)
         return lx_fail(err, LX_ECONFIG, "--sides %.80s: expected two multiples of 16", text);
     o->width = sides[0];
     o->hidden = sides[1];
-    return status;
+    return LX_OK;
 }
 
 static lx_status take_value(tune_options *o, const char *name, const char *value, lx_err *err)
@@ -169,6 +171,8 @@ static lx_status write_table(lx_cuda *cuda, const tune_options *o, const lx_tune
     lx_status status = lx_tune_path(path, sizeof path, card, module, err);
     if (status == LX_OK && !o->is_dry)
         status = lx_tune_write(path, table, card, module, err);
+    if (status == LX_EAGAIN)
+        status = LX_ECONFIG; /* a folder that cannot be written to: trying again helps nobody */
     for (int i = 0; i < table->n; i++)
         others += table->entry[i].design != LX_TUNE_BUILT_IN;
     if (status == LX_OK)
@@ -227,7 +231,11 @@ static lx_status tell_which(lx_err *err)
                              .shared_bytes = (int)c->shared_bytes,
                              .total_bytes = c->vram_bytes};
         snprintf(kind.name, sizeof kind.name, "%s", c->name);
-        lx_cuda_tune_tell(&kind, text, sizeof text);
+        if (kind.major < 8)
+            snprintf(text, sizeof text, "compute capability %d.%d: 8.0 is needed", kind.major,
+                     kind.minor);
+        else
+            lx_cuda_tune_tell(&kind, text, sizeof text);
         printf("cuda:%d %s\n", i, text);
     }
     free(cards);

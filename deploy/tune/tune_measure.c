@@ -291,7 +291,8 @@ static lx_status measure_all(bench *b, const tune_options *o, const tune_linear 
         printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", 1e-12 * b->rate);
     for (int i = 0; i < TUNE_LINEARS; i++)
         for (int r = 0; r < o->n_rows && status == LX_OK; r++)
-            status = measure(b, o, &linears[i], o->rows[r], &out->entry[out->n++], err);
+            if (!tune_has(out, &linears[i], o->rows[r]))
+                status = measure(b, o, &linears[i], o->rows[r], &out->entry[out->n++], err);
     if (status == LX_OK)
         status = lx_cuda_int8_rate(&b->x, &again, err);
     if (status == LX_OK && !o->is_quiet)

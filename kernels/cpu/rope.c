@@ -12,28 +12,6 @@
 #include "lx_cpu.h"
 #include "lx_rows.h"
 
-/* 10000^(-2i / channels) is computed per position, so the product with it is the only rounding
- * before cos and sin. */
-static void fill_axis(float *out, int64_t positions, int64_t pairs)
-{
-    for (int64_t p = 0; p < positions; p++)
-        for (int64_t i = 0; i < pairs; i++) {
-            double theta = (double)p * pow(10000.0, -(double)(2 * i) / (double)(2 * pairs));
-            out[(p * pairs + i) * 2] = (float)cos(theta);
-            out[(p * pairs + i) * 2 + 1] = (float)sin(theta);
-        }
-}
-
-static int64_t side_pairs(int64_t head_dim)
-{
-    return head_dim / 6;
-}
-
-static int64_t front_pairs(int64_t head_dim)
-{
-    return head_dim / 2 - 2 * side_pairs(head_dim);
-}
-
 static lx_status take_axis(lx_exec *x, int64_t positions, int64_t pairs, const float **out,
                            lx_err *err)
 {
@@ -43,14 +21,15 @@ static lx_status take_axis(lx_exec *x, int64_t positions, int64_t pairs, const f
     if (status != LX_OK)
         return status;
     if (!x->is_dry)
-        fill_axis(axis, positions, pairs);
+        lx_rope_fill_axis(axis, positions, pairs);
     *out = axis;
     return LX_OK;
 }
 
 lx_status lx_cpu_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err)
 {
-    int64_t side = side_pairs(table->head_dim), front = front_pairs(table->head_dim);
+    int64_t side = lx_rope_side_pairs(table->head_dim),
+            front = lx_rope_front_pairs(table->head_dim);
     lx_status status = take_axis(x, table->grid.t, front, &table->t, err);
     if (status == LX_OK)
         status = take_axis(x, table->grid.h, side, &table->h, err);
@@ -63,7 +42,8 @@ lx_status lx_cpu_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err)
 static void token_row(const lx_rope_table *table, int64_t s, float *out)
 {
     const lx_grid *g = &table->grid;
-    int64_t side = 2 * side_pairs(table->head_dim), front = 2 * front_pairs(table->head_dim);
+    int64_t side = 2 * lx_rope_side_pairs(table->head_dim),
+            front = 2 * lx_rope_front_pairs(table->head_dim);
     int64_t t = s / (g->h * g->w), h = s / g->w % g->h, w = s % g->w;
     memcpy(out, table->t + t * front, (size_t)front * sizeof *out);
     memcpy(out + front, table->h + h * side, (size_t)side * sizeof *out);

@@ -34,7 +34,7 @@ static int64_t ceil_div(int64_t a, int64_t b)
 typedef enum variant { WGMMA, INT8, FP8, FLASH, WIDE, SMALL } variant;
 
 /* 1e12 operations per second and SM that a kernel reaches at least, by the card's kind: about half
- * of what the tensor cores' rates in attention.md b.4 allow. */
+ * of what the tensor cores' rates on the data sheets allow. */
 static double rate_of(const lx_card_kind *card, variant v)
 {
     static const double geforce[] = {

@@ -4,17 +4,17 @@
  *
  * Formula   that of attention_int8.cu; v = v_scale codes + v_shift (attention_tiles.cu), weights
  *           p = 2^(x - ref) in E4M3 with ref = maximum - 8.807, so that p <= 448; their sum is that
- *           of the unrounded ones.                            attention.md a.5, a.8 - a.10
+ *           of the unrounded ones.
  * Cards     8.9 and later: RTX 40 and RTX 50. Hopper has attention_wgmma.cu, and code for it here
  *           only to be tested: it multiplies FP8 by widening it to F16.
  * Plan      A block of 8 warps takes 256 queries of a head, a warp 32 of them. Keys and values come
  *           as the images of attention_image.h, 128 keys each, by plain copies into two buffers:
  *           their rows of 128 bytes are swizzled as ldmatrix wants them here too. 64 keys at a time
  *           are multiplied; one barrier for 128.
- * Sums      FP8 products keep about 14 bits of an F32 sum (attention.md a.8), so 64 keys are
+ * Sums      FP8 products keep about 14 bits of an F32 sum (SageAttention 2, 4.4), so 64 keys are
  *           summed afresh and added to o in F32; o is scaled by the same instruction.
  *           has_f16_sums: those 64 are summed in F16, at twice the rate on GeForce cards. Values
- *           then go up to 2.25 instead of 448: 448 * 2.25 * 64 = 64,512 < 65,504 (a.9). A module
+ *           then go up to 2.25 instead of 448: 448 * 2.25 * 64 = 64,512 < 65,504. A module
  *           made by CUDA before 12.8 sums in F32 all the same.
  * Shared    queries 32 KB, two buffers of 32 KB: 96 KB, one block per SM.
  * Floors    32,760 x 32,760, 40 heads of 128: 11.0 T INT8 and 11.0 T FP8 operations, 4.3e10
@@ -262,7 +262,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 #else
 
-/* Older cards never get here: attention.c asks lx_card_has_fp8. */
+/* In code for older cards, which no card runs: attention.c asks lx_card_has_fp8, and a card counts as
+ * what its code was built for (lx_card_hold_to_archs). */
 template <bool HAS_F16_SUMS>
 __global__ void k_attention_fp8(const __grid_constant__ lx_cu_attention, Piece)
 {

@@ -65,7 +65,7 @@ LX_CU_BOTH static inline int lx_cu_image_f16_at(int key, int channel)
 }
 
 /* A lane holds the weights of keys 2t, 2t+1, 8+2t, 9+2t of each 16; as FP8 operand A it must have
- * four neighbours. So key i of 16 is summed at this place (attention.md a.9, a.10). */
+ * four neighbours. So key i of 16 is summed at this place. */
 LX_CU_BOTH static inline int lx_cu_image_fp8_place(int i)
 {
     return i % 8 / 2 * 4 + i / 8 * 2 + i % 2;

@@ -5,7 +5,7 @@
  * Formula   k' = k - mean(k), which adds a constant to a query's logits and so changes nothing;
  *           codes = round(x / scale), scale = max|x| / 127 over a group; s = q k'^T in s32;
  *           x = s q_scale k_scale (log2 units, the logit scale and log2 e are in q_scale);
- *           o = 2^(x - ref) v / sum 2^(x - ref)          attention.md a.2 - a.11, a.14
+ *           o = 2^(x - ref) v / sum 2^(x - ref)                      (SageAttention 1, 2)
  * Groups    of queries and keys that share a scale: attention_s8.cuh.
  * Plan      A block of 4 or 8 warps takes 128 or 256 queries of a head, a warp 32 of them. Queries
  *           are quantized here, once. Keys and values come 64 at a time by cp.async into two

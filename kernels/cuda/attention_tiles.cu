@@ -5,7 +5,7 @@
  * Formula   k' = k - mean(k), codes = round(k' / scale), scale = max|k'| / 127 over the 16 keys of
  *           a group; FP8: v_scale = max|v| / v_top over all keys of a channel (448, or 2.25
  *           where they are summed in F16), codes = e4m3(v / v_scale); F16: as they are.
- *                                                               attention.md a.2, a.3, a.9
+ *           (SageAttention 2; its second part for the sums in F16)
  * Shift     v_shift = mean(v - v_scale codes) of a channel. As weights sum to 1 it may be added to
  *           every result, and what rounding took from values then cancels as far as weights are
  *           even: normal q, k, v, 4,096 keys, relative L2 0.038 without and 0.035 with it.

@@ -4,14 +4,14 @@
  *
  * Formula   that of attention_int8.cu. FP8: v = v_scale codes + v_shift (attention_tiles.cu),
  *           weights p = 2^(x - ref) in E4M3 with ref = maximum - 8.807, so that p <= 448; the sum
- *           of weights is of the unrounded ones.             attention.md a.5, a.8 - a.10, a.12
+ *           of weights is of the unrounded ones.
  * Scales    one per query; keys as in attention_int8.cu: four for each 64.
  * Plan      A block of 128 queries of a head: two warp groups of 64 compute, a third group's first
  *           thread fetches images of 128 keys (attention_image.h) through 4 stages. A group has
  *             q k^T of tile j+1   and   p v of tile j
  *           in flight together; while p v runs it does the softmax of tile j+1. The groups do not
  *           wait for each other: turns in handing out products cost 6 to 8 % (measured).
- *           FP8 products keep about 14 bits of a sum (attention.md a.8), so each tile's 128 keys
+ *           FP8 products keep about 14 bits of a sum (SageAttention 2), so each tile's 128 keys
  *           are summed afresh and added to o in F32; F16 products add to o themselves.
  *           One block after the other on an SM, not a loop in one: the model's length has 10,240
  *           blocks of 0.2 ms on 132 SMs, of which begin and end take about 2 %.

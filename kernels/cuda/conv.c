@@ -12,7 +12,7 @@
  *           in F16. A norm makes |x| <= sqrt(C) |gain|, and SiLU no more of it; so what the
  *           largest sum of a step can be is known from weights and gains. The image has 11 bits
  *           then instead of 8, which is more than its sums lose.
- * Source    vae.md 2.2 (sub-pixel form)
+ * Source    Wan2.1 wan/modules/vae.py; nearest upsampling and its 3 x 3 taken as four of 2 x 2
  */
 #include "conv_card.h"
 

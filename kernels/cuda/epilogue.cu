@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Formula   y = x_scale[m] (w_scale[n] float(acc)) + bias[n], the last two steps one fused
- *           multiply-add (dit.md 5.1); gelu in its tanh form or silu; y *= mul; y *= gate[n];
+ *           multiply-add; gelu in its tanh form or silu; y *= mul; y *= gate[n];
  *           then out += y, or out = y rounded once, or codes and a scale per row.
  * Elements  Eight columns and several rows per thread: what belongs to columns is read once.
  * Rows      Quantized output: a block has a row in its registers between the maximum and the codes.

@@ -2,13 +2,14 @@
  * int8_mma_192_even.cuh - int8_mma_192.cuh's tiles with a loop that loads evenly and waits late
  * SPDX-License-Identifier: Apache-2.0
  *
- * Why       int8_mma_192.cuh's loop takes 1,565 clocks of one H200 for 64 of K with rows of 16
- *           bits, about 1,655 with F32 and 1,950 with codes beside it, where mma.sync takes 1,152:
- *           96 of each of a scheduler's two warps, 6 clocks each. Played through with the
- *           instructions' own waits, what is short is the way to shared memory: of 64 of K 160
- *           ldmatrix of 4 clocks (640), 56 fetches of 4 (224), and the writing of what they bring:
- *           128 x 256 took what 8 clocks a fetch give, planes of 32 of K what 12 do, as they put
- *           the two halves of each 64 bytes in two places.
+ * Why       int8_mma_192.cuh's loop takes about 1,565 clocks of one H200 for 64 of K with rows of 16
+ *           bits, 1,655 with F32 and 1,950 with codes beside it (from tiles' times, less their
+ *           ends), where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6 clocks
+ *           each. Played through with the instructions' own waits, what is short is the way to
+ *           shared memory: of 64 of K 160 ldmatrix of 4 clocks (640), 56 fetches of 4 (224), and
+ *           the writing of what they bring. That was not measured, but chosen to fit: 8 clocks a
+ *           fetch for 128 x 256, and 12 for planes of 32 of K, which put the two halves of each
+ *           64 bytes in two places.
  * Lines     So rows are 64 bytes here, all of a fetch's 64 in one line of 128: a ring of 3 steps,
  *           84 KiB, and a tile's scales, biases and gates behind it, so that nothing is waited for
  *           when it ends. The unit u of row r lies at u ^ (r / 2 % 4).

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Plan      The output is cut into bands of rows so that a band's sums stay in the second-level
- *           cache between the product and the kernel that finishes them (attention.md d.6). The cut
+ *           cache between the product and the kernel that finishes them. The cut
  *           follows from the card and N alone: a plan needs no card, fewer rows never need more.
  * INT8      With 256 rows and more, sides of multiples of 16 and no factors the sums never leave
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
@@ -16,7 +16,7 @@
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
  *           patches), are multiplied in f32: there the work is nothing, and what follows is
  *           quantized, where a small error becomes another code. All else is rounded to BF16.
- * Table     Which kernel, in which bands: a table that was measured on this card (lx_tune.h) says so
+ * Table     Which kernel, in which bands: a table measured on this card (lx_tune.h) says so
  *           in place of the rule here, within the scratch that the rule's choice takes.
  */
 #include <inttypes.h>

@@ -2,7 +2,7 @@
  * quantize.cu - rows into codes or another float type; weights into BF16
  * SPDX-License-Identifier: Apache-2.0
  *
- * Formula   dit.md 5.1: A = max |x| of the row, scale = A / 127, code = x * (127 / A) to nearest,
+ * Formula   A = max |x| of the row, scale = A / 127, code = x * (127 / A) to nearest,
  *           half to even; FP8: scale = A / 448, code = x / scale to e4m3, saturating.
  */
 #include "cu_linear.cuh"

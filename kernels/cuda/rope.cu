@@ -12,7 +12,7 @@
 
 #define PAIRS_MOST 512 /* of a head on the wide path; Wan's have 64 */
 
-/* (cos, sin) of pair p of a head for token s; dit.md 2.5. */
+/* (cos, sin) of pair p of a head for token s: lx_rope.h. */
 __device__ inline float2 turn_of(const lx_cu_rope &r, int64_t s, int64_t p)
 {
     const int64_t side = r.head_dim / 6, front = r.head_dim / 2 - 2 * side;

@@ -4,7 +4,6 @@
  *
  * One kernel each and no scratch, but for the word that the finite check comes back in.
  */
-#include <math.h>
 
 #include "cu_rows.h"
 #include "lx_cuda_priv.h"
@@ -34,17 +33,6 @@ lx_status lx_cuda_norm_rows(lx_exec *x, const float *in, const lx_norm *norm, lx
 
 /* --- rotary embedding ------------------------------------------------------------------------ */
 
-/* (cos, sin) of positions x pairs: only the product with the position is rounded before them. */
-static void fill_axis(float *out, int64_t positions, int64_t pairs)
-{
-    for (int64_t p = 0; p < positions; p++)
-        for (int64_t i = 0; i < pairs; i++) {
-            double theta = (double)p * pow(10000.0, -(double)(2 * i) / (double)(2 * pairs));
-            out[(p * pairs + i) * 2] = (float)cos(theta);
-            out[(p * pairs + i) * 2 + 1] = (float)sin(theta);
-        }
-}
-
 static lx_status build_axis(lx_exec *x, int64_t positions, int64_t pairs, const float **out,
                             lx_err *err)
 {
@@ -55,7 +43,7 @@ static lx_status build_axis(lx_exec *x, int64_t positions, int64_t pairs, const 
     if (status == LX_OK)
         status = lx_arena_take_f32(x->host, n, &made, err);
     if (status == LX_OK && !x->is_dry && n) {
-        fill_axis(made, positions, pairs);
+        lx_rope_fill_axis(made, positions, pairs);
         status = lx_upload(x, axis, made, (size_t)n * sizeof *made, err);
     }
     lx_arena_reset(x->host, mark);
@@ -66,7 +54,8 @@ static lx_status build_axis(lx_exec *x, int64_t positions, int64_t pairs, const 
 
 lx_status lx_cuda_rope_table_build(lx_exec *x, lx_rope_table *table, lx_err *err)
 {
-    int64_t side = table->head_dim / 6, front = table->head_dim / 2 - 2 * side;
+    int64_t side = lx_rope_side_pairs(table->head_dim),
+            front = lx_rope_front_pairs(table->head_dim);
     lx_status status = build_axis(x, table->grid.t, front, &table->t, err);
     if (status == LX_OK)
         status = build_axis(x, table->grid.h, side, &table->h, err);

@@ -12,7 +12,7 @@
  *           memory, and the blocks' way to the card. The forward pass is written once.
  * Memory    Weights stay as they are stored. Everything else comes from the engine's arenas; the
  *           same code, run dry, measures them (dit_plan), also for a card that is not here.
- * Source    dit.md 2, 3, 5; scheduler.md 1
+ * Source    Wan2.1 wan/modules/model.py; LightX2V's W8A8 linears and step_distill scheduler
  * Tests     tests/stages/test_dit_*.c
  *
  * Treacherous details, and the test that guards each

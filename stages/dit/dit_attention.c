@@ -4,7 +4,7 @@
  *
  * Auto      The fastest whose error is that of INT8 queries and keys with F16 values or less: that
  *           one itself, for any weights, from LONG keys on. FP8 values have three times its error
- *           (attention.md b.2), so they are by choice alone.
+ *           (docs/performance.md), so they are by choice alone.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -12,7 +12,7 @@
  *           block's input.
  * Raw       q and k stay as their linears made them; their norm and rotation belong to attention
  *           (lx_qk_norm), which does them on its way where it can.
- * Source    dit.md 2.4
+ * Source    Wan2.1 wan/modules/model.py, WanAttentionBlock
  */
 #include <math.h>
 

@@ -12,7 +12,8 @@
 #include "weights/lx_model_dir.h"
 
 #define NO_LIMIT    ((uint64_t)1 << 60)
-#define LEAST_CHUNK 512 /* tokens; dit_engine.c goes no lower */
+#define LEAST_CHUNK 512  /* tokens; dit_engine.c goes no lower */
+#define USUAL_CHUNK 4096 /* and takes larger ones only of what blocks leave */
 
 static void say_how(const dit_memory *m, bool is_card, char *text, size_t bytes)
 {
@@ -61,7 +62,7 @@ static void add_choice(lx_plan_need *need, const dit *model, const lx_card_kind 
     bool is_told = strcmp(how, need->how) == 0;
     lx_plan_choice *c = &need->choice[need->n_choices];
     snprintf(c->what, sizeof c->what, "%.*s", (int)strcspn(how, ","), how);
-    if (m.chunk != 4096) /* worth a word only where it is not the usual one */
+    if (m.chunk != USUAL_CHUNK) /* worth a word only where it is not the usual one */
         snprintf(c->what + strlen(c->what), sizeof c->what - strlen(c->what),
                  ", chunks of %" PRId64, m.chunk);
     for (int i = 0; i < need->n_choices; i++)
@@ -88,23 +89,81 @@ static void fill_need(lx_plan_need *need, const dit_memory *m, bool is_card)
     need->pinned = m->pinned;
 }
 
+/* setup with n blocks on the card, whatever else that takes. */
+static dit_setup setup_with(const dit_setup *setup, const dit *model, int64_t n)
+{
+    dit_setup one = *setup;
+    one.residency = n == 0                           ? LX_RESIDENCY_HOST
+                    : n == dit_dims(model)->n_blocks ? LX_RESIDENCY_RESIDENT
+                                                     : LX_RESIDENCY_PARTIAL;
+    one.n_resident = n;
+    one.ram = 0;
+    one.vram = NO_LIMIT;
+    return one;
+}
+
+/* What they take, in the chunks that the model was opened with. */
+static lx_status total_with(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                            int64_t n, uint64_t *out, lx_err *err)
+{
+    dit_setup one = setup_with(setup, model, n);
+    dit_memory memory;
+    DIT_TRY(dit_plan(model, card, &one, &memory, err));
+    *out = memory.total;
+    return LX_OK;
+}
+
 /* The same checkpoint in the smallest chunks, all streamed: nothing smaller works. */
 static lx_status least_of(const char *path, const lx_card_kind *card, const dit_setup *setup,
                           uint64_t *out, lx_err *err)
 {
     dit_options options = {.is_header_only = true, .chunk = LEAST_CHUNK};
-    dit_setup smallest = *setup;
     dit *model = NULL;
-    dit_memory memory;
-    smallest.residency = LX_RESIDENCY_HOST;
-    smallest.ram = 0;
-    smallest.vram = NO_LIMIT;
     lx_status status = dit_load(&model, path, &options, NULL, err);
     if (status == LX_OK)
-        status = dit_plan(model, card, &smallest, &memory, err);
-    if (status == LX_OK)
-        *out = memory.total;
+        status = total_with(model, card, setup, 0, out, err);
     dit_destroy(&model);
+    return status;
+}
+
+/* The next number of blocks above *n (step 1) or below (-1) that takes more, or less, of the card:
+ * with fewer than two blocks to carry their slots cost as much as they. *total 0: there is none. */
+static lx_status next_total(const dit *model, const lx_card_kind *card, const dit_setup *setup,
+                            int64_t *n, int64_t step, uint64_t *total, lx_err *err)
+{
+    uint64_t now, next;
+    int64_t end = step > 0 ? dit_dims(model)->n_blocks : 0;
+    DIT_TRY(total_with(model, card, setup, *n, &now, err));
+    for (*total = 0; *n != end && *total == 0;) {
+        *n += step;
+        DIT_TRY(total_with(model, card, setup, *n, &next, err));
+        if (step > 0 ? next > now : next < now)
+            *total = next;
+    }
+    return LX_OK;
+}
+
+/* A block more and a block less. Larger chunks are made of what blocks leave, so they are none of
+ * what another number of blocks takes. */
+static lx_status add_neighbours(lx_plan_need *need, const dit *model, const char *path,
+                                const lx_card_kind *card, const dit_setup *setup,
+                                const dit_memory *chosen, lx_err *err)
+{
+    dit_options options = {.is_header_only = true,
+                           .chunk = chosen->chunk < USUAL_CHUNK ? chosen->chunk : USUAL_CHUNK};
+    dit *plain = NULL;
+    lx_status status = dit_load(&plain, path, &options, NULL, err);
+    for (int64_t step = 1; step >= -1 && status == LX_OK; step -= 2) {
+        uint64_t total;
+        int64_t n = chosen->n_resident;
+        status = next_total(plain, card, setup, &n, step, &total, err);
+        if (status == LX_OK && total) {
+            dit_setup other = setup_with(setup, model, n);
+            other.vram = setup->vram;
+            add_choice(need, plain, card, &other, total, other.residency);
+        }
+    }
+    dit_destroy(&plain);
     return status;
 }
 
@@ -121,7 +180,7 @@ static double bytes_of_rows(const lx_card_kind *card, const dit_memory *chosen, 
     return norms + codes + (chosen->attention == LX_ATTENTION_PLAIN ? 4 : 5 + values);
 }
 
-/* Products and sums of one step. Source: the shapes of dit.md 2.
+/* Products and sums of one step, from the shapes of what dit_block.c multiplies.
  * S tokens, width D, hidden F; per block 4 D*D of self-attention, 2 of cross, 2 D*F. */
 static void count_work(lx_plan_need *need, const dit *model, const lx_card_kind *card,
                        const dit_setup *setup, const dit_memory *chosen)
@@ -175,11 +234,8 @@ static lx_status answer_card(lx_plan_need *need, const dit *model, const char *p
     need->stream_bytes = bytes_of_blocks(model, chosen.n_resident, chosen.n_blocks);
     need->host_weights = chosen.host_weights;
     need->disk_bytes = chosen.disk_step;
-    uint64_t block = bytes_of_blocks(model, 0, 1);
     add_choice(need, model, &card, setup, NO_LIMIT, LX_RESIDENCY_AUTO);
-    add_choice(need, model, &card, setup, chosen.total + block, LX_RESIDENCY_AUTO);
-    if (chosen.n_resident > 0)
-        add_choice(need, model, &card, setup, chosen.total - block, LX_RESIDENCY_AUTO);
+    DIT_TRY(add_neighbours(need, model, path, &card, setup, &chosen, err));
     add_choice(need, model, &card, setup, NO_LIMIT, LX_RESIDENCY_HOST);
     return LX_OK;
 }

@@ -4,7 +4,7 @@
  *
  * Wan2.1 pads the context to text_len rows with zeros and attends to all of them. After the text
  * embedding those rows are equal, so one of them stands for all with ln(their number) added to its
- * logit: exp(s + ln m) = m exp(s) (dit.md 3). 512 keys become the prompt's 20 to 200.
+ * logit: exp(s + ln m) = m exp(s). 512 keys become the prompt's 20 to 200.
  */
 #include <inttypes.h>
 #include <math.h>

@@ -2,7 +2,7 @@
  * dit_time.c - the timesteps' part: e and e0 of every step, once per clip
  * SPDX-License-Identifier: Apache-2.0
  *
- * e = W2 silu(W0 p), e0 = W silu(e), p the embedding of the timestep (dit.md 2.3). The weights are
+ * e = W2 silu(W0 p), e0 = W silu(e), p the embedding of the timestep. The weights are
  * 370 MB in the 14B and are used here only, so they are on a card no longer than this takes: 86 ms,
  * nearly all of it their way there (one H200). But the results depend on the timesteps alone, and
  * those are the same from clip to clip: the last ones are kept on the host, 0.6 MB.

@@ -144,7 +144,7 @@ static void clean_segment(encoder_cleaner *c, bool unescapes, bool *looks_garble
         c->before.n = c->segment.n;
         if (unescapes)
             step(c, clean_unescape_ftfy);
-        *looks_garbled |= clean_looks_garbled(&c->segment); /* where ftfy would guess (step 2) */
+        *looks_garbled |= clean_looks_garbled(&c->segment); /* where ftfy would guess */
         step(c, clean_points_one_by_one);
         step(c, clean_line_breaks);
         step(c, clean_terminal_escapes);

@@ -8,7 +8,7 @@
  *           memory is taken at create; cleaning never allocates.
  * Not here  ftfy's repair of wrongly decoded text (a heuristic): such text is left alone and only
  *           pointed out, see looks_garbled.
- * Source    text-encoder.md 1.3; ftfy 6.3.1 with default settings; Python's html.unescape
+ * Source    ftfy 6.3.1 with default settings; Python's html.unescape
  * Threads   One cleaner, one thread.
  * Tests     tests/stages/test_encoder_clean.c, tests/fuzz/fuzz_tokenizer.c
  */

@@ -2,7 +2,7 @@
  * clean_steps.c - ftfy's deterministic repairs, one table or rule each
  * SPDX-License-Identifier: Apache-2.0
  *
- * Source    text-encoder.md 1.3.1 (numbers of the steps are its)
+ * Source    ftfy 6.3.1, ftfy/fixes.py and ftfy/chardata.py
  */
 #include "clean_steps.h"
 

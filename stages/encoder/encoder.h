@@ -10,7 +10,7 @@
  *           at open; jobs allocate nothing. A prompt seen before comes from the cache.
  * Device    The CPU, or a card: layers run there and their weights pass through. Tokenizer, token
  *           embedding, cache and the finished context are the host's either way.
- * Source    text-encoder.md
+ * Source    Wan2.1 wan/modules/t5.py and tokenizers.py
  * Threads   One encoder, one thread; the kernels use more inside.
  * Tests     tests/stages/test_encoder_*.c, tests/gpu/test_cuda_encoder.c
  *

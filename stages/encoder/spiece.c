@@ -8,7 +8,7 @@
  *   TrainerSpec      3: model_type (1: unigram)
  *   NormalizerSpec   2: precompiled_charsmap  3: add_dummy_prefix  5: escape_whitespaces
  * The ids above the pieces exist only in the Hugging Face files; they are UMT5's: <extra_id_k> is
- * pieces + 299 - k, descending (text-encoder.md 1.2).
+ * pieces + 299 - k, descending.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  * tokenizer.c - literals, words, Viterbi
  * SPDX-License-Identifier: Apache-2.0
  *
- * Source    text-encoder.md 1.4. Sums of float scores are exact in double, so that equal ways to
+ * Sums      of float scores are exact in double, so that equal ways to
  *           cut a word stay equal and the first to reach a place wins, as in the reference.
  */
 #include "tokenizer.h"

@@ -8,7 +8,7 @@
  *           same ids. All memory is taken at load; tokenizing never allocates. Files are hostile
  *           until checked: sizes, ids, duplicates, scores, and that they describe this pipeline.
  * Not here  Cleaning: clean.h. Whether the ids fit the embedding table: encoder.h.
- * Source    text-encoder.md 1.2 and 1.4
+ * Source    google/umt5-xxl's tokenizer.json, as Hugging Face's tokenizers reads it
  * Threads   One tokenizer, one thread (it owns its workspace).
  * Tests     tests/stages/test_encoder_tokenizer.c, tests/fuzz/fuzz_tokenizer.c
  */

@@ -2,7 +2,7 @@
  * tokenizer_json.c - the vocabulary from Hugging Face's tokenizer.json
  * SPDX-License-Identifier: Apache-2.0
  *
- * Only UMT5's pipeline is understood (text-encoder.md 1.2): a file that describes another one is
+ * Only UMT5's pipeline is understood: a file that describes another one is
  * refused with the key that differs, because its ids would silently be wrong.
  */
 #include <jansson.h>

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Role      Written once as a sequence of calls into kernels/. Only the real tokens are run:
- *           without padding there is no mask, and the kept rows are the same (text-encoder.md 2.4).
+ *           without padding there is no mask, and the kept rows are the same: all else is by row.
  * Promise   f32 residual, norms, scores and softmax; linears as the checkpoint stores them
  *           (float, or W8A8 in int8 or fp8); on a card rows between them are BF16. Dimensions come
  *           from the tensors. No allocation while encoding: everything is taken from the exec's two
@@ -11,7 +11,7 @@
  * Memory    Weights stay in host memory or on disk. On a card the layers stay or pass through, as
  *           the residency says that the caller opens over umt5_layers; the token embedding never
  *           comes there.
- * Source    text-encoder.md 2; Wan2.1 wan/modules/t5.py
+ * Source    Wan2.1 wan/modules/t5.py
  * Threads   One thread at a time; the exec brings its own.
  * Tests     tests/stages/test_encoder_umt5.c
  */

@@ -12,11 +12,12 @@
  *           and says where. Cancel is heard every few frames.
  * Memory    One arena of the device, planned by a dry run for the largest clip that the limits
  *           allow; on a card a small one of the host beside it. Where that is more than the
- *           budget, frames are cut into tiles that overlap by 7 latents (exact, vae.md 3.3); then
+ *           budget, frames are cut into tiles that overlap by 7 latents (exact: behind the middle
+ *           attention, which sees the whole frame, a pixel sees 6.25 latents to each side); then
  *           each tile is decoded for the whole clip and frames are lent at the end, from one I420
  *           copy of the clip: keeping the state of all tiles at once would take more than no tiles
  *           at all.
- * Source    vae.md 1, 2, 3, 7.4
+ * Source    Wan2.1 wan/modules/vae.py
  * Tests     tests/stages/test_vae_*.c, tests/gpu/test_cuda_vae.c
  *
  * Treacherous details, and the test that guards each

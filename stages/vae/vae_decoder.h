@@ -6,7 +6,7 @@
  *           from the checkpoint, so the full, the pruned and a test decoder are one code.
  * Promise   Frames come in order, a few at a time, and are the same numbers for every chunk size
  *           and tiling: each causal convolution keeps the last two frames of its own input stream,
- *           and tiles overlap by more than the decoder can see (vae.md 3.2, 3.3).
+ *           and tiles overlap by more than the decoder can see (6.25 latents).
  * Memory    All from the exec's arena: weights for ever, the rest until vae_decode returns. Stages
  *           1, 2, 3 (2, 4, 8 times the latent's size) work on 4, 2 and 1 frames at a time, which
  *           need equal memory; so chunk size hardly matters and a smaller clip never needs more.

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Every function takes the next frames of its layer's stream and the state that earlier ones left.
- * Source: vae.md 2 and 3.2.
+ * Source: Wan2.1 wan/modules/vae.py.
  */
 #include <math.h>
 
@@ -19,7 +19,7 @@ static int64_t piece_frames(const vae_pass *p, int stage)
     return n < 1 ? 1 : n;
 }
 
-/* Latent means and deviations of Wan2.1, channels 0..15 (vae.md 1). */
+/* Latent means and deviations of Wan2.1, channels 0..15 (wan/modules/vae.py). */
 static const float latent_mean[LX_LATENT_CHANNELS] = {
     -0.7571f, -0.7089f, -0.9113f, 0.1075f,  -0.1745f, 0.9653f,  -0.1517f, 1.5508f,
     0.4134f,  -0.0715f, 0.5517f,  -0.3632f, -0.1922f, -0.9497f, 0.2503f,  -0.2921f};

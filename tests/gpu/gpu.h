@@ -347,7 +347,7 @@ static inline double gpu_time(gpu *g, void (*call)(gpu *g, void *self), void *se
 }
 
 /* Dense peaks of one multiprocessor, in 1e12 operations per second, and a card's memory rate:
- * attention.md b.4. 0: not known. */
+ * NVIDIA's white papers. 0: not known. */
 typedef struct gpu_roof {
     double bf16, int8, fp8, gb_per_s;
 } gpu_roof;

@@ -4,7 +4,7 @@
  *
  * Yardstick  PLAIN: twice the error of the same formula with weights, values and result in BF16, as
  *            a plain BF16 framework computes it. INT8: 1.5e-2 relative L2 on logits of unit
- *            deviation (attention.md b.2 gives about 2e-2 relative L1 for this kind of kernel).
+ *            deviation (SageAttention tells about 2e-2 relative L1 for this kind of kernel).
  *            FP8 values: 5e-2; E4M3 alone makes 2.5e-2 for weights and as much for values.
  * Rows       Of large problems some (query, head) pairs are checked, the first and last among them.
  *            All memory beyond the operands' rows and columns is NaN.

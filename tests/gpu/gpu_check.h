@@ -16,7 +16,7 @@
 /* Tensor cores add 16 products at a time and cut the sum instead of rounding it: one ulp of f32
  * each time at the worst, all in one direction. */
 #define GPU_SUM_F32(k) (0x1p-23 * ((double)(k) / 16 + 16))
-/* Hopper's FP8 sums keep 14 bits for up to 128 products, then f32 (dit.md 5.3). */
+/* Hopper's FP8 sums keep 14 bits for up to 128 products, then f32. */
 #define GPU_SUM_FP8 1e-3
 /* Our own kernels keep 14 bits for all of them: twice what fp8_wgmma.cu says of mixed signs. */
 #define GPU_SUM_FP8_OWN(k) (5e-5 * sqrt((double)(k)) + GPU_SUM_F32(k))

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * On Hopper `pretend` has that kernel run: its products are then made of F16 ones, exactly, so what
- * FP8 sums lose on the cards it is for (attention.md a.8) is not seen here.
+ * FP8 sums lose on the cards it is for (14 bits are kept) is not seen here.
  *
  * Reading   One tile of 64 keys wrong, also with zeros for q and k: operands of values. Two wrong:
  *           the second half of an image, or how o is scaled. Three wrong: buffers. Only F16 sums

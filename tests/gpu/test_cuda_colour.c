@@ -74,7 +74,7 @@ static void test_colour_matches_definition(void **state)
     }
 }
 
-/* Limited-range BT.709 codes; red is vae.md's test vector. */
+/* Limited-range BT.709 codes. */
 static void test_i420_of_known_colours(void **state)
 {
     gpu *g = *state;

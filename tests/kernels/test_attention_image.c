@@ -137,8 +137,8 @@ static void test_weights_meet_their_values_in_f16(void **state)
     free(m);
 }
 
-/* The order of attention.md a.9. */
-static void test_places_are_those_of_the_specification(void **state)
+/* Token at each place of 16, as operand A of FP8 products lies in a lane. */
+static void test_places_are_those_of_operand_a(void **state)
 {
     (void)state;
     static const int token[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
@@ -151,7 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys_are_rows_of_operand_b),
         cmocka_unit_test(test_scales_are_those_of_a_lane),
-        cmocka_unit_test(test_places_are_those_of_the_specification),
+        cmocka_unit_test(test_places_are_those_of_operand_a),
         cmocka_unit_test(test_weights_meet_their_values_in_fp8),
         cmocka_unit_test(test_weights_meet_their_values_in_f16),
     };

@@ -69,7 +69,7 @@ static void noise(float range)
     }
 }
 
-/* Limited-range BT.709 codes of the primaries and secondaries; red is vae.md's test vector. */
+/* Limited-range BT.709 codes of the primaries and secondaries. */
 static void test_i420_of_known_colours(void **state)
 {
     (void)state;

@@ -264,6 +264,26 @@ static void test_values_lie_where_keys_were(void **state)
     }
 }
 
+/* A module without code of a card's own runs older code, which lacks what the newer card has. */
+static void test_a_card_counts_as_its_code(void **state)
+{
+    (void)state;
+    static const struct {
+        int is;
+        const char *archs;
+        int held; /* 0: not */
+    } cases[] = {{89, "80 86 89 90a 120", 0}, {89, "86 90a", 86}, {86, "80 90a", 80},
+                 {90, "86 90a", 0},           {120, "86 90a", 0}, {89, "", 0},
+                 {121, "89 120", 120}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lx_card_kind card = {.major = cases[i].is / 10, .minor = cases[i].is % 10};
+        lx_card_hold_to_archs(&card, cases[i].archs);
+        int want = cases[i].held ? cases[i].held : cases[i].is;
+        assert_int_equal(10 * card.major + card.minor, want);
+        assert_int_equal(card.is_from, cases[i].held ? cases[i].is : 0);
+    }
+}
+
 /* LX2V_ARCH_MAX=86: plans, like runs, take what a card of 8.6 would. */
 static void test_a_card_is_held_to_less(void **state)
 {
@@ -316,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_what_a_grid_cannot_count_is_refused),
         cmocka_unit_test(test_attention_keys_take_what_the_kernel_reads),
         cmocka_unit_test(test_values_lie_where_keys_were),
+        cmocka_unit_test(test_a_card_counts_as_its_code),
         cmocka_unit_test(test_a_card_is_held_to_less),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -293,6 +293,30 @@ static void test_ways_are_those_of_the_card(void **state)
         }
 }
 
+/* Of a DiT as wide as its hidden layer two linears are one: what is written must be read again. */
+static void test_no_linear_is_there_twice(void **state)
+{
+    (void)state;
+    tune_linear linears[TUNE_LINEARS];
+    lx_tune_table *table = check_alloc(2, sizeof *table), *read = table + 1;
+    tune_linears(1024, 1024, linears);
+    for (int l = 0; l < TUNE_LINEARS; l++)
+        for (int twice = 0; twice < 2; twice++)
+            if (!tune_has(table, &linears[l], 512))
+                table->entry[table->n++] = (lx_tune_entry){.n = linears[l].n,
+                                                           .k = linears[l].k,
+                                                           .rows = 512,
+                                                           .end = linears[l].end,
+                                                           .design = LX_TUNE_BUILT_IN,
+                                                           .ms = 1};
+    assert_int_equal(table->n, 3);
+    assert_false(tune_has(table, &linears[0], 256));
+    char *text = lx_tune_text(table, &h100, MODULE);
+    check_ok(lx_tune_parse(read, text, strlen(text), &h100, MODULE, err));
+    assert_int_equal(read->n, 3);
+    free(text), free(table);
+}
+
 static void test_the_median_chooses(void **state)
 {
     (void)state;
@@ -357,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_bands_are_of_whole_tiles),
         cmocka_unit_test(test_chunks_are_those_of_plans),
         cmocka_unit_test(test_ways_are_those_of_the_card),
+        cmocka_unit_test(test_no_linear_is_there_twice),
         cmocka_unit_test(test_the_median_chooses),
         cmocka_unit_test(test_files_are_read_back),
         cmocka_unit_test(test_names_stay_in_the_folder),

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A module that only looks at what it is asked stands in for the card's: of every design and band,
- * on several cards, each call's memory lies in the scratch that was planned without a table, no call
+ * on several cards, each call's memory lies in the scratch planned without a table, no call
  * writes what another one of its time reads, and all rows are made exactly once. What comes out is
  * tests/gpu's affair.
  */

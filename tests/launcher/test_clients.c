@@ -456,16 +456,18 @@ static void test_retry_counts_for_who_asks(void **state)
 /* What is not on disk is not said; a journal without room is a refusal. */
 typedef struct keeper {
     int n_kept;
+    uint64_t key; /* of the last one */
     lx_status answer;
 } keeper;
 
 static keeper kept;
 
-static lx_status keep(void *self, const lx_job *job, bool has_drawn_seed, bool is_again,
-                      lx_err *err)
+static lx_status keep(void *self, const lx_job *job, uint64_t key, bool has_drawn_seed,
+                      bool is_again, lx_err *err)
 {
     (void)self;
     assert_true(job->seed >= 0 && has_drawn_seed && !is_again);
+    kept.key = key;
     if (kept.answer != LX_OK)
         return lx_fail(err, kept.answer, "journal: no space: needs 1 MiB");
     kept.n_kept++;
@@ -493,6 +495,12 @@ static void test_submit_is_answered_when_it_is_safe(void **state)
     clients_kept(d->clients);
     assert_int_equal(count(d, 1, LX_MSG_ACCEPTED), 2);
     assert_int_equal(last(d)->is_new, 0);
+    assert_true(kept.key == 0); /* a connection is not known again */
+    d->is_remote[2] = true;
+    d->key[2] = 77;
+    ask_nothing_special(d, "k");
+    ask(d, 2, LX_MSG_SUBMIT);
+    assert_true(kept.n_kept == 2 && kept.key == 77);
     kept.answer = LX_EAGAIN;
     assert_int_equal(submit(d, "b")->kind, LX_MSG_REFUSED);
     assert_int_equal(last(d)->status, LX_EAGAIN);

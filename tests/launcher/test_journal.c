@@ -192,6 +192,30 @@ static void test_record_comes_back_as_it_was(void **state)
     journal_close(&j);
 }
 
+/* A key is the last field and may be missing, as in files of launchers that did not keep it. */
+static void test_record_without_a_key_is_whole(void **state)
+{
+    place *p = *state;
+    static unsigned char bytes[JOURNAL_RECORD_BYTES + JOURNAL_PAYLOAD_MAX];
+    journal_record record;
+    lx_err err = {0};
+    journal_fact fact = {.type = JOURNAL_ACCEPTED, .job = world_job("x")};
+    fact.job.seed = 77;
+    size_t n = journal_encode(&fact, 1, 0, bytes);
+    assert_int_equal(journal_record_look(bytes, n, &record), JOURNAL_GOOD);
+    assert_int_equal(journal_decode(&record, &p->fact, &err), LX_OK);
+    assert_true(p->fact.key == 0);
+    fact.key = UINT64_C(0x8000000000000001);
+    assert_int_equal(journal_encode(&fact, 1, 0, bytes), n + 8);
+    assert_int_equal(journal_record_look(bytes, n + 8, &record), JOURNAL_GOOD);
+    assert_int_equal(journal_decode(&record, &p->fact, &err), LX_OK);
+    assert_true(p->fact.key == fact.key);
+    for (record.payload_bytes--; record.payload_bytes > n - JOURNAL_RECORD_BYTES;
+         record.payload_bytes--)
+        assert_int_equal(journal_decode(&record, &p->fact, &err), LX_ECONFIG);
+    assert_non_null(strstr(err.message, "field key"));
+}
+
 static void test_largest_facts_fit(void **state)
 {
     place *p = *state;
@@ -202,6 +226,7 @@ static void test_largest_facts_fit(void **state)
     memset(job->prompt, 'p', LX_LIMIT_PROMPT);
     memset(job->output, 'o', LX_LIMIT_NAME);
     memcpy(job->rng, "torch-cuda:132x2048", 20);
+    p->fact.key = UINT64_MAX;
     job->n_steps = LX_LIMIT_STEPS;
     for (int i = 0; i < LX_LIMIT_STEPS; i++)
         job->steps[i] = 1000 - i;
@@ -491,6 +516,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_crc_is_castagnoli),
         CASE(test_record_comes_back_as_it_was),
+        CASE(test_record_without_a_key_is_whole),
         CASE(test_largest_facts_fit),
         CASE(test_torn_end_is_cut_at_every_byte),
         CASE(test_batch_that_was_never_synced_is_cut_as_a_whole),

@@ -63,17 +63,25 @@ static int tear_down(void **state)
 }
 
 /* As clients.c, route.c and launcher.c do it together. */
-static lx_entry *submit(desk *d, const char *id)
+static lx_entry *submit_with(desk *d, const char *id, uint64_t key)
 {
     lx_job job = world_job(id);
     lx_entry *e = NULL;
     job.seed = 5;
     d->now_s += 1;
-    assert_int_equal(journal_jobs_accept(d->journal, d->jobs, &job, true, d->now_s, NULL), LX_OK);
+    assert_int_equal(journal_jobs_accept(d->journal, d->jobs, &job, key, true, d->now_s, NULL),
+                     LX_OK);
     assert_int_equal(lx_jobs_add(d->jobs, &job, d->now_s, &e, NULL), LX_OK);
     e->has_drawn_seed = true;
     e->submit_wall_us = journal_wall_us();
+    e->owner = key ? key : 1234; /* of a connection */
+    e->key = key;
     return e;
+}
+
+static lx_entry *submit(desk *d, const char *id)
+{
+    return submit_with(d, id, 0);
 }
 
 static void end(desk *d, const char *id, lx_job_state state, const char *error)
@@ -174,13 +182,33 @@ static void test_retried_job_stands_at_the_end(void **state)
     desk *d = *state;
     run_a_while(d);
     const lx_entry *e = lx_jobs_find(d->jobs, "e");
-    assert_int_equal(journal_jobs_accept(d->journal, d->jobs, e->job, true, d->now_s, NULL), LX_OK);
+    assert_int_equal(journal_jobs_accept(d->journal, d->jobs, e->job, 78, true, d->now_s, NULL),
+                     LX_OK);
     reload(d);
     expect_list(d, LX_LIST_QUEUED, "a c f g e ");
     expect_list(d, LX_LIST_ENDED, "b d ");
     e = lx_jobs_find(d->jobs, "e");
     assert_true(e->retries == 1 && !e->error[0] && e->file_bytes == 0);
     assert_true(e->part[D].start_s < 0);
+    assert_true(e->owner == 78); /* whose key asked for it again */
+}
+
+/* Another start changes nothing about whose jobs are counted; a connection is gone with it. */
+static void test_jobs_count_for_their_key(void **state)
+{
+    desk *d = *state;
+    submit_with(d, "a", 77);
+    submit(d, "b");
+    submit_with(d, "c", 77);
+    submit_with(d, "d", 79);
+    for (int again = 0; again < 2; again++) {
+        reload(d);
+        expect_list(d, LX_LIST_QUEUED, "a b c d ");
+        assert_int_equal(lx_jobs_live_of(d->jobs, 77), 2);
+        assert_int_equal(lx_jobs_live_of(d->jobs, 79), 1);
+        assert_int_equal(lx_jobs_live_of(d->jobs, 1234), 0);
+        assert_int_equal(journal_jobs_rewrite(d->journal, d->jobs, NULL), LX_OK);
+    }
 }
 
 static void test_shorter_queue_is_refused_with_figures(void **state)
@@ -204,6 +232,7 @@ int main(void)
         CASE(test_table_comes_back),
         CASE(test_rewriting_keeps_exactly_what_matters),
         CASE(test_retried_job_stands_at_the_end),
+        CASE(test_jobs_count_for_their_key),
         CASE(test_shorter_queue_is_refused_with_figures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

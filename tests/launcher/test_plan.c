@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -178,6 +179,54 @@ static void test_plan_bars_of_each_process(void **state)
         assert_true(need_of(LX_STAGE_VAE)->device <= GIB(2.75));
         assert_true(need_of(LX_STAGE_ENCODER)->device <= GIB(1.5));
     }
+}
+
+#define DIT_ALONE(more)                                                                            \
+    "stages: {encoder: {device: cpu}, vae: {device: cpu}, dit: {device: \"cuda:0\"" more "}}\n"
+
+/* The DiT's other way of this name; NULL: it is not offered. */
+static const lx_plan_choice *other_way(const char *what)
+{
+    const lx_plan_need *n = need_of(LX_STAGE_DIT);
+    for (int i = 0; i < n->n_choices; i++)
+        if (strcmp(n->choice[i].what, what) == 0)
+            return &n->choice[i];
+    return NULL;
+}
+
+/* A block more or less is one block, although the larger chunks that are told with it would hold
+ * more; and a way that costs no less is not told as one. */
+static void test_plan_neighbours_are_a_block_away(void **state)
+{
+    (void)state;
+    int64_t n;
+    char what[64];
+    read_config("distill-int8", DIT_ALONE(", residency: host"));
+    make("h100,ram=128GiB");
+    assert_non_null(strstr(need_of(LX_STAGE_DIT)->how, "chunks of 16384"));
+    const lx_plan_choice *one = other_way("partial: 1 of 40 blocks resident");
+    assert_non_null(one);
+    uint64_t base = one->device;
+    read_config("distill-int8", DIT_ALONE("") "memory: {vram: 8GiB}\n");
+    make("h100,ram=128GiB");
+    const lx_plan_need *need = need_of(LX_STAGE_DIT);
+    assert_int_equal(sscanf(need->how, "partial: %" SCNd64 " of 40", &n), 1);
+    snprintf(what, sizeof what, "partial: %" PRId64 " of 40 blocks resident", n + 1);
+    const lx_plan_choice *more = other_way(what);
+    snprintf(what, sizeof what, "partial: %" PRId64 " of 40 blocks resident", n - 1);
+    const lx_plan_choice *less = other_way(what);
+    assert_true(more && less);
+    uint64_t block = (more->device - less->device) / 2;
+    assert_true(block > GIB(0.25) && block < GIB(0.3));
+    assert_true(less->device - base == (uint64_t)(n - 2) * block);
+    assert_int_equal(less->stream - more->stream, 2 * (less->stream / (uint64_t)(41 - n)));
+    /* All stay: two blocks' slots are free then, so with 38 and 39 it takes as much. */
+    read_config("distill-int8", DIT_ALONE(""));
+    make("h100,ram=128GiB");
+    assert_non_null(strstr(need_of(LX_STAGE_DIT)->how, "resident, chunks of 16384"));
+    assert_non_null(other_way("partial: 37 of 40 blocks resident"));
+    for (int i = 0; i < need_of(LX_STAGE_DIT)->n_choices; i++)
+        assert_true(strncmp(need_of(LX_STAGE_DIT)->choice[i].what, "resident", 8) != 0);
 }
 
 /* --- whole cards ------------------------------------------------------------------------------ */
@@ -404,6 +453,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan_bars_of_each_process),
+        cmocka_unit_test(test_plan_neighbours_are_a_block_away),
         cmocka_unit_test(test_plan_bars_of_whole_cards),
         cmocka_unit_test(test_plan_every_shipped_rig),
         cmocka_unit_test(test_plan_720p_on_small_cards),

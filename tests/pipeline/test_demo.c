@@ -16,12 +16,13 @@
 #define JUDGE  "../tests/lx2v_judge" /* from the folder of programs */
 
 #define N_CLIPS 12
-#define SEED    1000 /* and the numbers behind it */
+#define SEED    2000 /* and the numbers behind it */
 #define CLIP_S  12.0 /* one clip on two cores, from submitting it to the file */
-/* With these seeds 100, 92, 92, 92 and 75 % are right. Each of the four faults that MODEL_CARD.md
- * tells of is on the wrong side of one of these. */
-#define ENOUGH   "color=0.91,background=0.83,motion=0.91,shape=0.83,all=0.66"
-#define FLICKER  "0.8"
+/* With these seeds 100, 100, 100, 92 and 92 % are right: one clip more may be wrong. Each of the
+ * four faults that MODEL_CARD.md tells of is on the wrong side of a bar. Flicker is 0.37 to 0.41
+ * with any seeds, 0.57 and more with wrong sigmas. */
+#define ENOUGH   "color=0.91,background=0.91,motion=0.91,shape=0.83,all=0.83"
+#define FLICKER  "0.48"
 #define CLIP_FPS 16
 
 typedef struct demo {

@@ -2,7 +2,7 @@
  * dit_plain.h - the DiT's forward pass once more, in f64 and without cleverness
  * SPDX-License-Identifier: Apache-2.0
  *
- * Written from dit.md section 2 alone, one loop per formula, every padding row kept. It shares no
+ * Written from formulas alone, one loop for each, every padding row kept. It shares no
  * code with stages/dit or kernels: an error would have to be made twice.
  */
 #ifndef TESTS_DIT_PLAIN_H

@@ -49,7 +49,7 @@ static void test_collapsed_padding_equals_all_of_it(void **state)
     }
 }
 
-/* The padding is not masked: its rows are keys, and their number matters (dit.md 10 b). */
+/* The padding is not masked: its rows are keys, and their number matters. */
 static void test_padding_takes_part(void **state)
 {
     store *s = *state;

@@ -1,5 +1,5 @@
 /*
- * test_dit_structure.c - what the architecture says about its own numbers (dit.md 10), and refusals
+ * test_dit_structure.c - what the architecture says about its own numbers, and refusals
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "dit_helpers.h"
@@ -8,7 +8,7 @@ static const lx_patch_dims DIMS = {16, 2, 6, 4}; /* 12 tokens */
 #define TEXT_LEN  16
 #define N_CONTEXT 5
 
-/* dit.md 10: the published entries 0, 1, 64, 127 of the cosines, then of the sines. */
+/* Entries 0, 1, 64, 127 of the cosines, then of the sines, as float64 gives them. */
 static void test_timestep_embedding(void **state)
 {
     (void)state;

@@ -2,7 +2,7 @@
  * test_encoder_clean.c - prompts come out exactly as the reference cleans them
  * SPDX-License-Identifier: Apache-2.0
  *
- * Examples are text-encoder.md's, measured on ftfy 6.3.1; clean.fnv was made by
+ * Examples were measured on ftfy 6.3.1; clean.fnv was made by
  * tests/tools/make_clean.py.
  */
 #include <setjmp.h>

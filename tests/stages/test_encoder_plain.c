@@ -99,7 +99,7 @@ static void discard(plain *m)
     free(m);
 }
 
-/* --- the formulas of text-encoder.md 2.2 and 2.3 ---------------------------------------------- */
+/* --- the formulas of Wan2.1's t5.py ----------------------------------------------------------- */
 
 static void rms(const double *x, const float *gain, int64_t n, int64_t dim, double *out)
 {

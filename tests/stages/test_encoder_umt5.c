@@ -138,7 +138,7 @@ static void test_dumps_have_the_layers_names_and_change_nothing(void **state)
 static void test_buckets_follow_the_table(void **state)
 {
     (void)state;
-    static const int first[] = {8, 12, 16, 23, 32, 46, 64, 91}; /* text-encoder.md 2.3 */
+    static const int first[] = {8, 12, 16, 23, 32, 46, 64, 91}; /* distances */
     for (int d = 0; d < 512; d++) {
         int bucket = d;
         for (int k = 0; k < 8 && d >= first[0]; k++)

@@ -2,7 +2,7 @@
  * vae_fixture.h - a synthetic decoder and its clips, for test_vae_*.c
  * SPDX-License-Identifier: Apache-2.0
  *
- * Parameters are those of vae.md 8: FNV-1a of the tensor's name seeds SplitMix64; weights are
+ * Parameters by rule: FNV-1a of the tensor's name seeds SplitMix64; weights are
  * u * sqrt(3 / fan_in), biases 0.1 u, gammas 1 + 0.25 u, the latent 1.5 u.
  */
 #ifndef VAE_FIXTURE_H

@@ -2,7 +2,7 @@
  * mk_list.c - the tensors of DiT, UMT5 encoder and VAE in Wan's naming
  * SPDX-License-Identifier: Apache-2.0
  *
- * Written from dit.md 4.1, text-encoder.md 3.1 and vae.md 4.1, and not shared with the catalog, so
+ * Written from the names in Wan2.1's modules, and not shared with the catalog, so
  * that each can show the other's mistakes.
  */
 #include <stdarg.h>

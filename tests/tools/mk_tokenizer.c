@@ -2,7 +2,7 @@
  * mk_tokenizer.c - a small Unigram tokenizer with the structure of UMT5's
  * SPDX-License-Identifier: Apache-2.0
  *
- * Ids as in text-encoder.md 1.2, scaled down: 4 specials, 13 user-defined pieces, 256 byte pieces,
+ * Ids as UMT5's, scaled down: 4 specials, 13 user-defined pieces, 256 byte pieces,
  * a lone U+2581, ASCII characters, words with and without the space mark, then the 300
  * <extra_id_K> in falling order (none if the vocabulary is too small for them). Scores are float32,
  * distinct, printed exactly, so tokenizer.json and spiece.model agree.

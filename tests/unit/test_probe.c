@@ -228,6 +228,66 @@ static void test_doctor_explains_the_cards(void **state)
     json_decref(answer);
 }
 
+/* Doctor as test_doctor_explains_the_cards runs it, with one H100 and LX2V_ARCH_MAX. The key
+ * "kernels" of its one card; the caller's to decref. */
+static json_t *doctor_held_to(const char *most, char *text, size_t room)
+{
+    FILE *file = fopen("rig.json", "w");
+    assert_non_null(file);
+    fputs(RIG_H100, file);
+    fclose(file);
+    setenv("LX2V_ARCH_MAX", most, 1);
+    doctor_beside("cat rig.json", "--json", text, room);
+    json_t *answer = json_loads(text, 0, NULL);
+    json_t *use = json_array_get(json_object_get(answer, "kernels"), 0);
+    assert_true(json_is_object(use));
+    json_incref(use);
+    json_decref(answer);
+    doctor_beside("cat rig.json", "", text, room);
+    unsetenv("LX2V_ARCH_MAX");
+    return use;
+}
+
+static const char *word_of(const json_t *use, const char *key)
+{
+    const char *word = json_string_value(json_object_get(use, key));
+    return word ? word : "";
+}
+
+/* What will run is told, and not what the card could run. */
+static void test_doctor_tells_what_a_held_card_uses(void **state)
+{
+    (void)state;
+    static char text[65536];
+    if (LX2V_ARCH_MAX < 90)
+        skip(); /* the build itself holds it to less */
+    json_t *use = doctor_held_to("86", text, sizeof text);
+    has(text, "compute capability 9.0 (Hopper)");
+    has(text, "held to 8.6 by LX2V_ARCH_MAX");
+    has(text, "FP8 dequantised to bf16");
+    has(text, "int8-fp16 by mma.sync, sums in fp32 (at full rate); by choice bf16");
+    assert_string_equal(word_of(use, "held_to"), "8.6");
+    assert_string_equal(word_of(use, "attention"), "mma.sync");
+    assert_true(json_is_false(json_object_get(use, "fp8")));
+    json_decref(use);
+    use = doctor_held_to("89", text, sizeof text);
+    has(text, "FP8 native");
+    has(text, "int8-fp16 by mma.sync, sums in fp32 (at full rate); by choice int8-fp8, bf16");
+    assert_string_equal(word_of(use, "held_to"), "8.9");
+    json_decref(use);
+    use = doctor_held_to("hopper", text, sizeof text);
+    has(text, "note      LX2V_ARCH_MAX=hopper: a compute capability is needed");
+    json_decref(use);
+    use = doctor_held_to("", text, sizeof text);
+    has(text, "int8-fp16 by wgmma, sums in fp32 (at full rate); by choice int8-fp8, bf16");
+    assert_null(strstr(text, "held to"));
+    assert_true(json_is_null(json_object_get(use, "held_to")));
+    assert_string_equal(word_of(use, "attention"), "wgmma");
+    assert_string_equal(word_of(use, "sums"), "fp32");
+    assert_true(json_is_true(json_object_get(use, "fp8")));
+    json_decref(use);
+}
+
 /* Where measuring kills the probe, what it says without is still told. */
 static void test_doctor_measures_what_it_can(void **state)
 {
@@ -256,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_probe_asks_with_the_right_flags),
         cmocka_unit_test(test_doctor_survives_the_probe),
         cmocka_unit_test(test_doctor_explains_the_cards),
+        cmocka_unit_test(test_doctor_tells_what_a_held_card_uses),
         cmocka_unit_test(test_doctor_measures_what_it_can),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

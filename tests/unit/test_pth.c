@@ -397,118 +397,119 @@ static void test_zip64(void **state)
 
 /* --- pickle: one thing wrong at a time ------------------------------------------------------- */
 
-static void test_pickles_that_are_refused(void **state)
-{
 #define BAD(literal, words)                                                                        \
     {                                                                                              \
         literal, sizeof(literal) - 1, words                                                        \
     }
-    static const struct {
-        const char *pickle;
-        size_t n;
-        const char *words;
-    } row[] = {
-        BAD("", "without STOP"),
-        BAD("\x80\x02}", "without STOP"),
-        BAD("\x80\x02}.x", "1 bytes follow STOP"),
-        BAD("\x80\x01}.", "protocol 1"),
-        BAD("\x80\x06}.", "protocol 6"),
-        BAD("\x80\x02"
-            "0.",
-            "opcode 0x30"),
-        BAD("\x80\x02i.", "opcode 0x69"),        /* INST */
-        BAD("\x80\x02o.", "opcode 0x6f"),        /* OBJ */
-        BAD("\x80\x02\x82\x01.", "opcode 0x82"), /* EXT1 */
-        BAD("\x80\x02\xff.", "opcode 0xff"),
-        BAD("\x80", "truncated"),
-        BAD("\x80\x02J\x01", "truncated"),
-        BAD("\x80\x02X\x05\0\0\0ab", "truncated"),
-        BAD("\x80\x02X\xff\xff\xff\xff"
-            "ab",
-            "4294967295 bytes"),
-        BAD("\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "bytes, at most"),
-        BAD("\x80\x02U\x05"
-            "ab",
-            "truncated"),
-        BAD("\x80\x02\x8a\x08\x01", "truncated"),
-        BAD("\x80\x02\x8a\x0a\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a.", "10 bytes"),
-        BAD("\x80\x02.", "stack underflow"),
-        BAD("\x80\x02R.", "stack underflow"),
-        BAD("\x80\x02NR.", "stack underflow"),
-        BAD("\x80\x02N\x86.", "stack underflow"),
-        BAD("\x80\x02N(\x85.", "stack underflow"), /* not across a mark */
-        BAD("\x80\x02q\0.", "stack underflow"),
-        BAD("\x80\x02(q\0.", "stack underflow"),
-        BAD("\x80\x02"
-            "b.",
-            "stack underflow"),
-        BAD("\x80\x02}b.", "stack underflow"),
-        BAD("\x80\x02Q.", "stack underflow"),
-        BAD("\x80\x02s.", "stack underflow"),
-        BAD("\x80\x02t.", "MARK is missing"),
-        BAD("\x80\x02}NNu.", "MARK is missing"),
-        BAD("\x80\x02"
-            "e.",
-            "MARK is missing"),
-        BAD("\x80\x02h\0.", "was never set"),
-        BAD("\x80\x02j\0\0\0\x7f.", "was never set"),
-        BAD("\x80\x02Nr\xff\xff\xff\xff.", "memo index"),
-        BAD("\x80\x02"
-            "ctorch",
-            "a name without end"),
-        BAD("\x80\x02"
-            "ctorch\nSize",
-            "a name without end"),
-        BAD("\x80\x02NN\x93.", "not a string"),
-        BAD("\x80\x02]NNs.", "not a map"),
-        BAD("\x80\x02}Na.", "not a list"),
-        BAD("\x80\x02}(Nu.", "a key without a value"),
-        BAD("\x80\x02N)R.", "not a symbol"),
-        BAD("\x80\x02"
-            "ctorch\nSize\nNR.",
-            "not a tuple"),
-        BAD("\x80\x02"
-            "ctorch\nSize\n)R.",
-            "torch.Size takes one tuple"),
-        BAD("\x80\x02"
-            "ccollections\nOrderedDict\nN\x85R.",
-            "one list of pairs"),
-        BAD("\x80\x02"
-            "ccollections\nOrderedDict\n](Ne\x85R.",
-            "is not a pair"),
-        BAD("\x80\x02"
-            "cbuiltins\neval\nX\x01\0\0\0"
-            "1\x85R.",
-            "calls builtins.eval; refused"),
-        BAD("\x80\x02"
-            "cbuiltins\neval\nX\x01\0\0\0"
-            "1\x85\x81.",
-            "calls builtins.eval; refused"),
-        BAD("\x80\x02"
-            "cos\nsystem\n.",
-            "names os.system; refused"),
-        BAD("\x80\x02\x8c\x05posix\x8c\x06system\x93.", "names posix.system; refused"),
-        BAD("\x80\x02"
-            "ctorch\nload\n)R.",
-            "calls torch.load; refused"),
-        BAD("\x80\x02]}b.", "neither a map nor a tensor"),
-        BAD("\x80\x02NQ.", "not a storage's 5-tuple"),
-        BAD("\x80\x02(X\x01\0\0\0xNNNNtQ.", "not a storage's 5-tuple"),
-        BAD("\x80\x02(X\x07\0\0\0storageNX\x01\0\0\0"
-            "0NK\x06tQ.",
-            "needs a type, a key"),
-        BAD("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0"
-            "0NJ\xff\xff\xff\xfftQ.",
-            "length >= 0"),
-        BAD("\x80\x02].", "not a map of tensors"),
-        BAD("\x80\x02K\x05.", "not a map of tensors"),
-        BAD(PK_MAP(""), "top-level keys: (none)"),
-        BAD(PK_MAP("X\x03\0\0\0oneK\x01X\x03\0\0\0twoK\x02"), "top-level keys: one, two"),
-        BAD(PK_MAP(PK_W PK_W), "is there twice"),
-    };
+static const struct {
+    const char *pickle;
+    size_t n;
+    const char *words;
+} bad_pickle[] = {
+    BAD("", "without STOP"),
+    BAD("\x80\x02}", "without STOP"),
+    BAD("\x80\x02}.x", "1 bytes follow STOP"),
+    BAD("\x80\x01}.", "protocol 1"),
+    BAD("\x80\x06}.", "protocol 6"),
+    BAD("\x80\x02"
+        "0.",
+        "opcode 0x30"),
+    BAD("\x80\x02i.", "opcode 0x69"),        /* INST */
+    BAD("\x80\x02o.", "opcode 0x6f"),        /* OBJ */
+    BAD("\x80\x02\x82\x01.", "opcode 0x82"), /* EXT1 */
+    BAD("\x80\x02\xff.", "opcode 0xff"),
+    BAD("\x80", "truncated"),
+    BAD("\x80\x02J\x01", "truncated"),
+    BAD("\x80\x02X\x05\0\0\0ab", "truncated"),
+    BAD("\x80\x02X\xff\xff\xff\xff"
+        "ab",
+        "4294967295 bytes"),
+    BAD("\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "bytes, at most"),
+    BAD("\x80\x02U\x05"
+        "ab",
+        "truncated"),
+    BAD("\x80\x02\x8a\x08\x01", "truncated"),
+    BAD("\x80\x02\x8a\x0a\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a.", "10 bytes"),
+    BAD("\x80\x02.", "stack underflow"),
+    BAD("\x80\x02R.", "stack underflow"),
+    BAD("\x80\x02NR.", "stack underflow"),
+    BAD("\x80\x02N\x86.", "stack underflow"),
+    BAD("\x80\x02N(\x85.", "stack underflow"), /* not across a mark */
+    BAD("\x80\x02q\0.", "stack underflow"),
+    BAD("\x80\x02(q\0.", "stack underflow"),
+    BAD("\x80\x02"
+        "b.",
+        "stack underflow"),
+    BAD("\x80\x02}b.", "stack underflow"),
+    BAD("\x80\x02Q.", "stack underflow"),
+    BAD("\x80\x02s.", "stack underflow"),
+    BAD("\x80\x02t.", "MARK is missing"),
+    BAD("\x80\x02}NNu.", "MARK is missing"),
+    BAD("\x80\x02"
+        "e.",
+        "MARK is missing"),
+    BAD("\x80\x02h\0.", "was never set"),
+    BAD("\x80\x02j\0\0\0\x7f.", "was never set"),
+    BAD("\x80\x02Nr\xff\xff\xff\xff.", "memo index"),
+    BAD("\x80\x02"
+        "ctorch",
+        "a name without end"),
+    BAD("\x80\x02"
+        "ctorch\nSize",
+        "a name without end"),
+    BAD("\x80\x02NN\x93.", "not a string"),
+    BAD("\x80\x02]NNs.", "not a map"),
+    BAD("\x80\x02}Na.", "not a list"),
+    BAD("\x80\x02}(Nu.", "a key without a value"),
+    BAD("\x80\x02N)R.", "not a symbol"),
+    BAD("\x80\x02"
+        "ctorch\nSize\nNR.",
+        "not a tuple"),
+    BAD("\x80\x02"
+        "ctorch\nSize\n)R.",
+        "torch.Size takes one tuple"),
+    BAD("\x80\x02"
+        "ccollections\nOrderedDict\nN\x85R.",
+        "one list of pairs"),
+    BAD("\x80\x02"
+        "ccollections\nOrderedDict\n](Ne\x85R.",
+        "is not a pair"),
+    BAD("\x80\x02"
+        "cbuiltins\neval\nX\x01\0\0\0"
+        "1\x85R.",
+        "calls builtins.eval; refused"),
+    BAD("\x80\x02"
+        "cbuiltins\neval\nX\x01\0\0\0"
+        "1\x85\x81.",
+        "calls builtins.eval; refused"),
+    BAD("\x80\x02"
+        "cos\nsystem\n.",
+        "names os.system; refused"),
+    BAD("\x80\x02\x8c\x05posix\x8c\x06system\x93.", "names posix.system; refused"),
+    BAD("\x80\x02"
+        "ctorch\nload\n)R.",
+        "calls torch.load; refused"),
+    BAD("\x80\x02]}b.", "neither a map nor a tensor"),
+    BAD("\x80\x02NQ.", "not a storage's 5-tuple"),
+    BAD("\x80\x02(X\x01\0\0\0xNNNNtQ.", "not a storage's 5-tuple"),
+    BAD("\x80\x02(X\x07\0\0\0storageNX\x01\0\0\0"
+        "0NK\x06tQ.",
+        "needs a type, a key"),
+    BAD("\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0"
+        "0NJ\xff\xff\xff\xfftQ.",
+        "length >= 0"),
+    BAD("\x80\x02].", "not a map of tensors"),
+    BAD("\x80\x02K\x05.", "not a map of tensors"),
+    BAD(PK_MAP(""), "top-level keys: (none)"),
+    BAD(PK_MAP("X\x03\0\0\0oneK\x01X\x03\0\0\0twoK\x02"), "top-level keys: one, two"),
+    BAD(PK_MAP(PK_W PK_W), "is there twice"),
+};
+
+static void test_pickles_that_are_refused(void **state)
+{
     (void)state;
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
-        expect_refused(&archive_of(row[i].pickle, row[i].n)->b, row[i].words);
+    for (size_t i = 0; i < sizeof bad_pickle / sizeof *bad_pickle; i++)
+        expect_refused(&archive_of(bad_pickle[i].pickle, bad_pickle[i].n)->b, bad_pickle[i].words);
 }
 
 #define TENSOR(storage, rest) PK_MAP("X\x01\0\0\0w" PK_V2 "(" storage rest "tR")

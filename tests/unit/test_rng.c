@@ -173,7 +173,7 @@ static void expect_near(const char *name, uint64_t seed, uint32_t number, uint64
     free(z);
 }
 
-/* scheduler.md 3.3 and 3.5: what other cards draw, and sizes that are not multiples of 16. */
+/* docs/noise.md: what other cards draw, and sizes that are not multiples of 16. */
 static void test_torch_rng_geometries_and_odd_sizes(void **state)
 {
     (void)state;
