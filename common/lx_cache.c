@@ -16,6 +16,7 @@
 
 #include "lx_folder.h"
 #include "lx_limits.h"
+#include "lx_write.h"
 
 lx_status lx_cache_folder(char *out, size_t room, const char *name, lx_err *err)
 {
@@ -55,18 +56,7 @@ static int write_file(const char *part, const char *bytes, size_t n)
     int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return errno;
-    int error = 0;
-    while (n > 0 && !error) {
-        ssize_t done = write(fd, bytes, n);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0) {
-            error = done < 0 ? errno : EIO;
-        } else {
-            bytes += done;
-            n -= (size_t)done;
-        }
-    }
+    int error = lx_write_all(fd, bytes, n);
     if (!error && fsync(fd))
         error = errno;
     if (close(fd) && !error)

@@ -16,6 +16,7 @@
 #include "lx_crc32c.h"
 #include "lx_fault.h"
 #include "lx_limits.h"
+#include "lx_write.h"
 
 #define ENDING ".latent"
 #define PART   ".part"
@@ -37,20 +38,6 @@ static int open_folder(const char *dir, bool make)
     return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-static int write_all(int fd, const unsigned char *bytes, uint64_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, bytes, n < (1u << 30) ? (size_t)n : 1u << 30);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? errno : EIO;
-        bytes += done;
-        n -= (uint64_t)done;
-    }
-    return 0;
-}
-
 static int write_file(int folder, const char *part, const char *name, const void *bytes, uint64_t n)
 {
     int fd = openat(folder, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -58,7 +45,7 @@ static int write_file(int folder, const char *part, const char *name, const void
         return errno;
     int error = LX_FAULT("spool.write");
     if (!error)
-        error = write_all(fd, bytes, n);
+        error = lx_write_all(fd, bytes, n);
     if (!error && fsync(fd))
         error = errno;
     close(fd);

@@ -26,8 +26,9 @@ typedef struct lx_card_kind {
     int is_from;          /* 90: what it is, where something holds it to less; else 0 */
 } lx_card_kind;
 
-/** A module built for `archs` ("80 86 90a") runs its newest code of the card's own family that is no
- *  newer than the card: the card counts as that. Without any it stays what it is. */
+/** A module built for `archs` ("80 86 90a") runs its newest code of the card's own family that is
+ *  no newer than the card: the card counts as that. Without any it stays what it is. Done where
+ *  the module is at hand; plans and doctor reckon with code for the card itself. */
 void lx_card_hold_to_archs(lx_card_kind *card, const char *archs);
 /** FP8 products run natively (8.9 and later); else FP8 weights are widened to BF16. */
 bool lx_card_has_fp8(const lx_card_kind *card);

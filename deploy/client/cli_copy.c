@@ -15,6 +15,7 @@
 
 #include "cli.h"
 #include "lx_limits.h"
+#include "lx_write.h"
 
 /* The folder of a path: "." if it names none. */
 static void folder_of(const char *path, char *out, size_t out_bytes)
@@ -55,14 +56,9 @@ static bool pump(int in, int out)
             continue;
         if (n <= 0)
             return n == 0;
-        for (ssize_t done = 0; done < n;) {
-            ssize_t put = write(out, buffer + done, (size_t)(n - done));
-            if (put < 0 && errno == EINTR)
-                continue;
-            if (put < 0)
-                return false;
-            done += put;
-        }
+        errno = lx_write_all(out, buffer, (uint64_t)n);
+        if (errno)
+            return false;
     }
 }
 

@@ -25,6 +25,7 @@
 #include "lx_config.h"
 #include "lx_device.h"
 #include "lx_sha256.h"
+#include "lx_write.h"
 
 #define CHILD_ROOM (512 * 1024) /* bytes of what a child prints */
 #define PLAN_S     120.0
@@ -430,19 +431,12 @@ static lx_status save(const char *path, const char *text, size_t bytes, lx_err *
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return lx_fail(err, LX_ECONFIG, "%s: %s; name another file with -o", path, strerror(errno));
-    for (size_t done = 0; done < bytes;) {
-        ssize_t n = write(fd, text + done, bytes - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            int error = errno;
-            close(fd);
-            unlink(path);
-            return lx_fail(err, LX_EJOB, "%s: %s", path, strerror(error));
-        }
-        done += (size_t)n;
-    }
+    int error = lx_write_all(fd, text, bytes);
     close(fd);
+    if (error) {
+        unlink(path);
+        return lx_fail(err, LX_EJOB, "%s: %s", path, strerror(error));
+    }
     return LX_OK;
 }
 

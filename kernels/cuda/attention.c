@@ -42,7 +42,7 @@ static double rate_of(const lx_card_kind *card, variant v)
     static const double a100[] = {[INT8] = 1.2, [FLASH] = 1.0, [WIDE] = 0.6, [SMALL] = 0.01};
     static const double hopper[] = {
         [WGMMA] = 2.5, [INT8] = 2.0, [FP8] = 0.7, [FLASH] = 1.3, [WIDE] = 0.8, [SMALL] = 0.01};
-    if (card->major == 8 && card->minor == 0)
+    if (card->major == 8 && card->minor == 0 && !lx_card_has_slow_f32_sums(card))
         return a100[v] * 1e12;
     return card->major == 9 ? hopper[v] * 1e12 : geforce[v] * 1e12;
 }

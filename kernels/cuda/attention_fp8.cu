@@ -262,8 +262,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 #else
 
-/* In code for older cards, which no card runs: attention.c asks lx_card_has_fp8, and a card counts as
- * what its code was built for (lx_card_hold_to_archs). */
+/* In code for older cards, where nobody calls it: attention.c asks lx_card_has_fp8, and a card
+ * counts as what its code was built for (lx_card_hold_to_archs). */
 template <bool HAS_F16_SUMS>
 __global__ void k_attention_fp8(const __grid_constant__ lx_cu_attention, Piece)
 {

@@ -36,8 +36,8 @@
  * Codes     of F16 rows of a band before, 128 numbers a warp and step; a load has the step to
  *           arrive. Only gelu's kernel has them; others' are made before it starts.
  * Measured  on one H200, 32,760 rows: 2.00 ms (5120 -> 5120, 16 bits), 2.79 (residual; apart 2.73),
- *           6.55 (5120 -> 13824, gelu, codes), 6.27 (13824 -> 5120, residual): 67, 48, 55 and 58 % of
- *           mma.sync's rate. By Nsight Compute neither the cache (63 %) nor memory is the limit:
+ *           6.55 (5120 -> 13824, gelu, codes), 6.27 (13824 -> 5120, residual): 67, 48, 55 and 58 %
+ *           of mma.sync's rate. By Nsight Compute neither the cache (63 %) nor memory is the limit:
  *           with two warps a scheduler a third of the waiting is for results of fixed delay.
  * Registers 254 or 255; by CUDA 13.0 for 8.6 the model's kernels keep 0 to 3 words in memory while
  *           a tile ends, none in the loop, which has 238 instructions (16 bits; F32 258, with codes

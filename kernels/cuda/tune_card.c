@@ -187,9 +187,11 @@ void lx_cuda_tune_tell(const lx_card_kind *card, char *out, size_t room)
     lx_cuda c = {.card = *card};
     lx_tune_table *table = malloc(sizeof *table);
     lx_status status =
-        table ? lx_card_limit(&c.card, &err) : lx_fail(&err, LX_EAGAIN, "out of memory");
-    if (status == LX_OK)
-        status = lx_cuda_load(&c, NULL, &err);
+        table ? lx_cuda_load(&c, NULL, &err) : lx_fail(&err, LX_EAGAIN, "out of memory");
+    if (status == LX_OK) {
+        lx_card_hold_to_archs(&c.card, c.module->archs);
+        status = lx_card_limit(&c.card, &err);
+    }
     if (status == LX_OK)
         status = find_table(table, &c, path, &err);
     if (status == LX_OK)

@@ -2,7 +2,7 @@
  * sampler.h - noise levels, and the step from one to the next
  * SPDX-License-Identifier: Apache-2.0
  *
- * Role      The step-distilled samplers: `euler` (what LightX2V's does today) and
+ * Role      The step-distilled samplers: `euler` (as LightX2V's of today) and
  *           `lcm` (predict the clip, then add fresh noise for the next level).
  * Formula   u = n/1000 for list entry n; sigma = s u / (1 + (s-1) u), f32; t = f32(1000 sigma),
  *           never an integer.

@@ -359,6 +359,32 @@ static inline lx_card_kind pretend(gpu *g, int major, int minor)
     return is;
 }
 
+/* Every kernel for long rows: a card to be, for attention.c's choice. */
+typedef struct attention_design {
+    const char *name;
+    int major, minor; /* 0: what it is */
+    lx_sums sums;
+    lx_attention_kind kind;
+} attention_design;
+
+static const attention_design DESIGNS[] = {
+    {"flash", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN},
+    {"mma.sync, F16 values, F32 sums", 8, 0, LX_SUMS_F32, LX_ATTENTION_INT8},
+    {"mma.sync, F16 values, F16 sums", 8, 6, LX_SUMS_F16, LX_ATTENTION_INT8},
+    {"mma.sync, FP8 values, F32 sums", 8, 9, LX_SUMS_F32, LX_ATTENTION_INT8_FP8},
+    {"mma.sync, FP8 values, F16 sums", 8, 9, LX_SUMS_F16, LX_ATTENTION_INT8_FP8},
+    {"wgmma, F16 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8},
+    {"wgmma, FP8 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8_FP8},
+};
+enum { N_DESIGNS = sizeof DESIGNS / sizeof *DESIGNS };
+
+/* On a card that really is `real`. */
+static inline bool has_design(const lx_card_kind *real, const attention_design *d)
+{
+    return (d->major != 9 || lx_card_has_wgmma(real)) &&
+           (d->kind != LX_ATTENTION_INT8_FP8 || lx_card_has_fp8(real));
+}
+
 /* A launch of a kernel by itself, in one piece. */
 static inline lx_cu_attention direct_of(const lx_attention_args *args)
 {

@@ -9,6 +9,7 @@
 #define LX_TESTS_GPU_LINEAR_H
 
 #include "cuda/cu_linear.h"
+#include "cuda/lx_cuda_priv.h"
 #include "gpu_check.h"
 
 #define SAMPLED_ABOVE 6000000 /* multiplications; below, everything is compared */
@@ -341,6 +342,20 @@ static inline float *plain(const problem *p, const finish *f)
         }
     free(xs), free(ws);
     return out;
+}
+
+/* For kernels of their own: every block has several tiles, of one step of K, of two, of many. */
+static const int64_t LARGE_SHAPES[][3] = {
+    {1000, 1536, 1536}, {4096, 5120, 64},   {4100, 5120, 1024},  {4096, 5120, 5120},
+    {1500, 13824, 512}, {900, 13824, 5120}, {1111, 5120, 13824}, {512, 5120, 5120},
+    {1700, 5120, 256},  {1700, 5120, 384},  {1700, 5120, 640}};
+enum { N_LARGE_SHAPES = sizeof LARGE_SHAPES / sizeof *LARGE_SHAPES };
+
+/* A launch by itself: its code. */
+static inline void must(const gpu *g, int code, const char *what)
+{
+    if (code)
+        fail_msg("%s: %s (%d)", what, g->cuda->module->error_text(code), code);
 }
 
 #endif

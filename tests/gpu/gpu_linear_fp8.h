@@ -35,12 +35,6 @@ static bool is_served(const gpu *g, int64_t n, lx_dtype out)
     return n % (design_here(g) != LX_CU_WGMMA_128x256 ? 16 : out == LX_DTYPE_F32 ? 32 : 64) == 0;
 }
 
-static void must(const gpu *g, int code, const char *what)
-{
-    if (code)
-        fail_msg("%s: %s (%d)", what, g->cuda->module->error_text(code), code);
-}
-
 /* --- speed ----------------------------------------------------------------------------------- */
 
 typedef struct bench {

@@ -36,12 +36,6 @@ static bool has_design(const gpu *g, int design, int64_t n)
     return design != LX_CU_WGMMA_128x256 || (lx_card_has_wgmma(card) && n % 32 == 0);
 }
 
-static void must(const gpu *g, int code, const char *what)
-{
-    if (code)
-        fail_msg("%s: %s (%d)", what, g->cuda->module->error_text(code), code);
-}
-
 /* --- speed ----------------------------------------------------------------------------------- */
 
 typedef struct bench {

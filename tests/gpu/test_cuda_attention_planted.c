@@ -51,31 +51,6 @@ static const plant PLANTS[] = {
 };
 enum { N_PLANTS = sizeof PLANTS / sizeof *PLANTS };
 
-/* A card to be, for attention.c's choice. */
-typedef struct design {
-    const char *name;
-    int major, minor; /* 0: what it is */
-    lx_sums sums;
-    lx_attention_kind kind;
-} design;
-
-static const design DESIGNS[] = {
-    {"flash", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN},
-    {"mma.sync, F16 values, F32 sums", 8, 0, LX_SUMS_F32, LX_ATTENTION_INT8},
-    {"mma.sync, F16 values, F16 sums", 8, 6, LX_SUMS_F16, LX_ATTENTION_INT8},
-    {"mma.sync, FP8 values, F32 sums", 8, 9, LX_SUMS_F32, LX_ATTENTION_INT8_FP8},
-    {"mma.sync, FP8 values, F16 sums", 8, 9, LX_SUMS_F16, LX_ATTENTION_INT8_FP8},
-    {"wgmma, F16 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8},
-    {"wgmma, FP8 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8_FP8},
-};
-enum { N_DESIGNS = sizeof DESIGNS / sizeof *DESIGNS };
-
-static bool is_had(const lx_card_kind *real, const design *d)
-{
-    return (d->major != 9 || lx_card_has_wgmma(real)) &&
-           (d->kind != LX_ATTENTION_INT8_FP8 || lx_card_has_fp8(real));
-}
-
 /* Normal q, k and v, 3 normal numbers per channel added to k, and the plant. */
 static problem make_planted(gpu *g, const plant *how)
 {
@@ -120,7 +95,8 @@ static double error_of(const problem *p, const float *out, const float *want, bo
     return sqrt(off / all);
 }
 
-static int check_design(gpu *g, problem *p, const plant *how, const design *d, const float *want)
+static int check_design(gpu *g, problem *p, const plant *how, const attention_design *d,
+                        const float *want)
 {
     p->s.kind = d->kind;
     float *out = run(g, p);
@@ -142,7 +118,7 @@ static void test_planted_channels_are_held(void **state)
         problem p = make_planted(g, &PLANTS[i]);
         float *want = definition(&p);
         for (int d = 0; d < N_DESIGNS; d++) {
-            if (!is_had(&real, &DESIGNS[d]))
+            if (!has_design(&real, &DESIGNS[d]))
                 continue;
             if (DESIGNS[d].major)
                 pretend(g, DESIGNS[d].major, DESIGNS[d].minor);

@@ -23,24 +23,6 @@ static int begin(void **state)
     return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
 }
 
-/* A card to be, for attention.c's choice. */
-typedef struct design {
-    const char *name;
-    int major, minor; /* 0: what it is */
-    lx_sums sums;
-    lx_attention_kind kind;
-} design;
-
-static const design designs[] = {
-    {"mma.sync, fp32 sums", 8, 0, LX_SUMS_F32, LX_ATTENTION_INT8},
-    {"mma.sync, fp16 sums", 8, 6, LX_SUMS_F16, LX_ATTENTION_INT8},
-    {"mma.sync, fp8 values, fp32 sums", 8, 9, LX_SUMS_F32, LX_ATTENTION_INT8_FP8},
-    {"mma.sync, fp8 values, fp16 sums", 8, 9, LX_SUMS_F16, LX_ATTENTION_INT8_FP8},
-    {"flash", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN},
-    {"wgmma, f16 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8},
-    {"wgmma, fp8 values", 9, 0, LX_SUMS_AUTO, LX_ATTENTION_INT8_FP8},
-};
-
 /* Queries first .. first + n_q of the grid's tokens (crossed: of none), all tokens as keys. */
 typedef struct raw_case {
     lx_grid grid;
@@ -187,7 +169,7 @@ static float *run_raw(gpu *g, raw *w, bool is_crossed, bool is_told, bool has_ro
     return gpu_mat_get(g, &p->d_out);
 }
 
-static void check_case(gpu *g, const raw_case *c, const design *d)
+static void check_case(gpu *g, const raw_case *c, const attention_design *d)
 {
     char what[160];
     raw w = make_raw(g, c, d->kind);
@@ -214,12 +196,12 @@ static void check_case(gpu *g, const raw_case *c, const design *d)
 static void test_raw_over_designs(void **state)
 {
     gpu *g = *state;
-    for (size_t d = 0; d < sizeof designs / sizeof *designs; d++) {
-        const design *as = &designs[d];
+    for (int d = 0; d < N_DESIGNS; d++) {
+        const attention_design *as = &DESIGNS[d];
         lx_card_kind is = g->cuda->card;
         const bool is_fp8 = as->kind == LX_ATTENTION_INT8_FP8,
                    has_images = is_fp8 || as->major == 9;
-        if ((as->major == 9 && !lx_card_has_wgmma(&is)) || (is_fp8 && !lx_card_has_fp8(&is))) {
+        if (!has_design(&is, as)) {
             printf("  %s: not on this card\n", as->name);
             continue;
         }
@@ -244,7 +226,7 @@ static void test_raw_of_other_heads(void **state)
     gpu *g = *state;
     static const raw_case odd = {{2, 4, 6}, 5, 40, 0, 2, 80, false, false, 0};
     static const raw_case wide = {{2, 4, 6}, 0, 48, 0, 1, 384, false, false, 0};
-    static const design plain = {"in place", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN};
+    static const attention_design plain = {"in place", 0, 0, LX_SUMS_AUTO, LX_ATTENTION_PLAIN};
     check_case(g, &odd, &plain);
     check_case(g, &wide, &plain);
 }

@@ -145,15 +145,11 @@ static void test_designs_over_sixteens(void **state)
  */
 static void test_designs_over_model_shapes(void **state)
 {
-    static const int64_t large[][3] = {{1000, 1536, 1536},  {4096, 5120, 64},   {4100, 5120, 1024},
-                                       {4096, 5120, 5120},  {1500, 13824, 512}, {900, 13824, 5120},
-                                       {1111, 5120, 13824}, {512, 5120, 5120},  {1700, 5120, 256},
-                                       {1700, 5120, 384},   {1700, 5120, 640}};
     check_rng r = {23};
     if (gpu_is_small())
         skip();
-    for (size_t i = 0; i < sizeof large / sizeof *large; i++)
-        each_design(*state, &r, large[i], 3);
+    for (int i = 0; i < N_LARGE_SHAPES; i++)
+        each_design(*state, &r, LARGE_SHAPES[i], 3);
 }
 
 /* The largest sums that there are, with signs and without. */

@@ -300,6 +300,21 @@ static void test_the_table_is_written_and_used(void **state)
     free(table);
 }
 
+/* Of a DiT as wide as its hidden layer two linears are one, and here the rows are said twice. */
+static void test_no_linear_is_measured_twice(void **state)
+{
+    gpu *g = *state;
+    char path[LX_LIMIT_PATH];
+    lx_tune_table *table = check_alloc(1, sizeof *table);
+    const lx_card_kind *card = lx_cuda_card(g->cuda);
+    const char *module = lx_cuda_module_id(g->cuda);
+    tune("512,512", "256,256");
+    gpu_ok(lx_tune_path(path, sizeof path, card, module, err));
+    gpu_ok(lx_tune_read(table, path, card, module, err));
+    assert_int_equal(table->n, 3);
+    free(table);
+}
+
 static int open_card(void **state)
 {
     snprintf(cache, sizeof cache, "/tmp/lx2v-tune-XXXXXX");
@@ -330,6 +345,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_table_is_written_and_used),
+        cmocka_unit_test(test_no_linear_is_measured_twice),
         cmocka_unit_test_setup(test_each_design_is_used_and_right, begin_watching),
         cmocka_unit_test(test_many_bands),
     };

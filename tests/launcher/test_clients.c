@@ -457,6 +457,7 @@ static void test_retry_counts_for_who_asks(void **state)
 typedef struct keeper {
     int n_kept;
     uint64_t key; /* of the last one */
+    bool is_again;
     lx_status answer;
 } keeper;
 
@@ -466,7 +467,7 @@ static lx_status keep(void *self, const lx_job *job, uint64_t key, bool has_draw
                       bool is_again, lx_err *err)
 {
     (void)self;
-    assert_true(job->seed >= 0 && has_drawn_seed && !is_again);
+    assert_true(job->seed >= 0 && has_drawn_seed && is_again == kept.is_again);
     kept.key = key;
     if (kept.answer != LX_OK)
         return lx_fail(err, kept.answer, "journal: no space: needs 1 MiB");
@@ -501,6 +502,15 @@ static void test_submit_is_answered_when_it_is_safe(void **state)
     ask_nothing_special(d, "k");
     ask(d, 2, LX_MSG_SUBMIT);
     assert_true(kept.n_kept == 2 && kept.key == 77);
+    assert_true(lx_jobs_find(d->w->jobs, "k")->key == 77); /* what a rewrite of the journal keeps */
+    d->is_remote[3] = true;
+    d->key[3] = 78;
+    kept.is_again = true;
+    assert_int_equal(command(d, 3, LX_COMMAND_CANCEL, "k")->kind, LX_MSG_OK);
+    assert_int_equal(command(d, 3, LX_COMMAND_RETRY, "k")->kind, LX_MSG_OK);
+    assert_true(kept.n_kept == 3 && kept.key == 78); /* it is now the job of who asked */
+    assert_true(lx_jobs_find(d->w->jobs, "k")->key == 78);
+    kept.is_again = false;
     kept.answer = LX_EAGAIN;
     assert_int_equal(submit(d, "b")->kind, LX_MSG_REFUSED);
     assert_int_equal(last(d)->status, LX_EAGAIN);

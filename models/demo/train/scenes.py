@@ -62,6 +62,7 @@ SPLITS = ("train", "held_out")
 REACH = {"circle": 1.0, "square": 1.21, "triangle": 1.3, "star": 1.3, "ring": 1.08, "cross": 1.2}
 SIZES = {"small": (12.5, 14.5), "medium": (17.0, 21.0), "big": (26.0, 29.0)}  # pixels
 MARGIN = 3.0  # pixels between any object and the border
+FROM_MIDDLE = 22.0  # pixels: how far from the middle something may stay
 TRAVEL = 44.0  # least way of what moves, pixels: a third of the width
 HELD_OUT_PERMILLE = 60
 
@@ -242,8 +243,14 @@ def _set_size(thing: Thing, rng: random.Random, words: list[str]) -> None:
     thing.size0 = thing.size1 = _between(rng, *SIZES[thing.size])
 
 
-def _rest(thing: Thing, rng: random.Random, size: float) -> None:
+def _about_middle(thing: Thing, size: float) -> tuple[float, float]:
+    """Where something stays on an axis: with all of the room four steps may begin it twice."""
     least, most = _room(thing, size)
+    return max(least, WIDTH / 2 - FROM_MIDDLE), min(most, WIDTH / 2 + FROM_MIDDLE)
+
+
+def _rest(thing: Thing, rng: random.Random, size: float) -> None:
+    least, most = _about_middle(thing, size)
     thing.x0 = thing.x1 = _between(rng, least, most)
     thing.y0 = thing.y1 = _between(rng, least, most)
 
@@ -255,7 +262,8 @@ def _go_straight(thing: Thing, rng: random.Random, motion: str) -> None:
     for step in STRAIGHT[motion]:
         # On a diagonal both ways are about equal.
         part = min(max(way * rng.uniform(0.9, 1.1), TRAVEL), most - least) if step else 0.0
-        start = _between(rng, least, most - part)
+        low, high = (least, most) if step else _about_middle(thing, thing.size0)
+        start = _between(rng, low, high - part)
         ends.append((start, start + part) if step >= 0 else (start + part, start))
     (thing.x0, thing.x1), (thing.y0, thing.y1) = ends
 
@@ -269,7 +277,7 @@ def _change_size(thing: Thing, rng: random.Random, grows: bool) -> None:
 def _bounce(thing: Thing, rng: random.Random) -> None:
     _set_size(thing, rng, ["small", "medium", "medium", "big"])
     least, most = _room(thing, thing.size0)
-    thing.x0 = thing.x1 = _between(rng, least, most)
+    thing.x0 = thing.x1 = _between(rng, *_about_middle(thing, thing.size0))
     thing.y0 = thing.y1 = round(most, 2)
     thing.hop = _between(rng, 32.0, min(most - least, 52.0))
     thing.hops = _between(rng, 1.75, 1.95)

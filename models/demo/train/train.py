@@ -40,8 +40,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes-vae", type=float, default=5.0)
     parser.add_argument("--minutes-text", type=float, default=0.75)
-    parser.add_argument("--minutes-dit", type=float, default=10.5)
-    parser.add_argument("--minutes-distill", type=float, default=3.0)
+    parser.add_argument("--minutes-dit", type=float, default=10.25)
+    parser.add_argument("--minutes-distill", type=float, default=4.0)
     parser.add_argument("--dit-from", type=Path, metavar="FILE",
                         help="dit.pt of an earlier run, to go on from")
     parser.add_argument("--until", choices=TRAININGS, default="student", help="the last training")
