@@ -81,9 +81,12 @@ enum {
 
 /* Loops of LX_CU_MMA_192x256 for I8 that only tests ask for, beside 0: int8_mma_192_even.cuh. */
 enum {
-    LX_CU_TRIAL_ROWS = 1, /* int8_mma_192.cuh's: row by row, planes of 32 of K */
-    LX_CU_TRIAL_PLANES,   /* the even order, but planes of 32 of K */
-    LX_CU_TRIAL_GATES,    /* the even order and rows of 64; gates instead of a barrier */
+    LX_CU_TRIAL_ROWS = 1,    /* int8_mma_192.cuh's: row by row, planes of 32 of K */
+    LX_CU_TRIAL_PLANES,      /* the even order, but planes of 32 of K */
+    LX_CU_TRIAL_GATES,       /* the even order and rows of 64; gates instead of a barrier */
+    LX_CU_TRIAL_WHOLE,       /* x in whole lines: int8_mma_192_whole.cuh */
+    LX_CU_TRIAL_CODES,       /* 0's loop, codes made before the products, not beside them */
+    LX_CU_TRIAL_WHOLE_CODES, /* both */
     LX_CU_TRIALS
 };
 

@@ -59,7 +59,8 @@ static_assert(MT == 6 && NT == 8, "rows by twos, columns by pairs of pairs");
 /* What a loop is made of. LINES: rows of 64, not planes; SPLIT: gates instead of one barrier a
  * step. */
 template <bool LINES_, bool SPLIT_> struct loop_of {
-    static constexpr bool LINES = LINES_, SPLIT = SPLIT_, KEPT = LINES && !SPLIT;
+    static constexpr bool LINES = LINES_, SPLIT = SPLIT_, KEPT = LINES && !SPLIT, IS_WHOLE = false;
+    static constexpr int SHARED = SHARED_EVEN;
     static constexpr int W_AT = SPLIT ? X_RING : X_STAGE; /* the weights, of LINES */
     static constexpr int ROW = LINES ? STEP : HALF;       /* bytes of a row, from one to the next */
 };
@@ -543,55 +544,6 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
         even_put(p.codes, r, over_most(r.most));
         recode_end<int>(p.codes, r);
     }
-}
-
-/* --- host ------------------------------------------------------------------------------------ */
-
-template <int C, bool GELU, bool CODES, typename L>
-static int launch_even(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, const habits &h)
-{
-    const int blocks = o.n_tiles < dev->n_sm ? o.n_tiles : dev->n_sm;
-    const auto kernel = k_int8_even<C, GELU, CODES, L>;
-    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_EVEN));
-    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                cudaSharedmemCarveoutMaxShared));
-    kernel<<<blocks, THREADS, SHARED_EVEN, dev->compute>>>(*p, o, h);
-    return cu_launched();
-}
-
-/* Codes beside products where row_of_unit is exact; else they are made before. */
-static int find_units(lx_cuda_dev *dev, lx_cu_int8 *p, habits *h)
-{
-    const uint64_t units = (uint64_t)cu_ceil_div<int64_t>(p->codes.cols, UNIT);
-    const uint64_t most = (uint64_t)p->codes.rows * units + (uint64_t)dev->n_sm * WARPS;
-    if (p->codes.rows == 0)
-        return 0;
-    if (units < 2 || most * units > 0xffffffffu) {
-        CU_TRY(cu_codes(dev, &p->codes));
-        p->codes.rows = 0;
-        return 0;
-    }
-    h->units = (uint32_t)units;
-    h->over_units = (uint32_t)((((uint64_t)1 << 32) + units - 1) / units);
-    return 0;
-}
-
-/* As tall::run. F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart do so
- * over half a tile, of many. */
-template <typename L> static int run_even(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
-{
-    const bool is_gelu = p->e.activation == LX_CU_GELU;
-    habits h;
-    if (p->e.out.dtype == LX_CU_F32 && is_gelu)
-        return tall::run<int>(dev, p, o);
-    CU_TRY(find_habits(dev, p, o, &h));
-    CU_TRY(find_units(dev, p, &h));
-    if (o.n_tiles >= 8 * dev->n_sm)
-        h.delay *= 2;
-    if (p->e.out.dtype == LX_CU_F32)
-        return launch_even<4, false, false, L>(dev, p, o, h);
-    return is_gelu ? launch_even<8, true, true, L>(dev, p, o, h)
-                   : launch_even<8, false, false, L>(dev, p, o, h);
 }
 
 } // namespace even

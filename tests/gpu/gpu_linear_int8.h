@@ -13,25 +13,48 @@
 #define SCRATCH_BYTES ((size_t)512 << 20)
 #define BENCH_BYTES   ((size_t)3 << 30)
 
-/* Beyond the designs, by number: other loops of mma 192x256 (LX_CU_TRIAL_*). */
-enum { TEST_DESIGNS = LX_CU_INT8_DESIGNS + LX_CU_TRIALS - 1 };
+/* The designs by number, and other loops of mma 192x256. */
+static const struct {
+    int design, trial;
+} forced[] = {{LX_CU_MMA_128x256, 0},
+              {LX_CU_MMA_128x128, 0},
+              {LX_CU_WGMMA_128x256, 0},
+              {LX_CU_MMA_192x256, 0},
+              {LX_CU_MMA_192x256_APART, 0},
+              {LX_CU_MMA_192x256, LX_CU_TRIAL_ROWS},
+              {LX_CU_MMA_192x256, LX_CU_TRIAL_PLANES},
+              {LX_CU_MMA_192x256, LX_CU_TRIAL_GATES},
+              {LX_CU_MMA_192x256, LX_CU_TRIAL_WHOLE},
+              {LX_CU_MMA_192x256_APART, LX_CU_TRIAL_WHOLE},
+              {LX_CU_MMA_192x256, LX_CU_TRIAL_CODES},
+              {LX_CU_MMA_192x256, LX_CU_TRIAL_WHOLE_CODES}};
+enum { TEST_DESIGNS = sizeof forced / sizeof *forced };
 
-static const char *const names[] = {"mma 128x256",   "mma 128x128", "wgmma 128x256", "mma 192x256",
-                                    "mma 192 apart", "192 rows",    "192 planes",    "192 gates"};
+static const char *const names[] = {
+    "mma 128x256", "mma 128x128", "wgmma 128x256", "mma 192x256", "mma 192 apart", "192 rows",
+    "192 planes",  "192 gates",   "192 whole",     "whole apart", "codes apart",   "whole, codes"};
 static_assert(sizeof names / sizeof *names == TEST_DESIGNS, "by number");
 
 static void force(lx_cu_int8 *call, int design)
 {
-    bool is_trial = design > LX_CU_INT8_DESIGNS - 1;
-    call->design = is_trial ? LX_CU_MMA_192x256 : design;
-    call->trial = is_trial ? design - LX_CU_INT8_DESIGNS + 1 : 0;
+    call->design = forced[design].design;
+    call->trial = forced[design].trial;
+}
+
+/* Of what they share with others is nothing to be learned. */
+static bool is_of_codes_alone(int design)
+{
+    return forced[design].trial == LX_CU_TRIAL_CODES ||
+           forced[design].trial == LX_CU_TRIAL_WHOLE_CODES;
 }
 
 static bool has_design(const gpu *g, int design, int64_t n)
 {
+    static const char letters[] = "0123456789ab";
+    static_assert(sizeof letters - 1 == TEST_DESIGNS, "one each");
     const lx_card_kind *card = lx_cuda_card(g->cuda);
     const char *only = getenv("LX2V_TEST_DESIGNS");
-    if (only && !strchr(only, '0' + design))
+    if (only && !strchr(only, letters[design]))
         return false;
     return design != LX_CU_WGMMA_128x256 || (lx_card_has_wgmma(card) && n % 32 == 0);
 }
@@ -196,7 +219,7 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
         b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
         int64_t band = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
         b.rows = b.is_act ? least(band, m) : m;
-        if (has_design(g, design, b.n))
+        if (has_design(g, design, b.n) && (b.is_act || !is_of_codes_alone(design)))
             print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
     }
     print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);

@@ -5,8 +5,8 @@
  * --bench   milliseconds, operations, and the share of what mma.sync alone reaches on this card
  *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
  *
- * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers; 5, 6, 7: other loops of mma 192x256,
- *           LX_CU_TRIAL_*).
+ * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers; 5 to 9, a, b: other loops of mma
+ *           192x256, `forced` in gpu_linear_int8.h).
  *
  * wgmma writes its results by the copy engine or from registers, as n and the output's alignment
  * let it (int8_wgmma.cuh, Serves): both are among the shapes and finishes.
