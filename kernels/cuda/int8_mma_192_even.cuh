@@ -434,6 +434,7 @@ __device__ __forceinline__ void even_put(const lx_cu_codes &c, const recoding &r
 /* --- columns --------------------------------------------------------------------------------- */
 
 /* As get_columns gives them, one of each thread: there are as many. Read after a barrier. */
+template <bool HAS_GATES = true>
 __device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &here, float *kept)
 {
     static_assert(THREADS == BN, "one column each");
@@ -442,7 +443,8 @@ __device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &h
     const bool is_there = col < p.e.n;
     kept[thread] = is_there && p.e.w_scale ? p.e.w_scale[col] : 1.0f;
     kept[BN + thread] = is_there && p.e.bias.data ? cu_vec_at(p.e.bias, col) : 0.0f;
-    kept[2 * BN + thread] = is_there && p.e.gate ? p.e.gate[col] : 1.0f;
+    if (HAS_GATES)
+        kept[2 * BN + thread] = is_there && p.e.gate ? p.e.gate[col] : 1.0f;
 }
 
 /* --- a step ----------------------------------------------------------------------------------- */

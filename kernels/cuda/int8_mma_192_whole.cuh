@@ -60,7 +60,7 @@ __device__ __forceinline__ void go_on(twosome &t)
     t.w[0] = t.w[2];
 }
 
-/* Of this thread, and read again when they are wanted: no registers meanwhile. */
+/* The tile being multiplied and the next one: for 16 bits in shared memory, where F32 has gates. */
 struct kept_places {
     volatile int m, n, next_m, next_n;
 };
@@ -94,20 +94,19 @@ template <int C> __device__ __forceinline__ void whole_places(source &f, uint32_
 
 /* 16 bytes of every thread: six of x, four of the weights. */
 template <int ODD, int I>
-__device__ __forceinline__ void whole_fetch(const lx_cu_int8 &p, const source &f, const twosome &t)
+__device__ __forceinline__ void whole_fetch(const lx_cu_int8 &p, source &f, const twosome &t)
 {
     constexpr bool IS_X = I < X_FETCHES;
     constexpr int ROW = IS_X ? I * X_PASS : (I - X_FETCHES) * PASS;
     const int8_t *from = (IS_X ? f.x : f.w) + (uint32_t)(ROW * (int)p.k);
-    asm volatile("" : "+l"(from)); /* here and not before */
+    int &rows = IS_X ? f.rows_x : f.rows_w;
+    asm volatile("" : "+l"(from), "+r"(rows)); /* here and not before */
     const uint32_t to = IS_X ? f.at_x + (X_BLOCK - t.x) : f.at_w + t.w[ODD ? 0 : 2];
-    fetch16(to + (uint32_t)(ROW * (IS_X ? BLOCK : STEP)), from + (ODD ? STEP : 0),
-            (IS_X ? f.rows_x : f.rows_w) > ROW);
+    fetch16(to + (uint32_t)(ROW * (IS_X ? BLOCK : STEP)), from, rows > ROW);
 }
 
 template <int ODD, int I = ODD ? X_FETCHES : 0>
-__device__ __forceinline__ void whole_fetches(const lx_cu_int8 &p, const source &f,
-                                              const twosome &t)
+__device__ __forceinline__ void whole_fetches(const lx_cu_int8 &p, source &f, const twosome &t)
 {
     if constexpr (I < X_FETCHES + W_FETCHES) {
         whole_fetch<ODD, I>(p, f, t);
@@ -125,7 +124,7 @@ __host__ __device__ constexpr int find_fetch(int odd, int slot)
 }
 
 template <int ODD, int SLOT>
-__device__ __forceinline__ void fetch_slot(const lx_cu_int8 &p, const source &f, const twosome &t)
+__device__ __forceinline__ void fetch_slot(const lx_cu_int8 &p, source &f, const twosome &t)
 {
     constexpr int I = find_fetch(ODD, SLOT);
     if constexpr (I >= 0)
@@ -135,10 +134,8 @@ __device__ __forceinline__ void fetch_slot(const lx_cu_int8 &p, const source &f,
 template <int ODD> __device__ __forceinline__ void whole_close(source &f)
 {
     fetch_close();
-    if (ODD) {
-        f.x += BLOCK;
-        f.w += BLOCK;
-    }
+    f.x += ODD ? BLOCK : 0;
+    f.w += STEP;
 }
 
 /* The first two steps; the first one is there when it returns. */
@@ -285,7 +282,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_whole(lx_cu_int8 p, order o
     extern __shared__ __align__(128) unsigned char ring[];
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
     float *const kept = (float *)(ring + COLUMNS_AT);
-    kept_places at;
+    kept_places mine, &at = C == 8 ? *(kept_places *)(kept + 2 * BN) : mine;
     pieces w;
     recoding r = {};
     twosome t = {};
@@ -297,14 +294,17 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_whole(lx_cu_int8 p, order o
     for (int tile = (int)blockIdx.x; tile < o.n_tiles; tile += (int)gridDim.x) {
         const int all = (int)p.k / BLOCK;
         source f = {};
-        find_places(o, tile, at);
-        __syncthreads(); /* the columns of the tile before have been read */
+        __syncthreads(); /* the columns of the tile before have been read, its place too */
+        if (C == 4 || threadIdx.x == 0)
+            find_places(o, tile, at);
+        if (C == 8)
+            __syncthreads();
         int acc[MT][NT][4] = {};
         whole_tile(p, {at.m, at.n}, f);
         f.x += BLOCK; /* of one block alone it is not used */
         f.w += BLOCK;
         whole_places<C>(f, shared);
-        keep_columns(p, {at.m, at.n}, kept);
+        keep_columns<C == 4>(p, {at.m, at.n}, kept);
         whole_first(w, t, shared);
 #pragma unroll 1
         for (int done = 0; done < all;) {
