@@ -45,7 +45,7 @@ struct whole_lines {
 /* Where two steps are: the block of x being read, the other one is being filled; the weights of the
  * first step, the second one and the one after that. Bytes. */
 struct twosome {
-    uint32_t x, w[3];
+    uint32_t shared, x, w[3];
 };
 
 __device__ __forceinline__ void find_stages(twosome &t)
@@ -82,14 +82,28 @@ __device__ __forceinline__ void whole_tile(const lx_cu_int8 &p, const place &at,
     f.rows_w = (int)min((int64_t)BN, p.e.n - n);
 }
 
-/* Where this thread writes: in the first block, the first stage. */
+/* Where this thread writes: in the first stage, the first block. */
+template <int C> __device__ __forceinline__ uint32_t weights_place(uint32_t shared, int thread)
+{
+    const int row = thread / UNITS, in = row % (4 * C);
+    const int col = row - in + in % C / 2 * 8 + in / C * 2 + in % 2; /* as in even_places */
+    return shared + 2 * X_BLOCK + line_in(col, thread % UNITS);
+}
+
 template <int C> __device__ __forceinline__ void whole_places(source &f, uint32_t shared)
 {
     const int thread = thread_now(), row = thread / LINE_UNITS, unit = thread % LINE_UNITS;
-    const int row_w = thread / UNITS, in = row_w % (4 * C);
-    const int col = row_w - in + in % C / 2 * 8 + in / C * 2 + in % 2; /* as in even_places */
     f.at_x = shared + (uint32_t)(row * BLOCK + (unit ^ row % 8) * 16);
-    f.at_w = shared + 2 * X_BLOCK + line_in(col, thread % UNITS);
+    f.at_w = weights_place<C>(shared, thread);
+}
+
+/* Codes leave no register for at_w: it is worked out for every two steps, from where x is written,
+ * so that the compiler does not do it before the loop. */
+template <int C> __device__ __forceinline__ void weights_again(source &f, const twosome &t)
+{
+    static_assert(X_BLOCK / 16 % THREADS == 0, "either block tells the thread");
+    const uint32_t at = f.at_x + (X_BLOCK - t.x) - t.shared, unit = at / 16 ^ at / BLOCK % 8;
+    f.at_w = weights_place<C>(t.shared, (int)(unit % THREADS));
 }
 
 /* 16 bytes of every thread: six of x, four of the weights. */
@@ -142,8 +156,8 @@ template <int ODD> __device__ __forceinline__ void whole_close(source &f)
 template <int C>
 __device__ __forceinline__ void begin_whole(const lx_cu_int8 &p, const order &o, uint32_t shared)
 {
-    const twosome t = {X_BLOCK,
-                       {W_STAGE, 0, 0}}; /* so that block 0 and stages 0 and 1 are filled */
+    /* so that block 0 and stages 0 and 1 are filled */
+    const twosome t = {shared, X_BLOCK, {W_STAGE, 0, 0}};
     source f = {};
     whole_places<C>(f, shared);
     whole_tile(p, tile_at(o, (int)blockIdx.x), f);
@@ -170,12 +184,12 @@ template <int PAIR, int H> __device__ __forceinline__ void whole_b(pieces &w, co
              (w.at_b ^ (uint32_t)(H % 2 * 32)) + t.w[H / 2] + (uint32_t)(PAIR * 16 * STEP));
 }
 
-__device__ __forceinline__ void whole_first(pieces &w, const twosome &t, uint32_t shared)
+__device__ __forceinline__ void whole_first(pieces &w, const twosome &t)
 {
     const int thread = thread_now(), lane = thread % 32, warp = thread / 32;
     const int row = warp / WN * WARP_M + lane % 16, col = warp % WN * WARP_N + lane / 16 * 8;
-    w.at_a = shared + (uint32_t)(row * BLOCK + (lane / 16 ^ row % 8) * 16);
-    w.at_b = shared + 2 * X_BLOCK + line_in(col + lane % 8, lane / 8 % 2); /* as in find_pieces */
+    w.at_a = t.shared + (uint32_t)(row * BLOCK + (lane / 16 ^ row % 8) * 16);
+    w.at_b = t.shared + 2 * X_BLOCK + line_in(col + lane % 8, lane / 8 % 2); /* as in find_pieces */
     whole_a<0, 0>(w, t);
     whole_b<0, 0>(w, t);
     whole_b<1, 0>(w, t);
@@ -186,13 +200,15 @@ __device__ __forceinline__ void whole_first(pieces &w, const twosome &t, uint32_
 
 /* Two rows of tiles, 16 instructions. Before the last ones of a step: the next one has landed, for
  * everyone, and nobody reads this one after it. */
-template <int H, int P>
+template <int H, int P, bool CODES>
 __device__ __forceinline__ void whole_rows(const lx_cu_int8 &p, source &f, pieces &w,
                                            int (&acc)[MT][NT][4], const twosome &t)
 {
     constexpr int R = 2 * P, ODD = H / 2, SECOND = H % 2, SLOT = (SECOND * 3 + P) * 3;
     constexpr bool IS_LAST = R + 2 == MT;
     constexpr int FROM = IS_LAST ? H + 1 : H;
+    if constexpr (CODES && SLOT == X_FETCHES && !ODD)
+        weights_again<8>(f, t);
     if constexpr (SECOND && IS_LAST) {
         fetch_wait<1>();
         __syncthreads();
@@ -229,20 +245,20 @@ __device__ __forceinline__ void step_whole(const lx_cu_int8 &p, const habits &h,
                                            const twosome &t)
 {
     float with = 0;
-    whole_rows<2 * ODD, 0>(p, f, w, acc, t);
-    whole_rows<2 * ODD, 1>(p, f, w, acc, t);
-    whole_rows<2 * ODD, 2>(p, f, w, acc, t);
+    whole_rows<2 * ODD, 0, CODES>(p, f, w, acc, t);
+    whole_rows<2 * ODD, 1, CODES>(p, f, w, acc, t);
+    whole_rows<2 * ODD, 2, CODES>(p, f, w, acc, t);
     if constexpr (CODES) {
         with = over_most(r.most);
         asm volatile("" : "+f"(with));
     }
-    whole_rows<2 * ODD + 1, 0>(p, f, w, acc, t);
+    whole_rows<2 * ODD + 1, 0, CODES>(p, f, w, acc, t);
     if constexpr (CODES) {
         even_put(p.codes, r, with);
         even_ask(p.codes, h, r);
     }
-    whole_rows<2 * ODD + 1, 1>(p, f, w, acc, t);
-    whole_rows<2 * ODD + 1, 2>(p, f, w, acc, t);
+    whole_rows<2 * ODD + 1, 1, CODES>(p, f, w, acc, t);
+    whole_rows<2 * ODD + 1, 2, CODES>(p, f, w, acc, t);
 }
 
 /* --- the kernel ------------------------------------------------------------------------------ */
@@ -285,7 +301,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_whole(lx_cu_int8 p, order o
     kept_places mine, &at = C == 8 ? *(kept_places *)(kept + 2 * BN) : mine;
     pieces w;
     recoding r = {};
-    twosome t = {};
+    twosome t = {shared};
     r.at = NOWHERE;
     r.unit = blockIdx.x * WARPS + threadIdx.x / 32;
     begin_whole<C>(p, o, shared);
@@ -305,7 +321,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_whole(lx_cu_int8 p, order o
         f.w += BLOCK;
         whole_places<C>(f, shared);
         keep_columns<C == 4>(p, {at.m, at.n}, kept);
-        whole_first(w, t, shared);
+        whole_first(w, t);
 #pragma unroll 1
         for (int done = 0; done < all;) {
             const int until = run_twos<C>(p, h, at, f, all, done);

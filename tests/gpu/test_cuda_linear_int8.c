@@ -105,9 +105,10 @@ enum { N_FINISHES = sizeof finishes / sizeof *finishes };
 /* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
  * than blocks, steps of K that are cut short. */
 static const int64_t shapes[][3] = {
-    {128, 256, 128}, {128, 256, 64},  {128, 256, 16},   {128, 256, 640},  {64, 64, 64},
-    {1, 32, 16},     {17, 32, 48},    {127, 96, 80},    {129, 272, 144},  {256, 512, 256},
-    {257, 288, 272}, {300, 1024, 64}, {1000, 160, 336}, {383, 544, 1040}, {130, 320, 384},
+    {128, 256, 128},  {128, 256, 64},   {128, 256, 16},  {128, 256, 640},
+    {64, 64, 64},     {1, 32, 16},      {17, 32, 48},    {127, 96, 80},
+    {129, 272, 144},  {256, 512, 256},  {257, 288, 272}, {300, 1024, 64},
+    {1000, 160, 336}, {383, 544, 1040}, {130, 320, 384}, {385, 784, 128},
 };
 
 static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t every)
