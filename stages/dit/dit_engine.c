@@ -214,8 +214,13 @@ static lx_status fill_card(const dit *model, const lx_card_kind *card, const dit
         *out = all;
         return LX_OK;
     }
-    uint64_t block = (all.total - (out->total - out->slots)) / (uint64_t)choice.n_blocks;
-    choice.n_resident = block ? (int64_t)((setup->vram - out->total) / block) : 0;
+    /* Slots are in *out, so this is less than a block takes: the search begins at too many. */
+    uint64_t block =
+        all.total > out->total ? (all.total - out->total) / (uint64_t)choice.n_blocks : 0;
+    uint64_t most = block ? (setup->vram - out->total) / block : (uint64_t)choice.n_blocks;
+    choice.n_resident = choice.n_blocks - 1;
+    if (most < (uint64_t)choice.n_resident)
+        choice.n_resident = (int64_t)most;
     for (; choice.n_resident > 0; choice.n_resident--) {
         dit_memory some;
         DIT_TRY(try_choice(model, card, setup, &choice, &some, err));

@@ -51,14 +51,19 @@ static const lx_card_kind held89 = {.name = "NVIDIA H100",
 
 static const lx_patch_dims LONG_CLIP = {16, 3, 64, 96}, SHORT_CLIP = {16, 3, 8, 12};
 
-static dit *open_model(void)
+static dit *open_this(const char *path, int64_t chunk)
 {
     dit *model = NULL;
     lx_err err = {0};
-    const dit_options options = {.text_len = TEXT_LEN, .is_header_only = true};
-    if (dit_load(&model, GOLDEN "distill_model.safetensors", &options, NULL, &err) != LX_OK)
+    const dit_options options = {.text_len = TEXT_LEN, .chunk = chunk, .is_header_only = true};
+    if (dit_load(&model, path, &options, NULL, &err) != LX_OK)
         fail_msg("%s", err.message);
     return model;
+}
+
+static dit *open_model(void)
+{
+    return open_this(GOLDEN "distill_model.safetensors", 0);
 }
 
 typedef struct asked {
@@ -170,9 +175,41 @@ static void test_what_is_left_is_used(void **state)
     dit_destroy(&model);
 }
 
+/* With the very bytes that n blocks take, n blocks stay; with one byte less, one fewer. The last two
+ * take no more than the slots that they do without. */
+static void test_as_many_blocks_stay_as_fit(void **state)
+{
+    (void)state;
+    dit *model = open_this(LX2V_SOURCE_DIR "/models/demo/distill_models", 256);
+    const int64_t n_blocks = dit_dims(model)->n_blocks;
+    assert_true(n_blocks >= 6);
+    for (int64_t n = 1; n < n_blocks; n++) {
+        lx_err err = {0};
+        dit_memory by_hand, exact, less;
+        dit_setup setup = {.vram = (uint64_t)8 << 30,
+                           .residency = LX_RESIDENCY_PARTIAL,
+                           .n_resident = n,
+                           .largest = SHORT_CLIP};
+        assert_int_equal(dit_plan(model, &rtx3060, &setup, &by_hand, &err), LX_OK);
+        assert_int_equal(by_hand.n_resident, n);
+        setup.residency = LX_RESIDENCY_AUTO;
+        setup.vram = by_hand.total;
+        assert_int_equal(dit_plan(model, &rtx3060, &setup, &exact, &err), LX_OK);
+        setup.vram--;
+        assert_int_equal(dit_plan(model, &rtx3060, &setup, &less, &err), LX_OK);
+        bool is_near = n >= n_blocks - 2;
+        int64_t most = is_near ? n_blocks : n, fewer = is_near ? n_blocks - 3 : n - 1;
+        if (exact.n_resident != most || less.n_resident != fewer)
+            fail_msg("%d of %d blocks: %d with all bytes, %d with one less", (int)n, (int)n_blocks,
+                     (int)exact.n_resident, (int)less.n_resident);
+    }
+    dit_destroy(&model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_as_many_blocks_stay_as_fit),
         cmocka_unit_test(test_choice_follows_card_and_length),
         cmocka_unit_test(test_what_a_card_has_not_is_refused_by_name),
         cmocka_unit_test(test_what_is_left_is_used),
