@@ -75,20 +75,13 @@ enum {
     LX_CU_MMA_128x128,       /* two blocks on a multiprocessor */
     LX_CU_WGMMA_128x256,     /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
     LX_CU_MMA_192x256,       /* mma.sync: 8.0 and later; warps of 96 x 64 */
-    LX_CU_MMA_192x256_APART, /* the same; F32's tiles end apart */
+    LX_CU_MMA_192x256_APART, /* the same with what shares the card kept apart: see below */
     LX_CU_INT8_DESIGNS
 };
 
-/* Loops of LX_CU_MMA_192x256 for I8 that only tests ask for, beside 0: int8_mma_192_even.cuh. */
-enum {
-    LX_CU_TRIAL_ROWS = 1,    /* int8_mma_192.cuh's: row by row, planes of 32 of K */
-    LX_CU_TRIAL_PLANES,      /* the even order, but planes of 32 of K */
-    LX_CU_TRIAL_GATES,       /* the even order and rows of 64; gates instead of a barrier */
-    LX_CU_TRIAL_WHOLE,       /* x in whole lines: int8_mma_192_whole.cuh */
-    LX_CU_TRIAL_CODES,       /* 0's loop, codes made before the products, not beside them */
-    LX_CU_TRIAL_WHOLE_CODES, /* both */
-    LX_CU_TRIALS
-};
+/* LX_CU_MMA_192x256_APART: of F32 the blocks begin apart, so their tiles end apart and do not all
+ * ask memory at once. Of 16 bits the codes of lx_cu_int8.codes are made apart, by a kernel before
+ * the products, not beside them (I8 alone: FP8's stay beside). Same bits either way. */
 
 /* Those that there are for FP8. */
 #define LX_CU_HAS_FP8(design) ((design) == LX_CU_WGMMA_128x256 || (design) >= LX_CU_MMA_192x256)
@@ -118,7 +111,6 @@ typedef struct lx_cu_codes {
  * out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32). */
 typedef struct lx_cu_int8 {
     int design;
-    int trial;   /* LX_CU_TRIAL_*, of LX_CU_MMA_192x256* for I8 alone; else 0 */
     bool is_fp8; /* x, w and codes are E4M3, not I8; LX_CU_HAS_FP8 */
     int64_t k;
     const int8_t *x; /* [m, k] dense */
@@ -131,7 +123,7 @@ typedef struct lx_cu_int8 {
     /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
      * of LX_CU_INT8_PART each, by design; not beside `most` */
     float *squares;
-    lx_cu_codes codes; /* done meanwhile: an earlier call's rows, never this one's */
+    lx_cu_codes codes; /* done meanwhile or before: an earlier call's rows, never this one's */
 } lx_cu_int8;
 
 typedef struct lx_cuda_linear_ops {

@@ -66,9 +66,6 @@ int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p)
     static_assert(sizeof designs / sizeof *designs == LX_CU_INT8_DESIGNS, "by number");
     if (!is_served(p) || p->design < 0 || p->design >= LX_CU_INT8_DESIGNS)
         return (int)cudaErrorInvalidValue;
-    if (p->trial < 0 || p->trial >= LX_CU_TRIALS ||
-        (p->trial && (p->is_fp8 || p->design < LX_CU_MMA_192x256)))
-        return (int)cudaErrorInvalidValue;
     if (p->is_fp8)
         return fp8(dev, p);
     if (p->codes.rows && p->codes.is_fp8)

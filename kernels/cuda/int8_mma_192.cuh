@@ -1,5 +1,5 @@
 /*
- * int8_mma_192.cuh - INT8 and FP8 linears by mma.sync in tiles of 192 x 256: 8.0, 8.9 and later
+ * int8_mma_192.cuh - mma.sync in tiles of 192 x 256: FP8's loop, and the ends of INT8's too
  * SPDX-License-Identifier: Apache-2.0
  *
  * Why       A tile of R x C asks the second-level cache for (1 / R + 1 / C) / 2 bytes an operation.
@@ -32,18 +32,21 @@
  *           tiles' residual (not on 8.6: 6 and 3 MB), it is asked for it in the last 24 steps.
  *           All blocks end together, which is hard on memory: residual and results of a wave are 32
  *           MB of a RTX 3090, 38 us beside 145 of products. So one design lets blocks of F32 begin
- *           apart, over a quarter of a tile: then they end apart.
+ *           apart, over a quarter of a tile (int8_mma_192x256.cu: or half): then they end apart.
  * Codes     of F16 rows of a band before, 128 numbers a warp and step; a load has the step to
  *           arrive. Only gelu's kernel has them; others' are made before it starts.
- * Measured  on one H200, 32,760 rows: 2.00 ms (5120 -> 5120, 16 bits), 2.79 (residual; apart 2.73),
- *           6.55 (5120 -> 13824, gelu, codes), 6.27 (13824 -> 5120, residual): 67, 48, 55 and 58 %
- *           of mma.sync's rate. By Nsight Compute neither the cache (63 %) nor memory is the limit:
- *           with two warps a scheduler a third of the waiting is for results of fixed delay.
- * Registers 254 or 255; by CUDA 13.0 for 8.6 the model's kernels keep 0 to 3 words in memory while
- *           a tile ends, none in the loop, which has 238 instructions (16 bits; F32 258, with codes
- *           340) for 96 of mma.sync, 20 of ldmatrix and 7 fetches.
- * Now       this loop is FP8's, and F32's with gelu; INT8's is int8_mma_192_even.cuh's, with these
- *           ends.
+ * Loop      FP8's, and INT8's for F32 with gelu, which no model asks for. INT8's other outputs have
+ *           the loop of int8_mma_192_even.cuh, with the same tiles, warps and ends; Ring, Swizzle
+ *           and Codes above are not its.
+ * Measured  what INT8 did with this loop, in the past, on one H200, 32,760 rows: 2.00 ms (5120 ->
+ *           5120, 16 bits), 2.79 (residual; apart 2.73), 6.55 (5120 -> 13824, gelu, codes), 6.27
+ *           (13824 -> 5120, residual): 67, 48, 55 and 58 % of mma.sync's rate. By Nsight Compute
+ *           neither the cache (63 %) nor memory was the limit: with two warps a scheduler a third
+ *           of the waiting was for results of fixed delay. FP8 has not been measured on a card that
+ *           has its instruction (fp8_mma_192x256.cu).
+ * Registers 254 or 255; FP8's: fp8_mma_192x256.cu. INT8, F32 with gelu, by CUDA 13.0 for 8.6: none
+ *           in memory, 258 instructions in the loop for 96 of mma.sync, 20 of ldmatrix and 7
+ *           fetches.
  * Serves    what int8_mma.cuh serves; outputs whose rows are not aligned, and F32 of which maxima
  *           are wanted, go to it.
  */

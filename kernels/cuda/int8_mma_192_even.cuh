@@ -1,40 +1,43 @@
 /*
- * int8_mma_192_even.cuh - int8_mma_192.cuh's tiles with a loop that loads evenly and waits late
+ * int8_mma_192_even.cuh - INT8 linears by mma.sync in tiles of 192 x 256: the loop and the kernel
  * SPDX-License-Identifier: Apache-2.0
  *
- * Why       int8_mma_192.cuh's loop takes about 1,565 clocks of one H200 for 64 of K with rows of 16
- *           bits, 1,655 with F32 and 1,950 with codes beside it (from tiles' times, less their
- *           ends), where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6 clocks
- *           each. Played through with the instructions' own waits, what is short is the way to
- *           shared memory: of 64 of K 160 ldmatrix of 4 clocks (640), 56 fetches of 4 (224), and
- *           the writing of what they bring. That was not measured, but chosen to fit: 8 clocks a
- *           fetch for 128 x 256, and 12 for planes of 32 of K, which put the two halves of each
- *           64 bytes in two places.
- * Lines     So rows are 64 bytes here, all of a fetch's 64 in one line of 128: a ring of 3 steps,
- *           84 KiB, and a tile's scales, biases and gates behind it, so that nothing is waited for
- *           when it ends. The unit u of row r lies at u ^ (r / 2 % 4).
+ * Why       Tiles, warps and ends are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one
+ *           H200 for 64 of K (F32 1,655, with codes beside it 1,950), where mma.sync takes 1,152:
+ *           96 of each of a scheduler's two warps, 6 clocks each. This one loads evenly and
+ *           waits late.
+ * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory.
+ *           Planes of 32 of K put it in two. A ring of 3 steps, 84 KiB, and a tile's scales, biases
+ *           and gates behind it, so that nothing is waited for when the tile ends. Unit u of row r
+ *           lies at u ^ (r / 2 % 4).
  * Order     Rows of tiles by twos, their 4 pairs of columns two at a time: 2 x 2 blocks of 8
  *           products, 4 of them with the same rows. Fragments of three rows (12 registers) and of
  *           all columns (16). Each is read again when its last product has been given: 2 reads
  *           beside 16 products, 6 in the last two rows; from a read to its use there are 8 to 16
- *           products, where there were 6. ptxas orders products anew, but no fetches and reads.
+ *           products. ptxas orders products anew, but no fetches and reads.
  * Fetches   7 in each step's first half, of the step after the next. They have 1.5 steps of time:
  *           1 us at the full rate.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows, lines of the residual asked for) is
- *           done between runs of steps. 174 instructions for 64 of K instead of 242 (F32 169 of
- *           276), 606 clocks of one warp alone instead of 749 (615 of 886).
+ *           done between runs of steps. 174 instructions for 64 of K, F32 169.
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
- *           a step before: 233 instructions instead of 341, 679 clocks instead of 1,100.
+ *           a step before, 59 instructions more; or not here at all but by a kernel before this one
+ *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 59 are
+ *           in its way, and apart is quicker. A GeForce's takes 16: there they fit in between, and
+ *           what apart asks of memory would cost more (not measured).
  * Barrier   One a step, before the second half's last third, when all of it has been read and the
- *           next step has landed. GATES instead of it, for tests: one for each of four steps,
- *           passed when all copies of the step have landed and all warps have said, a fifth of a
- *           step before, that they have read the step's weights; rings of 4 and 3 steps.
- * Predicted in clocks for 64 of K, played through: 1,375, with F32 1,470, with codes 1,539 (a fetch
- *           written in 4 clocks, whole lines: 1,256, 1,285, 1,490). Not measured. 8.6: 3,060 to
- *           3,140, where mma.sync takes 3,072.
- * Registers 254 or 255; by CUDA 13.0 for 8.6 8 (F32) to 14 words are kept in memory beside the
- *           loop, none in it; for 9.0 none to 8.
+ *           next step has landed.
+ * Measured  on one H200 held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate; in
+ *           brackets by the loop before):
+ *           5120 -> 5120, 16 bits             1.84  (72 %)        [2.00]
+ *           5120 -> 5120, gate, residual      2.03  (66 %)        [2.76]
+ *           5120 -> 13824, gelu, codes apart  5.56  (65 %)
+ *                                codes beside 6.05  (59.5 %)      [6.59]
+ *           13824 -> 5120, gate, residual     4.86  (74 %)        [6.12]
+ *           With x in whole lines of 128 bytes of memory: 1.82, 2.14, 6.26 (beside), 5.06. So lines
+ *           are not what the writing waits for.
+ * Registers 255; by CUDA 13.0 for 8.6 8 (F32) to 16 words are kept in memory beside the loop, none
+ *           in it; for 9.0 none (16 bits) to 8 (F32).
  */
 #ifndef INT8_MMA_192_EVEN_CUH
 #define INT8_MMA_192_EVEN_CUH
@@ -48,68 +51,39 @@ namespace even
 
 using namespace tall;
 
-constexpr int X_STAGE = BM * STEP, W_STAGE = BN * STEP, X_RING = 4 * X_STAGE, W_RING = 3 * W_STAGE;
-constexpr int STAGE = X_STAGE + W_STAGE, KEPT_AT = 3 * STAGE; /* a tile's columns */
-constexpr int GATES = 4, PLACES_AT = RING, GATES_AT = RING + 48, SHARED_EVEN = GATES_AT + GATES * 8;
-static_assert(X_RING + W_RING <= RING, "either ring in the same place");
-static_assert(SHARED_EVEN <= 99 << 10 && GATES_AT % 8 == 0, "what a block may have on an 8.6");
-static_assert(KEPT_AT + 3 * BN * (int)sizeof(float) <= RING, "three steps and columns");
+constexpr int STAGES = 3, X_STAGE = BM * STEP, STAGE = (BM + BN) * STEP;
+constexpr int KEPT_AT = STAGES * STAGE;                  /* a tile's columns */
+constexpr int PLACES_AT = RING, SHARED_EVEN = RING + 48; /* places_of, two */
+static_assert(KEPT_AT + 3 * BN * (int)sizeof(float) <= PLACES_AT, "three steps and columns");
+static_assert(SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
 static_assert(MT == 6 && NT == 8, "rows by twos, columns by pairs of pairs");
 
-/* What a loop is made of. LINES: rows of 64, not planes; SPLIT: gates instead of one barrier a
- * step. */
-template <bool LINES_, bool SPLIT_> struct loop_of {
-    static constexpr bool LINES = LINES_, SPLIT = SPLIT_, KEPT = LINES && !SPLIT, IS_WHOLE = false;
-    static constexpr int SHARED = SHARED_EVEN;
-    static constexpr int W_AT = SPLIT ? X_RING : X_STAGE; /* the weights, of LINES */
-    static constexpr int ROW = LINES ? STEP : HALF;       /* bytes of a row, from one to the next */
-};
-
-/* Where a step is: offsets in the ring, of x's and of the weights'. */
+/* Where steps are in the ring: bytes. */
 struct moment {
-    uint32_t shared, step; /* counted over all of this block's tiles */
-    uint32_t x[3], w[3];   /* this step's first half, its second one, the next step's first */
-    uint32_t x_to, w_to;   /* of the step after the next: LINES alone */
+    uint32_t shared, step; /* step: counted over all of this block's tiles */
+    uint32_t now, next;
+    /* The step after the next one, being fetched: one number, kept as two, of x and of the weights.
+     * With one ptxas gives other registers than those that were measured. */
+    uint32_t x_to, w_to;
 };
-
-template <typename L> __device__ __forceinline__ void find_next(moment &t)
-{
-    if constexpr (L::LINES && L::SPLIT) {
-        t.x[1] = t.x[0];
-        t.w[1] = t.w[0];
-        t.x[2] = t.x[0] == X_RING - X_STAGE ? 0 : t.x[0] + X_STAGE;
-        t.w[2] = t.w[0] == W_RING - W_STAGE ? 0 : t.w[0] + W_STAGE;
-        t.x_to = t.x[0] >= 2 * X_STAGE ? t.x[0] - 2 * X_STAGE : t.x[0] + 2 * X_STAGE;
-        t.w_to = t.w[0] == 0 ? W_RING - W_STAGE : t.w[0] - W_STAGE;
-    } else if constexpr (L::LINES) {
-        t.x[1] = t.w[1] = t.x[0];
-        t.x[2] = t.w[2] = t.x[0] == 2 * STAGE ? 0 : t.x[0] + STAGE;
-        t.x_to = t.w_to = t.x[0] == 0 ? 2 * STAGE : t.x[0] - STAGE;
-    } else {
-        t.x[1] = t.w[1] = after(t.x[0]);
-        t.x[2] = t.w[2] = after(t.x[1]);
-    }
-}
 
 /* The beginning of any step. */
-template <typename L> __device__ __forceinline__ moment moment_at(uint32_t shared, uint32_t step)
+__device__ __forceinline__ moment moment_at(uint32_t shared, uint32_t step)
 {
     moment t = {shared, step};
-    if constexpr (L::LINES && L::SPLIT) {
-        t.x[0] = step % 4 * X_STAGE;
-        t.w[0] = step % 3 * W_STAGE;
-    } else if constexpr (L::LINES) {
-        t.x[0] = t.w[0] = step % 3 * STAGE;
-    } else {
-        t.x[0] = t.w[0] = 2 * step % PLANES * PLANE;
-    }
+    t.now = step % STAGES * STAGE;
     return t;
+}
+
+__device__ __forceinline__ void find_next(moment &t)
+{
+    t.next = t.now == 2 * STAGE ? 0 : t.now + STAGE;
+    t.x_to = t.w_to = t.now == 0 ? 2 * STAGE : t.now - STAGE;
 }
 
 __device__ __forceinline__ void go_on(moment &t)
 {
-    t.x[0] = t.x[2];
-    t.w[0] = t.w[2];
+    t.now = t.next;
     t.step++;
 }
 
@@ -123,43 +97,7 @@ __device__ __forceinline__ uint32_t line_in(int row, int unit)
 struct places_of {
     place here, first, next;
 };
-static_assert(2 * sizeof(places_of) == 48, "between ring and gates");
-
-/* --- barriers -------------------------------------------------------------------------------- */
-
-__device__ __forceinline__ uint32_t gate_of(uint32_t shared, uint32_t step)
-{
-    return shared + GATES_AT + step % GATES * 8;
-}
-
-__device__ __forceinline__ void gate_make(uint32_t gate)
-{
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(gate), "r"(THREADS + WARPS) : "memory");
-}
-
-/* Once all copies that this thread has asked for have landed. */
-__device__ __forceinline__ void gate_follow(uint32_t gate)
-{
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(gate) : "memory");
-}
-
-/* Of a warp one lane. */
-__device__ __forceinline__ void gate_say(uint32_t gate)
-{
-    asm volatile("{\n.reg .pred is_first;\n.reg .b32 lane;\n.reg .b64 state;\n"
-                 "mov.u32 lane, %%laneid;\nsetp.eq.u32 is_first, lane, 0;\n"
-                 "@is_first mbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(gate)
-                 : "memory");
-}
-
-__device__ __forceinline__ void gate_pass(uint32_t gate, uint32_t parity)
-{
-    asm volatile("{\n.reg .pred is_passed;\nagain:\n"
-                 "mbarrier.test_wait.parity.shared.b64 is_passed, [%0], %1;\n"
-                 "@!is_passed bra again;\n}" ::"r"(gate),
-                 "r"(parity)
-                 : "memory");
-}
+static_assert(2 * sizeof(places_of) == SHARED_EVEN - PLACES_AT, "behind the ring");
 
 /* --- fetching -------------------------------------------------------------------------------- */
 
@@ -182,20 +120,16 @@ __device__ __forceinline__ void source_last(const lx_cu_int8 &p, source &f, int 
         f.rows_x = f.rows_w = 0;
 }
 
-template <int C, typename L> __device__ __forceinline__ void even_places(source &f, uint32_t shared)
+template <int C> __device__ __forceinline__ void even_places(source &f, uint32_t shared)
 {
-    if constexpr (!L::LINES) {
-        source_places<C>(f, shared);
-        return;
-    }
     const int thread = thread_now(), row = thread / UNITS, unit = thread % UNITS;
     const int in = row % (4 * C), col = row - in + in % C / 2 * 8 + in / C * 2 + in % 2;
     f.at_x = shared + line_in(row, unit);
-    f.at_w = shared + L::W_AT + line_in(col, unit);
+    f.at_w = shared + X_STAGE + line_in(col, unit);
 }
 
 /* Two steps ahead of a tile's first one. Nothing of it is kept while a tile ends. */
-template <int C, typename L>
+template <int C>
 __device__ __forceinline__ source source_here(const lx_cu_int8 &p, const places_of &at,
                                               const moment &t, int all)
 {
@@ -205,80 +139,62 @@ __device__ __forceinline__ source source_here(const lx_cu_int8 &p, const places_
     source_tile(p, at.first, f, thread_now());
     f.x += all > 2 ? 2 * STEP : 0;
     f.w += all > 2 ? 2 * STEP : 0;
-    even_places<C, L>(f, t.shared);
-    if (!L::LINES)
-        f.plane = (2 * (t.step + 2) + (uint32_t)thread_now() % UNITS / 2) % PLANES * PLANE;
+    even_places<C>(f, t.shared);
     return f;
 }
 
 /* 16 bytes of every thread. */
-template <int I, typename L>
+template <int I>
 __device__ __forceinline__ void fetch_at(const lx_cu_int8 &p, source &f, const moment &t)
 {
     constexpr bool IS_X = I * PASS < BM;
     constexpr int ROW = IS_X ? I * PASS : I * PASS - BM;
     const int8_t *from = (IS_X ? f.x : f.w) + (uint32_t)(ROW * (int)p.k);
     asm volatile("" : "+l"(from)); /* here and not before */
-    const uint32_t to = L::LINES ? (IS_X ? t.x_to : t.w_to) : f.plane;
-    fetch16((IS_X ? f.at_x : f.at_w) + to + (uint32_t)(ROW * L::ROW), from,
+    fetch16((IS_X ? f.at_x + t.x_to : f.at_w + t.w_to) + (uint32_t)(ROW * STEP), from,
             (IS_X ? f.rows_x : f.rows_w) > ROW);
 }
 
-template <int I, int END, typename L>
+template <int I, int END>
 __device__ __forceinline__ void fetch_range(const lx_cu_int8 &p, source &f, const moment &t)
 {
     if constexpr (I < END) {
-        fetch_at<I, L>(p, f, t);
-        fetch_range<I + 1, END, L>(p, f, t);
+        fetch_at<I>(p, f, t);
+        fetch_range<I + 1, END>(p, f, t);
     }
 }
 
 /* The step has been asked for. */
-template <typename L>
-__device__ __forceinline__ void source_close(source &f, uint32_t shared, uint32_t step)
+__device__ __forceinline__ void source_close(source &f)
 {
-    if (L::SPLIT)
-        gate_follow(gate_of(shared, step));
-    else
-        fetch_close();
-    if (!L::LINES) {
-        f.plane += 2 * PLANE;
-        f.plane -= f.plane >= RING ? RING : 0;
-    }
+    fetch_close();
     f.x += STEP;
     f.w += STEP;
 }
 
-/* The first two steps; and nobody has read anything before step 0. */
-template <int C, typename L>
+/* The first two steps. */
+template <int C>
 __device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, uint32_t shared)
 {
     const steps n = steps_of((int)p.k);
     moment t = {};
     source f = source_begin<C>(p, o, shared);
-    even_places<C, L>(f, shared);
-    if (L::SPLIT && threadIdx.x < GATES)
-        gate_make(gate_of(shared, threadIdx.x));
-    __syncthreads();
+    even_places<C>(f, shared);
+    __syncthreads(); /* nothing needs it: once a call, left as it was measured */
 #pragma unroll 1
     for (int i = 0; i < 2; i++) {
         if (i % n.all == n.all - 1)
             source_last(p, f, n.all);
-        fetch_range<0, FETCHES, L>(p, f, t);
-        source_close<L>(f, shared, (uint32_t)i);
-        t.x_to += L::SPLIT ? X_STAGE : STAGE;
-        t.w_to += L::SPLIT ? W_STAGE : STAGE;
+        fetch_range<0, FETCHES>(p, f, t);
+        source_close(f);
+        t.x_to += STAGE;
+        t.w_to += STAGE;
         if ((i + 1) % n.all == 0)
             source_tile(p, place_or_none(o, (int)blockIdx.x + (i + 1) / n.all * (int)gridDim.x), f,
                         thread_now());
     }
-    if (L::SPLIT) {
-        gate_say(gate_of(shared, 0));
-        gate_pass(gate_of(shared, 0), 0);
-    } else {
-        fetch_wait<1>();
-        __syncthreads();
-    }
+    fetch_wait<1>();
+    __syncthreads();
 }
 
 /* --- multiplying ----------------------------------------------------------------------------- */
@@ -288,40 +204,37 @@ struct pieces {
     uint32_t at_a, at_b;            /* where this lane reads them, of a step's first half */
 };
 
-template <typename L> __device__ __forceinline__ void find_pieces(pieces &w, uint32_t shared)
+__device__ __forceinline__ void find_pieces(pieces &w, uint32_t shared)
 {
     const int thread = thread_now(), lane = thread % 32, warp = thread / 32;
     const int row = warp / WN * WARP_M + lane % 16, col = warp % WN * WARP_N + lane / 16 * 8;
-    w.at_a = shared + (L::LINES ? line_in(row, lane / 16) : place_in(row, lane / 16));
+    w.at_a = shared + line_in(row, lane / 16);
     /* matrices 0 and 1: both units of an even tile of eight columns, 2 and 3: of the odd one */
-    w.at_b = shared + (L::LINES ? L::W_AT + line_in(col + lane % 8, lane / 8 % 2)
-                                : place_in(BM + col + lane % 8, lane / 8 % 2));
+    w.at_b = shared + X_STAGE + line_in(col + lane % 8, lane / 8 % 2);
 }
 
-/* Of one of a moment's halves. */
-template <int T, int WHICH, typename L>
-__device__ __forceinline__ void even_a(pieces &w, const moment &t)
+/* HALF_AT: 0 and 1 this step's halves, 2 the next one's first. Halves are two units apart. */
+template <int T, int HALF_AT> __device__ __forceinline__ void even_a(pieces &w, const moment &t)
 {
-    const uint32_t at = L::LINES && WHICH == 1 ? w.at_a ^ 32 : w.at_a;
-    ldmatrix(w.a[T % 3], at + t.x[WHICH] + (uint32_t)(T * 16 * L::ROW));
+    const uint32_t at = HALF_AT == 1 ? w.at_a ^ 32 : w.at_a;
+    ldmatrix(w.a[T % 3], at + (HALF_AT == 2 ? t.next : t.now) + (uint32_t)(T * 16 * STEP));
 }
 
-template <int PAIR, int WHICH, typename L>
-__device__ __forceinline__ void even_b(pieces &w, const moment &t)
+template <int PAIR, int HALF_AT> __device__ __forceinline__ void even_b(pieces &w, const moment &t)
 {
-    const uint32_t at = L::LINES && WHICH == 1 ? w.at_b ^ 32 : w.at_b;
-    ldmatrix(w.b[PAIR], at + t.w[WHICH] + (uint32_t)(PAIR * 16 * L::ROW));
+    const uint32_t at = HALF_AT == 1 ? w.at_b ^ 32 : w.at_b;
+    ldmatrix(w.b[PAIR], at + (HALF_AT == 2 ? t.next : t.now) + (uint32_t)(PAIR * 16 * STEP));
 }
 
-template <typename L> __device__ __forceinline__ void even_first(pieces &w, const moment &t)
+__device__ __forceinline__ void even_first(pieces &w, const moment &t)
 {
-    find_pieces<L>(w, t.shared);
-    even_a<0, 0, L>(w, t);
-    even_b<0, 0, L>(w, t);
-    even_b<1, 0, L>(w, t);
-    even_a<1, 0, L>(w, t);
-    even_b<2, 0, L>(w, t);
-    even_b<3, 0, L>(w, t);
+    find_pieces(w, t.shared);
+    even_a<0, 0>(w, t);
+    even_b<0, 0>(w, t);
+    even_b<1, 0>(w, t);
+    even_a<1, 0>(w, t);
+    even_b<2, 0>(w, t);
+    even_b<3, 0>(w, t);
 }
 
 /* 16 rows x 16 columns. */
@@ -332,59 +245,50 @@ __device__ __forceinline__ void two(const pieces &w, int (&acc)[MT][NT][4])
     mma(acc[T][2 * PAIR + 1], w.a[T % 3], w.b[PAIR][2], w.b[PAIR][3]);
 }
 
-template <typename L> __device__ __forceinline__ void wait_for_next(const moment &t)
-{
-    if (L::SPLIT) {
-        gate_pass(gate_of(t.shared, t.step + 1), (t.step + 1) / GATES % 2);
-    } else {
-        fetch_wait<1>();
-        __syncthreads();
-    }
-}
-
 /* Two rows of tiles, 16 instructions. */
-template <int SECOND, int P, typename L>
+template <int SECOND, int P>
 __device__ __forceinline__ void two_rows(const lx_cu_int8 &p, source &f, pieces &w,
                                          int (&acc)[MT][NT][4], const moment &t)
 {
     constexpr int R = 2 * P, NEXT = SECOND + 1;
     constexpr bool IS_LAST = R + 2 == MT;
     constexpr int FROM = IS_LAST ? NEXT : SECOND, AT = SECOND ? FETCHES : P * 3; /* fetches */
-    if constexpr (SECOND && IS_LAST)
-        wait_for_next<L>(t);
-    even_a<(R + 2) % MT, FROM, L>(w, t);
+    if constexpr (SECOND && IS_LAST) {
+        /* The next step has landed, for everyone; and everyone has read this one. */
+        fetch_wait<1>();
+        __syncthreads();
+    }
+    even_a<(R + 2) % MT, FROM>(w, t);
     two<R, 0>(w, acc);
     if constexpr (AT < FETCHES)
-        fetch_at<AT, L>(p, f, t);
+        fetch_at<AT>(p, f, t);
     two<R, 1>(w, acc);
     two<R + 1, 0>(w, acc);
     if constexpr (IS_LAST)
-        even_b<0, NEXT, L>(w, t);
+        even_b<0, NEXT>(w, t);
     if constexpr (AT + 1 < FETCHES)
-        fetch_at<AT + 1, L>(p, f, t);
+        fetch_at<AT + 1>(p, f, t);
     two<R + 1, 1>(w, acc);
     if constexpr (IS_LAST)
-        even_b<1, NEXT, L>(w, t);
+        even_b<1, NEXT>(w, t);
     two<R, 2>(w, acc);
     if constexpr (AT + 2 < FETCHES)
-        fetch_at<AT + 2, L>(p, f, t);
+        fetch_at<AT + 2>(p, f, t);
     two<R, 3>(w, acc);
-    even_a<(R + 3) % MT, FROM, L>(w, t);
-    if constexpr (L::SPLIT && SECOND && P == 0)
-        gate_say(gate_of(t.shared, t.step + 1)); /* all weights of this step are read */
+    even_a<(R + 3) % MT, FROM>(w, t);
     two<R + 1, 2>(w, acc);
     if constexpr (IS_LAST)
-        even_b<2, NEXT, L>(w, t);
+        even_b<2, NEXT>(w, t);
     two<R + 1, 3>(w, acc);
     if constexpr (IS_LAST)
-        even_b<3, NEXT, L>(w, t);
+        even_b<3, NEXT>(w, t);
     if constexpr (SECOND == 0 && IS_LAST)
-        source_close<L>(f, t.shared, t.step + 2);
+        source_close(f);
 }
 
 /* --- codes beside products ------------------------------------------------------------------- */
 
-/* unit / units_of_row, exact while their product is below 2^32: has_codes_beside. */
+/* unit / units_of_row, exact while their product is below 2^32: find_units. */
 __device__ __forceinline__ uint32_t row_of_unit(const habits &h, uint32_t unit)
 {
     return __umulhi(unit, h.over_units);
@@ -434,7 +338,6 @@ __device__ __forceinline__ void even_put(const lx_cu_codes &c, const recoding &r
 /* --- columns --------------------------------------------------------------------------------- */
 
 /* As get_columns gives them, one of each thread: there are as many. Read after a barrier. */
-template <bool HAS_GATES = true>
 __device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &here, float *kept)
 {
     static_assert(THREADS == BN, "one column each");
@@ -443,34 +346,33 @@ __device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &h
     const bool is_there = col < p.e.n;
     kept[thread] = is_there && p.e.w_scale ? p.e.w_scale[col] : 1.0f;
     kept[BN + thread] = is_there && p.e.bias.data ? cu_vec_at(p.e.bias, col) : 0.0f;
-    if (HAS_GATES)
-        kept[2 * BN + thread] = is_there && p.e.gate ? p.e.gate[col] : 1.0f;
+    kept[2 * BN + thread] = is_there && p.e.gate ? p.e.gate[col] : 1.0f;
 }
 
 /* --- a step ----------------------------------------------------------------------------------- */
 
 /* Of codes the long divisions beside the first products, the rest beside those that follow: ptxas
  * moves nothing of them over the products in between. */
-template <bool CODES, typename L>
+template <bool CODES>
 __device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, source &f,
                                           pieces &w, recoding &r, int (&acc)[MT][NT][4],
                                           const moment &t)
 {
     float with = 0;
-    two_rows<0, 0, L>(p, f, w, acc, t);
-    two_rows<0, 1, L>(p, f, w, acc, t);
-    two_rows<0, 2, L>(p, f, w, acc, t);
+    two_rows<0, 0>(p, f, w, acc, t);
+    two_rows<0, 1>(p, f, w, acc, t);
+    two_rows<0, 2>(p, f, w, acc, t);
     if constexpr (CODES) {
         with = over_most(r.most);
         asm volatile("" : "+f"(with));
     }
-    two_rows<1, 0, L>(p, f, w, acc, t);
+    two_rows<1, 0>(p, f, w, acc, t);
     if constexpr (CODES) {
         even_put(p.codes, r, with);
         even_ask(p.codes, h, r);
     }
-    two_rows<1, 1, L>(p, f, w, acc, t);
-    two_rows<1, 2, L>(p, f, w, acc, t);
+    two_rows<1, 1>(p, f, w, acc, t);
+    two_rows<1, 2>(p, f, w, acc, t);
 }
 
 /* --- the kernel ------------------------------------------------------------------------------ */
@@ -498,7 +400,7 @@ __device__ __forceinline__ places_of places_from(const order &o, int tile, int a
             place_or_none(o, tile + (ahead + 1) * blocks)};
 }
 
-template <int C, bool GELU, bool CODES, typename L>
+template <int C, bool GELU, bool CODES>
 __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o, habits h)
 {
     extern __shared__ __align__(128) unsigned char ring[];
@@ -508,7 +410,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
     recoding r = {};
     r.at = NOWHERE;
     r.unit = blockIdx.x * WARPS + threadIdx.x / 32;
-    begin_even<C, L>(p, o, shared);
+    begin_even<C>(p, o, shared);
     if (C == 4 && h.delay)
         wait_for_turn(h.delay);
     uint32_t step = 0;
@@ -516,30 +418,29 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
     for (int tile = (int)blockIdx.x; tile < o.n_tiles; tile += (int)gridDim.x) {
         const steps n = steps_of((int)p.k);
         places_of &at = both[turn]; /* the other one may still be read */
-        moment t = moment_at<L>(shared, step);
+        moment t = moment_at(shared, step);
         turn ^= 1;
         if (threadIdx.x == 0)
             at = places_from(o, tile, n.all);
         __syncthreads();
         int acc[MT][NT][4] = {};
-        source f = source_here<C, L>(p, at, t, n.all);
-        if (L::KEPT)
-            keep_columns(p, at.here, (float *)(ring + KEPT_AT));
-        even_first<L>(w, t);
+        source f = source_here<C>(p, at, t, n.all);
+        keep_columns(p, at.here, (float *)(ring + KEPT_AT));
+        even_first(w, t);
 #pragma unroll 1
         for (int done = 0; done < n.all;) {
             const int until = run_until<C>(p, h, at.here, f, n, done);
 #pragma unroll 1
             for (; done < until; done++) {
-                find_next<L>(t);
-                step_even<CODES, L>(p, h, f, w, r, acc, t);
+                find_next(t);
+                step_even<CODES>(p, h, f, w, r, acc, t);
                 go_on(t);
             }
             if (done == n.own)
                 source_tile(p, at.next, f, thread_now());
         }
         step = t.step;
-        finish_sums<C, GELU, L::KEPT>(p, o.is_wide, at.here, acc, (const float *)(ring + KEPT_AT));
+        finish_sums<C, GELU, true>(p, o.is_wide, at.here, acc, (const float *)(ring + KEPT_AT));
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
     if (CODES) {

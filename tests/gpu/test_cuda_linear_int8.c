@@ -5,8 +5,7 @@
  * --bench   milliseconds, operations, and the share of what mma.sync alone reaches on this card
  *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
  *
- * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers; 5 to 9, a, b: other loops of mma
- *           192x256, `forced` in gpu_linear_int8.h).
+ * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
  *
  * wgmma writes its results by the copy engine or from registers, as n and the output's alignment
  * let it (int8_wgmma.cuh, Serves): both are among the shapes and finishes.
@@ -22,8 +21,7 @@
 
 static lx_cu_int8 call_of(const problem *p, const finish *f, int design)
 {
-    lx_cu_int8 call = {.k = p->k, .x = p->d_in.data, .w = p->d_w.data};
-    force(&call, design);
+    lx_cu_int8 call = {.design = design, .k = p->k, .x = p->d_in.data, .w = p->d_w.data};
     call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
     call.e.acc_is_s32 = true;
     call.e.x_scale = p->d_in.scale;
@@ -115,7 +113,7 @@ static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t eve
 {
     problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], shape[2]);
     p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
-    for (int design = 0; design < TEST_DESIGNS; design++)
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
         for (size_t i = 0; i < N_FINISHES && has_design(g, design, p.n); i += every)
             check_design(g, &p, &finishes[i], design);
     destroy(g, &p);
@@ -135,7 +133,7 @@ static void test_designs_over_sixteens(void **state)
     gpu *g = *state;
     check_rng r = {22};
     problem p = make(g, &r, variants[0], CHECK_RANDOM, 150, 304, 208);
-    for (int design = 0; design < TEST_DESIGNS; design++)
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
         for (int i = 0; i < 3; i++)
             if (has_design(g, design, i < 2 ? 32 : p.n))
                 check_design(g, &p, &finishes[i], design);
@@ -167,7 +165,7 @@ static void test_designs_at_the_ends_of_s32(void **state)
         w[i] = i / k % 2 ? -128 : 127;
     gpu_ok(lx_upload(&g->x, p.d_in.data, x, (size_t)(m * k), err));
     gpu_ok(lx_upload(&g->x, (void *)(uintptr_t)p.d_w.data, w, (size_t)(n * k), err));
-    for (int design = 0; design < TEST_DESIGNS; design++)
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
         if (has_design(g, design, n))
             check_design(g, &p, &finishes[0], design);
     destroy(g, &p);
@@ -239,7 +237,7 @@ static void test_designs_tell_squares(void **state)
     check_rng r = {28};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         problem p = make(g, &r, variants[0], CHECK_RANDOM, all[i][0], all[i][1], all[i][2]);
-        for (int design = 0; design < TEST_DESIGNS; design++)
+        for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
             if (has_design(g, design, p.n) && (!gpu_is_small() || p.m * p.n < 100000))
                 design_squares(g, &p, design);
         destroy(g, &p);
@@ -324,7 +322,7 @@ static void test_designs_tell_maxima(void **state)
         problem p =
             make(*state, &r, variants[0], CHECK_RANDOM, sizes[i][0], sizes[i][1], sizes[i][2]);
         p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
-        for (int design = 0; design < TEST_DESIGNS; design++)
+        for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
             for (size_t j = 0; j < sizeof all / sizeof *all; j++)
                 if (has_design(*state, design, p.n) &&
                     (all[j].out == LX_DTYPE_F32 || LX_CU_INT8_HALF(design, p.n)) &&
@@ -450,7 +448,7 @@ static void test_designs_make_codes(void **state)
         {1, 32, 16},        {129, 256, 64},  {300, 1536, 64}, {33, 160, 640},     {700, 13824, 128},
         {896, 13824, 1024}, {2000, 64, 128}, {300, 320, 48},  {40, 13824, 13824}, {5, 20000, 32}};
     check_rng r = {25};
-    for (int design = 0; design < TEST_DESIGNS; design++)
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++)
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             if (has_design(*state, design, 32) &&
                 (!gpu_is_small() || all[i][0] * all[i][1] * all[i][2] <= 50000000)) {
@@ -570,12 +568,62 @@ static void test_designs_refuse(void **state)
     assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
     bad = good, bad.design = LX_CU_INT8_DESIGNS;
     assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
-    bad = good, bad.design = LX_CU_MMA_192x256, bad.trial = LX_CU_TRIALS;
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
-    bad = good, bad.trial = LX_CU_TRIAL_ROWS; /* another design's */
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
     must(g, ops->int8(g->cuda->dev, &good), "what is left");
     destroy(g, &p);
+}
+
+/* --- speed ----------------------------------------------------------------------------------- */
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
+enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
+
+static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
+{
+    size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
+    bench b = bench_of(g, kind, m);
+    b.e.bias = &b.bias;
+    b.most = gpu_take(g, (size_t)m * 4);
+    for (int i = 0; i < 2; i++)
+        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
+        b.design = design;
+        b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
+        int64_t band_m = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
+        b.rows = b.is_act ? least(band_m, m) : m;
+        if (has_design(g, design, b.n))
+            print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
+    }
+    print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
+    b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
+    b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
+    b.product.w = b.w.data;
+    b.product.acc = b.acc[0];
+    b.product.scratch = gpu_take(g, blas);
+    b.product.scratch_bytes = blas;
+    print_line(&b, "cuBLASLt", kind, gpu_time(g, call_blas, &b), rate);
+    lx_arena_reset(g->store, mark);
+}
+
+static int bench_all(void)
+{
+    static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
+    gpu g;
+    bench b = {0};
+    gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
+    double seconds = gpu_time(&g, call_rate, &b), rate = 1e-12 * b.rate_operations / seconds;
+    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate);
+    for (int kind = PLAIN; kind <= SECOND; kind++)
+        for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
+            bench_shape(&g, (shape_kind)kind, rows[m], rate);
+    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n",
+           1e-12 * b.rate_operations / gpu_time(&g, call_rate, &b));
+    gpu_close(&g);
+    return 0;
 }
 
 static int open_card(void **state)
