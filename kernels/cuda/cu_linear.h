@@ -75,9 +75,13 @@ enum {
     LX_CU_MMA_128x128,       /* two blocks on a multiprocessor */
     LX_CU_WGMMA_128x256,     /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
     LX_CU_MMA_192x256,       /* mma.sync: 8.0 and later; warps of 96 x 64 */
-    LX_CU_MMA_192x256_APART, /* the same; F32's tiles end apart */
+    LX_CU_MMA_192x256_APART, /* the same with what shares the card kept apart: see below */
     LX_CU_INT8_DESIGNS
 };
+
+/* LX_CU_MMA_192x256_APART: of F32 the blocks begin apart, so their tiles end apart and do not all
+ * ask memory at once. Of 16 bits the codes of lx_cu_int8.codes are made apart, by a kernel before
+ * the products, not beside them (I8 alone: FP8's stay beside). Same bits either way. */
 
 /* Those that there are for FP8. */
 #define LX_CU_HAS_FP8(design) ((design) == LX_CU_WGMMA_128x256 || (design) >= LX_CU_MMA_192x256)
@@ -119,7 +123,7 @@ typedef struct lx_cu_int8 {
     /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
      * of LX_CU_INT8_PART each, by design; not beside `most` */
     float *squares;
-    lx_cu_codes codes; /* done meanwhile: an earlier call's rows, never this one's */
+    lx_cu_codes codes; /* done meanwhile or before: an earlier call's rows, never this one's */
 } lx_cu_int8;
 
 typedef struct lx_cuda_linear_ops {

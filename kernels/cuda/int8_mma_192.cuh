@@ -1,5 +1,5 @@
 /*
- * int8_mma_192.cuh - INT8 and FP8 linears by mma.sync in tiles of 192 x 256: 8.0, 8.9 and later
+ * int8_mma_192.cuh - mma.sync in tiles of 192 x 256: FP8's loop, and the ends of INT8's too
  * SPDX-License-Identifier: Apache-2.0
  *
  * Why       A tile of R x C asks the second-level cache for (1 / R + 1 / C) / 2 bytes an operation.
@@ -32,16 +32,21 @@
  *           tiles' residual (not on 8.6: 6 and 3 MB), it is asked for it in the last 24 steps.
  *           All blocks end together, which is hard on memory: residual and results of a wave are 32
  *           MB of a RTX 3090, 38 us beside 145 of products. So one design lets blocks of F32 begin
- *           apart, over a quarter of a tile: then they end apart.
+ *           apart, over a quarter of a tile (int8_mma_192x256.cu: or half): then they end apart.
  * Codes     of F16 rows of a band before, 128 numbers a warp and step; a load has the step to
  *           arrive. Only gelu's kernel has them; others' are made before it starts.
- * Measured  on one H200, 32,760 rows: 2.00 ms (5120 -> 5120, 16 bits), 2.79 (residual; apart 2.73),
- *           6.55 (5120 -> 13824, gelu, codes), 6.27 (13824 -> 5120, residual): 67, 48, 55 and 58 %
- *           of mma.sync's rate. By Nsight Compute neither the cache (63 %) nor memory is the limit:
- *           with two warps a scheduler a third of the waiting is for results of fixed delay.
- * Registers 254 or 255; by CUDA 13.0 for 8.6 the model's kernels keep 0 to 3 words in memory while
- *           a tile ends, none in the loop, which has 238 instructions (16 bits; F32 258, with codes
- *           340) for 96 of mma.sync, 20 of ldmatrix and 7 fetches.
+ * Loop      FP8's, and INT8's for F32 with gelu, which no model asks for. INT8's other outputs have
+ *           the loop of int8_mma_192_even.cuh, with the same tiles, warps and ends; Ring, Swizzle
+ *           and Codes above are not its.
+ * Measured  what INT8 did with this loop, in the past, on one H200, 32,760 rows: 2.00 ms (5120 ->
+ *           5120, 16 bits), 2.79 (residual; apart 2.73), 6.55 (5120 -> 13824, gelu, codes), 6.27
+ *           (13824 -> 5120, residual): 67, 48, 55 and 58 % of mma.sync's rate. By Nsight Compute
+ *           neither the cache (63 %) nor memory was the limit: with two warps a scheduler a third
+ *           of the waiting was for results of fixed delay. FP8 has not been measured on a card that
+ *           has its instruction (fp8_mma_192x256.cu).
+ * Registers 254 or 255; FP8's: fp8_mma_192x256.cu. INT8, F32 with gelu, by CUDA 13.0 for 8.6: none
+ *           in memory, 258 instructions in the loop for 96 of mma.sync, 20 of ldmatrix and 7
+ *           fetches.
  * Serves    what int8_mma.cuh serves; outputs whose rows are not aligned, and F32 of which maxima
  *           are wanted, go to it.
  */
@@ -104,9 +109,18 @@ __device__ __forceinline__ place place_or_none(const order &o, int tile)
     return tile < o.n_tiles ? tile_at(o, tile) : none;
 }
 
-__device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &next, source &f)
+/* The thread's number, asked for anew: what follows from it is not kept while a tile ends. */
+__device__ __forceinline__ int thread_now()
 {
-    const int row = (int)threadIdx.x / UNITS, unit16 = (int)threadIdx.x % UNITS * 16;
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
+__device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &next, source &f,
+                                            int thread)
+{
+    const int row = thread / UNITS, unit16 = thread % UNITS * 16;
     f.k0 = 0;
     f.rows_x = f.rows_w = 0;
     if (next.m < 0)
@@ -118,14 +132,6 @@ __device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &ne
         f.rows_x = (int)min((int64_t)BM, p.e.m - m);
         f.rows_w = (int)min((int64_t)BN, p.e.n - n);
     }
-}
-
-/* The thread's number, asked for anew: what follows from it is not kept while a tile ends. */
-__device__ __forceinline__ int thread_now()
-{
-    int thread;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-    return thread;
 }
 
 template <int C> __device__ __forceinline__ void source_places(source &f, uint32_t shared)
@@ -142,7 +148,7 @@ __device__ __forceinline__ source source_begin(const lx_cu_int8 &p, const order 
     source f = {};
     source_places<C>(f, shared);
     f.plane = (int)threadIdx.x % UNITS / 2 ? PLANE : 0;
-    source_tile(p, place_or_none(o, (int)blockIdx.x), f);
+    source_tile(p, place_or_none(o, (int)blockIdx.x), f, (int)threadIdx.x);
     return f;
 }
 
@@ -178,7 +184,7 @@ __device__ __forceinline__ void source_next(const lx_cu_int8 &p, const place &ne
     if (f.k0 + (int)threadIdx.x % UNITS * 16 >= (int)p.k)
         f.rows_x = f.rows_w = 0;
     if (f.k0 >= (int)p.k)
-        source_tile(p, next, f);
+        source_tile(p, next, f, (int)threadIdx.x);
 }
 
 /* --- multiplying ----------------------------------------------------------------------------- */
@@ -496,16 +502,41 @@ __device__ __forceinline__ void tell_eights(const lx_cu_int8 &p, int64_t row, in
     }
 }
 
-template <bool GELU, typename SUM>
+/* A tile's columns kept in shared memory (int8_mma_192_even.cuh): scales, biases, gates. */
+__device__ __forceinline__ void kept_eights(const float *kept, int col, eights &c)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+        const float4 w = *(const float4 *)(kept + col + i),
+                     b = *(const float4 *)(kept + BN + col + i);
+        c.w_scale[i] = w.x, c.w_scale[i + 1] = w.y, c.w_scale[i + 2] = w.z, c.w_scale[i + 3] = w.w;
+        c.bias[i] = b.x, c.bias[i + 1] = b.y, c.bias[i + 2] = b.z, c.bias[i + 3] = b.w;
+    }
+}
+
+__device__ __forceinline__ void kept_fours(const float *kept, int col, columns<4> &c)
+{
+    const float4 w = *(const float4 *)(kept + col), b = *(const float4 *)(kept + BN + col),
+                 g = *(const float4 *)(kept + 2 * BN + col);
+    c = {{w.x, w.y, w.z, w.w}, {b.x, b.y, b.z, b.w}, {g.x, g.y, g.z, g.w}};
+}
+
+template <bool GELU, bool KEPT, typename SUM>
 __device__ __forceinline__ void finish_16_bits(const lx_cu_int8 &p, bool is_wide, const place &t,
-                                               const SUM (&acc)[MT][NT][4])
+                                               const SUM (&acc)[MT][NT][4], const float *kept)
 {
     corner at = corner_of<8>(p, t, thread_of<SUM>());
     uint32_t tell[ROWS] = {};
     eights c;
-    get_eights(p.e, at.col, is_wide, c);
+    if (KEPT)
+        kept_eights(kept, at.col % BN, c);
+    else
+        get_eights(p.e, at.col, is_wide, c);
     finish_eights<GELU, 0, 0>(p, at, acc, c, tell);
-    get_eights(p.e, at.col + 32, is_wide, c);
+    if (KEPT)
+        kept_eights(kept, at.col % BN + 32, c);
+    else
+        get_eights(p.e, at.col + 32, is_wide, c);
     finish_eights<GELU, 1, 0>(p, at, acc, c, tell);
     const int part = at.col / 64; /* of this warp */
 #pragma unroll
@@ -570,12 +601,14 @@ __device__ __forceinline__ void finish_fours(const lx_cu_int8 &p, corner &at,
         finish_fours<GELU, G, I + 1>(p, at, acc, c, old);
 }
 
-template <bool GELU, int G, typename SUM>
+template <bool GELU, bool KEPT, int G, typename SUM>
 __device__ __forceinline__ void finish_groups(const lx_cu_int8 &p, bool is_wide, corner &at,
                                               const SUM (&acc)[MT][NT][4], columns<4> &c,
-                                              float4 (&old)[GROUPS][2])
+                                              float4 (&old)[GROUPS][2], const float *kept)
 {
-    if (G % OF_PIECE == 0) {
+    if (G % OF_PIECE == 0 && KEPT) {
+        kept_fours(kept, at.col % BN + G / OF_PIECE * 16, c);
+    } else if (G % OF_PIECE == 0) {
         c = {};
         if (at.cols > G / OF_PIECE * 16)
             get_columns<4>(p.e, at.col + G / OF_PIECE * 16, is_wide, c);
@@ -583,20 +616,21 @@ __device__ __forceinline__ void finish_groups(const lx_cu_int8 &p, bool is_wide,
     get_residuals<asked(G - 1), asked(G)>(p, at, old);
     finish_fours<GELU, G, 0>(p, at, acc, c, old);
     if constexpr (G + 1 < GROUPS)
-        finish_groups<GELU, G + 1>(p, is_wide, at, acc, c, old);
+        finish_groups<GELU, KEPT, G + 1>(p, is_wide, at, acc, c, old, kept);
 }
 
-template <int C, bool GELU, typename SUM>
+template <int C, bool GELU, bool KEPT = false, typename SUM>
 __device__ __forceinline__ void finish_sums(const lx_cu_int8 &p, bool is_wide, const place &t,
-                                            const SUM (&acc)[MT][NT][4])
+                                            const SUM (&acc)[MT][NT][4],
+                                            const float *kept = nullptr)
 {
     if constexpr (C == 8) {
-        finish_16_bits<GELU>(p, is_wide, t, acc);
+        finish_16_bits<GELU, KEPT>(p, is_wide, t, acc, kept);
     } else {
         corner at = corner_of<4>(p, t, thread_of<SUM>());
         columns<4> c;
         float4 old[GROUPS][2];
-        finish_groups<GELU, 0>(p, is_wide, at, acc, c, old);
+        finish_groups<GELU, KEPT, 0>(p, is_wide, at, acc, c, old, kept);
     }
 }
 
@@ -614,8 +648,9 @@ __device__ __forceinline__ void ask_residual(const lx_cu_epilogue &e, const plac
 
 /* How a tile's end is eased. */
 struct habits {
-    bool is_asking; /* ask_residual */
-    uint32_t delay; /* wait_for_turn */
+    bool is_asking;             /* ask_residual */
+    uint32_t delay;             /* wait_for_turn */
+    uint32_t units, over_units; /* int8_mma_192_even.cuh: units_of_row, 2^32 / that rounded up */
 };
 
 /* --- the kernel ------------------------------------------------------------------------------ */
@@ -697,7 +732,7 @@ static int group_of(int n_sm)
 static int find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, habits *h)
 {
     int bytes = 0;
-    *h = {false, 0};
+    *h = {};
     if (p->e.add_to_out) {
         CU_TRY(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, dev->index));
         h->is_asking = (int64_t)dev->n_sm * BM * BN * (int)sizeof(float) * 3 < (int64_t)bytes * 2;

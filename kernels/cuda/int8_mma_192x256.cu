@@ -1,8 +1,70 @@
 /*
- * int8_mma_192x256.cu - INT8 by int8_mma_192.cuh
+ * int8_mma_192x256.cu - INT8 by int8_mma_192_even.cuh; F32 with gelu by int8_mma_192.cuh
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "int8_mma_192.cuh"
+#include "int8_mma_192_even.cuh"
+
+namespace int8
+{
+namespace even
+{
+
+template <int C, bool GELU, bool CODES>
+static int launch_even(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, const habits &h)
+{
+    const int blocks = o.n_tiles < dev->n_sm ? o.n_tiles : dev->n_sm;
+    const auto kernel = k_int8_even<C, GELU, CODES>;
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_EVEN));
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared));
+    kernel<<<blocks, THREADS, SHARED_EVEN, dev->compute>>>(*p, o, h);
+    return cu_launched();
+}
+
+/* Codes beside products where row_of_unit is exact; else they are made before. */
+static int find_units(lx_cuda_dev *dev, lx_cu_int8 *p, habits *h)
+{
+    const uint64_t units = (uint64_t)cu_ceil_div<int64_t>(p->codes.cols, UNIT);
+    const uint64_t most = (uint64_t)p->codes.rows * units + (uint64_t)dev->n_sm * WARPS;
+    if (p->codes.rows == 0)
+        return 0;
+    if (units < 2 || most * units > 0xffffffffu) {
+        CU_TRY(cu_codes(dev, &p->codes));
+        p->codes.rows = 0;
+        return 0;
+    }
+    h->units = (uint32_t)units;
+    h->over_units = (uint32_t)((((uint64_t)1 << 32) + units - 1) / units);
+    return 0;
+}
+
+/* As tall::run, but F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart
+ * do so over half a tile, of many. Of APART all codes are made before. */
+static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
+{
+    const bool is_gelu = p->e.activation == LX_CU_GELU;
+    const bool is_beside = p->design != LX_CU_MMA_192x256_APART;
+    habits h;
+    CU_TRY(find_habits(dev, p, o, &h));
+    if (p->e.out.dtype == LX_CU_F32 && is_gelu)
+        return tall::launch<4, true, int>(dev, p, o, h);
+    if (!is_beside) {
+        CU_TRY(cu_codes(dev, &p->codes));
+        p->codes.rows = 0;
+    }
+    CU_TRY(find_units(dev, p, &h));
+    if (o.n_tiles >= 8 * dev->n_sm)
+        h.delay *= 2;
+    if (p->e.out.dtype == LX_CU_F32)
+        return launch_even<4, false, false>(dev, p, o, h);
+    if (!is_gelu)
+        return launch_even<8, false, false>(dev, p, o, h);
+    return is_beside ? launch_even<8, true, true>(dev, p, o, h)
+                     : launch_even<8, true, false>(dev, p, o, h);
+}
+
+} // namespace even
+} // namespace int8
 
 int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
@@ -15,5 +77,5 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     CU_TRY(tall::codes_before(dev, p, &call));
     if (!tall::has_wide_out(p) || (is_f32 && p->most))
         return p->most && !is_f32 ? (int)cudaErrorInvalidValue : cu_int8_mma_256(dev, &call);
-    return tall::run<int>(dev, &call, o);
+    return even::run(dev, &call, o);
 }

@@ -1,5 +1,5 @@
 /*
- * gpu_linear_int8.h - designs of INT8 linears by name, and how fast each is: test_cuda_linear_int8
+ * gpu_linear_int8.h - designs of INT8 linears by name, and what test_cuda_linear_int8 times
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef LX_TESTS_GPU_LINEAR_INT8_H
@@ -13,6 +13,7 @@
 #define SCRATCH_BYTES ((size_t)512 << 20)
 #define BENCH_BYTES   ((size_t)3 << 30)
 
+/* The last: F32's tiles end apart, codes are made apart. */
 static const char *const names[] = {"mma 128x256", "mma 128x128", "wgmma 128x256", "mma 192x256",
                                     "mma 192 apart"};
 static_assert(sizeof names / sizeof *names == LX_CU_INT8_DESIGNS, "by number");
@@ -162,58 +163,6 @@ static void print_line(const bench *b, const char *how, shape_kind kind, double 
     double tera = 2e-12 * (double)b->m * (double)b->n * (double)b->k;
     printf("%-14s M %5d %5d -> %5d %-16s %8.4f ms %7.1f T/s %6.1f %% of mma.sync\n", how, (int)b->m,
            (int)b->k, (int)b->n, kinds[kind], 1e3 * s, tera / s, 100 * tera / s / rate);
-}
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
-enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
-
-static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
-{
-    size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
-    bench b = bench_of(g, kind, m);
-    b.e.bias = &b.bias;
-    b.most = gpu_take(g, (size_t)m * 4);
-    for (int i = 0; i < 2; i++)
-        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
-    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
-        b.design = design;
-        b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
-        int64_t band = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
-        b.rows = b.is_act ? least(band, m) : m;
-        if (has_design(g, design, b.n))
-            print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
-    }
-    print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
-    b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
-    b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
-    b.product.w = b.w.data;
-    b.product.acc = b.acc[0];
-    b.product.scratch = gpu_take(g, blas);
-    b.product.scratch_bytes = blas;
-    print_line(&b, "cuBLASLt", kind, gpu_time(g, call_blas, &b), rate);
-    lx_arena_reset(g->store, mark);
-}
-
-static int bench_all(void)
-{
-    static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
-    gpu g;
-    bench b = {0};
-    gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
-    double seconds = gpu_time(&g, call_rate, &b), rate = 1e-12 * b.rate_operations / seconds;
-    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate);
-    for (int kind = PLAIN; kind <= SECOND; kind++)
-        for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
-            bench_shape(&g, (shape_kind)kind, rows[m], rate);
-    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n",
-           1e-12 * b.rate_operations / gpu_time(&g, call_rate, &b));
-    gpu_close(&g);
-    return 0;
 }
 
 #endif

@@ -103,9 +103,10 @@ enum { N_FINISHES = sizeof finishes / sizeof *finishes };
 /* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
  * than blocks, steps of K that are cut short. */
 static const int64_t shapes[][3] = {
-    {128, 256, 128}, {128, 256, 64},  {128, 256, 16},   {128, 256, 640},  {64, 64, 64},
-    {1, 32, 16},     {17, 32, 48},    {127, 96, 80},    {129, 272, 144},  {256, 512, 256},
-    {257, 288, 272}, {300, 1024, 64}, {1000, 160, 336}, {383, 544, 1040}, {130, 320, 384},
+    {128, 256, 128},  {128, 256, 64},   {128, 256, 16},  {128, 256, 640},
+    {64, 64, 64},     {1, 32, 16},      {17, 32, 48},    {127, 96, 80},
+    {129, 272, 144},  {256, 512, 256},  {257, 288, 272}, {300, 1024, 64},
+    {1000, 160, 336}, {383, 544, 1040}, {130, 320, 384}, {385, 784, 128},
 };
 
 static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t every)
@@ -569,6 +570,60 @@ static void test_designs_refuse(void **state)
     assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
     must(g, ops->int8(g->cuda->dev, &good), "what is left");
     destroy(g, &p);
+}
+
+/* --- speed ----------------------------------------------------------------------------------- */
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
+enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
+
+static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
+{
+    size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
+    bench b = bench_of(g, kind, m);
+    b.e.bias = &b.bias;
+    b.most = gpu_take(g, (size_t)m * 4);
+    for (int i = 0; i < 2; i++)
+        b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
+    for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
+        b.design = design;
+        b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
+        int64_t band_m = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
+        b.rows = b.is_act ? least(band_m, m) : m;
+        if (has_design(g, design, b.n))
+            print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
+    }
+    print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
+    b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
+    b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
+    b.product.w = b.w.data;
+    b.product.acc = b.acc[0];
+    b.product.scratch = gpu_take(g, blas);
+    b.product.scratch_bytes = blas;
+    print_line(&b, "cuBLASLt", kind, gpu_time(g, call_blas, &b), rate);
+    lx_arena_reset(g->store, mark);
+}
+
+static int bench_all(void)
+{
+    static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
+    gpu g;
+    bench b = {0};
+    gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
+    double seconds = gpu_time(&g, call_rate, &b), rate = 1e-12 * b.rate_operations / seconds;
+    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate);
+    for (int kind = PLAIN; kind <= SECOND; kind++)
+        for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
+            bench_shape(&g, (shape_kind)kind, rows[m], rate);
+    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n",
+           1e-12 * b.rate_operations / gpu_time(&g, call_rate, &b));
+    gpu_close(&g);
+    return 0;
 }
 
 static int open_card(void **state)

@@ -1,5 +1,5 @@
 /*
- * test_tune_linear.c - what a card is asked to do when a table says how
+ * test_tune_linear.c - what a card is asked to do when a table says how, and when none does
  * SPDX-License-Identifier: Apache-2.0
  *
  * A module that only looks at what it is asked stands in for the card's: of every design and band,
@@ -17,6 +17,7 @@ static const lx_card_kind cards[] = {
     {"NVIDIA GeForce RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30, 0},
     {"NVIDIA GeForce RTX 3090", -1, 8, 6, 82, 101376, 24ull << 30, 0},
     {"NVIDIA H100 80GB HBM3", -1, 9, 0, 132, 232448, 80ull << 30, 0}};
+static const lx_card_kind held = {"NVIDIA H200", -1, 8, 6, 132, 101376, 141ull << 30, 90};
 enum { N_CARDS = sizeof cards / sizeof *cards };
 
 /* Addresses that nothing touches. */
@@ -359,6 +360,47 @@ static void test_else_the_choice_is_built_in(void **state)
     assert_int_equal(seen.design, design);
 }
 
+static int chosen(const lx_card_kind *card, int64_t m, int64_t n, int64_t k, lx_tune_end end)
+{
+    lx_tune_entry e = {n, k, m, end, LX_TUNE_BUILT_IN, 0, 0};
+    run(card, m, &e, m);
+    return seen.design;
+}
+
+/* Rows at which one H200 held to 8.6 was measured: 128 x 256 was the quickest at 512, 192 x 256 at
+ * all others, of 16 bits and with a residual. */
+static void test_the_quickest_that_was_measured_is_built_in(void **state)
+{
+    (void)state;
+    static const int64_t many[] = {1024, 4096, 32760};
+    for (int end = LX_TUNE_ROWS; end <= LX_TUNE_RESIDUAL; end++)
+        for (int k = 5120; k <= 13824; k += 13824 - 5120) {
+            assert_int_equal(chosen(&held, 512, 5120, k, (lx_tune_end)end), LX_CU_MMA_128x256);
+            for (size_t i = 0; i < sizeof many / sizeof *many; i++)
+                assert_int_equal(chosen(&held, many[i], 5120, k, (lx_tune_end)end),
+                                 LX_CU_MMA_192x256);
+        }
+}
+
+/* On a Hopper by mma.sync: held to less, or without wgmma for the shape. */
+static void test_codes_are_made_apart_on_a_hopper_alone(void **state)
+{
+    (void)state;
+    const lx_card_kind *hopper = &cards[2];
+    lx_card_kind newer = held; /* held to less too, but no Hopper */
+    newer.is_from = 120;
+    for (int i = 0; i < N_ROWS; i++) {
+        assert_int_equal(chosen(&held, rows[i], 13824, 5120, LX_TUNE_CODES),
+                         LX_CU_MMA_192x256_APART);
+        assert_int_equal(chosen(hopper, rows[i], 272, 1024, LX_TUNE_CODES),
+                         LX_CU_MMA_192x256_APART);
+        assert_int_equal(chosen(hopper, rows[i], 13824, 5120, LX_TUNE_CODES), LX_CU_WGMMA_128x256);
+        assert_int_equal(chosen(&cards[0], rows[i], 13824, 5120, LX_TUNE_CODES), LX_CU_MMA_192x256);
+        assert_int_equal(chosen(&cards[1], rows[i], 13824, 5120, LX_TUNE_CODES), LX_CU_MMA_192x256);
+        assert_int_equal(chosen(&newer, rows[i], 13824, 5120, LX_TUNE_CODES), LX_CU_MMA_192x256);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +408,8 @@ int main(void)
         cmocka_unit_test(test_each_band_stays_in_its_scratch),
         cmocka_unit_test(test_offered_bands_are_used),
         cmocka_unit_test(test_else_the_choice_is_built_in),
+        cmocka_unit_test(test_the_quickest_that_was_measured_is_built_in),
+        cmocka_unit_test(test_codes_are_made_apart_on_a_hopper_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
