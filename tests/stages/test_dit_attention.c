@@ -175,8 +175,8 @@ static void test_what_is_left_is_used(void **state)
     dit_destroy(&model);
 }
 
-/* With the very bytes that n blocks take, n blocks stay; with one byte less, one fewer. The last two
- * take no more than the slots that they do without. */
+/* With the very bytes that n blocks take, n blocks stay; with one byte less, one fewer. The last
+ * two take no more than the slots that they do without. */
 static void test_as_many_blocks_stay_as_fit(void **state)
 {
     (void)state;
