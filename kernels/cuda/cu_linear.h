@@ -75,7 +75,7 @@ enum {
     LX_CU_MMA_128x128,       /* two blocks on a multiprocessor */
     LX_CU_WGMMA_128x256,     /* 9.0 alone, n % 32 == 0; a block pair shares the weights' tile */
     LX_CU_MMA_192x256,       /* mma.sync: 8.0 and later; warps of 96 x 64 */
-    LX_CU_MMA_192x256_APART, /* the same with what shares the card kept apart: see below */
+    LX_CU_MMA_192x256_APART, /* the same; F32's blocks begin apart, codes are made apart: below */
     LX_CU_INT8_DESIGNS
 };
 

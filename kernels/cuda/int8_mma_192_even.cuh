@@ -8,8 +8,8 @@
  *           waits late.
  * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory.
  *           Planes of 32 of K put it in two. A ring of 3 steps, 84 KiB, and a tile's scales, biases
- *           and gates behind it, so that nothing is waited for when the tile ends. Unit u of row r
- *           lies at u ^ (r / 2 % 4).
+ *           and F32's gates behind it, so that nothing is waited for when the tile ends. Unit u of
+ *           row r lies at u ^ (r / 2 % 4).
  * Order     Rows of tiles by twos, their 4 pairs of columns two at a time: 2 x 2 blocks of 8
  *           products, 4 of them with the same rows. Fragments of three rows (12 registers) and of
  *           all columns (16). Each is read again when its last product has been given: 2 reads
@@ -19,12 +19,12 @@
  *           1 us at the full rate.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows, lines of the residual asked for) is
- *           done between runs of steps. 174 instructions for 64 of K, F32 169.
+ *           done between runs of steps. 174 instructions for 64 of K, F32 169 (9.0; 8.6: 175, 168).
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
- *           a step before, 59 instructions more; or not here at all but by a kernel before this one
- *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 59 are
- *           in its way, and apart is quicker. A GeForce's takes 16: there they fit in between, and
- *           what apart asks of memory would cost more (not measured).
+ *           a step before, 59 instructions more (8.6: 63); or not here at all but by a kernel
+ *           before this one (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a
+ *           Hopper, the 59 are in its way, and apart is quicker. A GeForce's takes 16: there they
+ *           fit in between, and what apart asks of memory would cost more (not measured).
  * Barrier   One a step, before the second half's last third, when all of it has been read and the
  *           next step has landed.
  * Measured  on one H200 held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate; in
@@ -36,8 +36,8 @@
  *           13824 -> 5120, gate, residual     4.86  (74 %)        [6.12]
  *           With x in whole lines of 128 bytes of memory: 1.82, 2.14, 6.26 (beside), 5.06. So lines
  *           are not what the writing waits for.
- * Registers 255; by CUDA 13.0 for 8.6 8 (F32) to 16 words are kept in memory beside the loop, none
- *           in it; for 9.0 none (16 bits) to 8 (F32).
+ * Registers 255; by CUDA 13.0 for 8.6 6 to 8 words are kept in memory beside the loop, none in it;
+ *           for 9.0 none (16 bits), 2 with codes, 8 with F32.
  */
 #ifndef INT8_MMA_192_EVEN_CUH
 #define INT8_MMA_192_EVEN_CUH
@@ -101,8 +101,8 @@ static_assert(2 * sizeof(places_of) == SHARED_EVEN - PLACES_AT, "behind the ring
 
 /* --- fetching -------------------------------------------------------------------------------- */
 
-/* Steps of K of a tile, and after how many of its own the next tile's are fetched: the step after
- * the next one is closed in each. */
+/* Steps of K of a tile; in those before `own` the tile's own later steps are fetched, from it on
+ * the next tile's. */
 struct steps {
     int all, own;
 };
@@ -337,7 +337,8 @@ __device__ __forceinline__ void even_put(const lx_cu_codes &c, const recoding &r
 
 /* --- columns --------------------------------------------------------------------------------- */
 
-/* As get_columns gives them, one of each thread: there are as many. Read after a barrier. */
+/* As get_columns gives them, one of each thread: there are as many. Read after a barrier; of 16
+ * bits the gates are not, those come from memory. */
 __device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &here, float *kept)
 {
     static_assert(THREADS == BN, "one column each");

@@ -59,8 +59,8 @@ static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
         return launch_even<4, false, false>(dev, p, o, h);
     if (!is_gelu)
         return launch_even<8, false, false>(dev, p, o, h);
-    return is_beside ? launch_even<8, true, true>(dev, p, o, h)
-                     : launch_even<8, true, false>(dev, p, o, h);
+    return p->codes.rows ? launch_even<8, true, true>(dev, p, o, h)
+                         : launch_even<8, true, false>(dev, p, o, h);
 }
 
 } // namespace even

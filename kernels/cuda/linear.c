@@ -172,8 +172,9 @@ static bool has_pairs(const job *j)
 
 /* By mma.sync the only tiles for F16 before codes, and for FP8. A Hopper's mma.sync takes 6 clocks:
  * there the making of codes is in its way, and has a kernel of its own. A GeForce's takes 16, and
- * its memory is slow: there codes are made beside the products. */
-static int design_for_codes(const job *j)
+ * its memory is slow: there codes are made beside the products. So elsewhere; only a Hopper was
+ * measured. */
+static int design_of_192(const job *j)
 {
     const lx_card_kind *card = &j->x->cuda->card;
     const int is = card->is_from ? card->is_from : 10 * card->major + card->minor;
@@ -183,7 +184,7 @@ static int design_for_codes(const job *j)
 
 /* The design for a shape, of those that this card has: the one whose waves of tiles take the least
  * time. Speeds of tiles as measured on one H200 held to 8.6: 128 x 256 0.77 to 0.82 of 192 x 256,
- * 128 x 128 0.90 to 0.93 of that. */
+ * 128 x 128 0.90 to 0.93 of that. Taken for all cards; no other was measured. */
 static int design_of(const job *j)
 {
     static const struct {
@@ -197,7 +198,7 @@ static int design_of(const job *j)
     if (has_pairs(j))
         return LX_CU_WGMMA_128x256;
     if (j->whole_rows || j->in->dtype == LX_DTYPE_F8_E4M3)
-        return design_for_codes(j);
+        return design_of_192(j);
     int best = LX_CU_MMA_192x256;
     double least = 0;
     for (int i = 0; i < (int)(sizeof mma / sizeof *mma); i++) {

@@ -214,9 +214,9 @@ static lx_status fill_card(const dit *model, const lx_card_kind *card, const dit
         *out = all;
         return LX_OK;
     }
-    /* Slots are in *out, so this is less than a block takes: the search begins at too many. */
-    uint64_t block =
-        all.total > out->total ? (all.total - out->total) / (uint64_t)choice.n_blocks : 0;
+    /* *out fits and `all` does not. *out has slots, so this is less than a block takes, and the
+     * search begins at too many. */
+    uint64_t block = (all.total - out->total) / (uint64_t)choice.n_blocks;
     uint64_t most = block ? (setup->vram - out->total) / block : (uint64_t)choice.n_blocks;
     choice.n_resident = choice.n_blocks - 1;
     if (most < (uint64_t)choice.n_resident)

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 #   tests/judge/demo.sh [BUILD] [--weights int8|fp8|bf16] [--device cpu|cuda:N] [--seeds N]
-#                       [--first-seed S] [--keep DIR] [--at-least WORD=SHARE,...]
+#                       [--first-seed S] [--keep DIR] [--at-least WORD=SHARE,...] [--flicker MOST]
 #
 # Starts the pipeline of BUILD (default build/release), every stage on the device (default cpu),
 # makes every clip of models/demo/judge/held_out.jsonl with N seeds (default 2), and prints the
 # shares that are right of colour, background, motion, shape, and of all four. --keep leaves clips
-# and verdicts in DIR. Exit status 1: a share is below what --at-least says (lx2v_judge's words).
+# and verdicts in DIR. Exit status 1: a share is below what --at-least says (lx2v_judge's words),
+# or clips flicker more than --flicker.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -18,10 +19,11 @@ seeds=2
 first=1000
 device=cpu
 least=
+flicker=
 keep=
 while [ $# -gt 0 ]; do
     case $1 in
-    --weights | --device | --seeds | --first-seed | --keep | --at-least)
+    --weights | --device | --seeds | --first-seed | --keep | --at-least | --flicker)
         if [ $# -lt 2 ]; then
             printf 'demo: %s needs a value; see --help\n' "$1" >&2
             exit 2
@@ -33,6 +35,7 @@ while [ $# -gt 0 ]; do
     --first-seed) first=$2 && shift ;;
     --keep) keep=$2 && shift ;;
     --at-least) least=$2 && shift ;;
+    --flicker) flicker=$2 && shift ;;
     -h | --help)
         sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
@@ -121,8 +124,8 @@ for ((s = 0; s < seeds; s++)); do
 done
 cp "$work/truths.jsonl" "$out/truths.jsonl"
 code=0
-"$build/tests/lx2v_judge" ${least:+--at-least "$least"} --expect "$out/truths.jsonl" "$out" >"$out/verdicts.jsonl" ||
-    code=$?
+"$build/tests/lx2v_judge" ${least:+--at-least "$least"} ${flicker:+--flicker "$flicker"} \
+    --expect "$out/truths.jsonl" "$out" >"$out/verdicts.jsonl" || code=$?
 printf '%s on %s, %d clips: ' "$weights" "$device" "$number"
 tail -n 1 "$out/verdicts.jsonl"
 [ "$code" -eq 0 ]

@@ -367,8 +367,8 @@ static int chosen(const lx_card_kind *card, int64_t m, int64_t n, int64_t k, lx_
     return seen.design;
 }
 
-/* Rows at which one H200 held to 8.6 was measured: 128 x 256 was the quickest at 512, 192 x 256 at
- * all others, of 16 bits and with a residual. */
+/* As one H200 held to 8.6 was measured, of 16 bits and with a residual: 128 x 256 was the quickest
+ * at 512 rows, 192 x 256 from 1,024 on. */
 static void test_the_quickest_that_was_measured_is_built_in(void **state)
 {
     (void)state;

@@ -1,5 +1,6 @@
 /*
- * test_dit_attention.c - which attention is chosen on which card, and what is said about it
+ * test_dit_attention.c - which attention is chosen on which card and what is said about it; what is
+ * done with the room that a card has
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "dit_golden.h"
@@ -192,7 +193,8 @@ static void test_as_many_blocks_stay_as_fit(void **state)
                            .largest = SHORT_CLIP};
         assert_int_equal(dit_plan(model, &rtx3060, &setup, &by_hand, &err), LX_OK);
         assert_int_equal(by_hand.n_resident, n);
-        setup.residency = LX_RESIDENCY_AUTO;
+        setup.residency = n % 2 ? LX_RESIDENCY_AUTO : LX_RESIDENCY_PARTIAL; /* of 0: as many */
+        setup.n_resident = 0;
         setup.vram = by_hand.total;
         assert_int_equal(dit_plan(model, &rtx3060, &setup, &exact, &err), LX_OK);
         setup.vram--;

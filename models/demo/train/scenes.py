@@ -5,8 +5,8 @@ SPDX-License-Identifier: Apache-2.0
 A clip is 128x128 pixels, 33 frames, 16 a second, and shows one moving object or two that rest.
 A Scene holds all numbers of one clip: what its caption says (shape, colour, background, motion)
 and what the caption leaves open (where, how fast, how big exactly), which is random. Some of it is
-not: what turns or goes around does so clockwise, an orbit begins at its top, two objects lie about
-the middle. A small model draws the mean of what it cannot tell apart, and a mean of angles is blur.
+not: what turns or goes around does so clockwise, an orbit begins at its top, and on an axis that it
+does not move along an object lies about the middle. A small model draws the mean of what it cannot tell apart, and a mean of angles is blur.
 
 Every path is one formula with t from 0 (first frame) to 1 (last):
     x = x0 + (x1 - x0) t + orbit cos(2 pi (phase + turns t))
@@ -62,7 +62,7 @@ SPLITS = ("train", "held_out")
 REACH = {"circle": 1.0, "square": 1.21, "triangle": 1.3, "star": 1.3, "ring": 1.08, "cross": 1.2}
 SIZES = {"small": (12.5, 14.5), "medium": (17.0, 21.0), "big": (26.0, 29.0)}  # pixels
 MARGIN = 3.0  # pixels between any object and the border
-FROM_MIDDLE = 22.0  # pixels: how far from the middle something may stay
+FROM_MIDDLE = 22.0  # pixels: how far from an axis' middle what does not move along it may lie
 TRAVEL = 44.0  # least way of what moves, pixels: a third of the width
 HELD_OUT_PERMILLE = 60
 
@@ -244,7 +244,8 @@ def _set_size(thing: Thing, rng: random.Random, words: list[str]) -> None:
 
 
 def _about_middle(thing: Thing, size: float) -> tuple[float, float]:
-    """Where something stays on an axis: with all of the room four steps may begin it twice."""
+    """Bounds of where something stays on an axis. With all of the room, four steps may draw it in
+    two places."""
     least, most = _room(thing, size)
     return max(least, WIDTH / 2 - FROM_MIDDLE), min(most, WIDTH / 2 + FROM_MIDDLE)
 
