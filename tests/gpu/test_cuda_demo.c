@@ -37,8 +37,9 @@ static const int32_t LABELS[N_STEPS] = {1000, 750, 500, 250};
 #define AT_MOST 1.3
 #define FLOOR   0x1p-12
 
-/* Computed with earlier weights, in float32, of operands rounded as a card rounds them. At 576 tokens int8-fp8 does not
- * surely keep to 1.3: latents of 68 prompts 1.26 times, of 24 of them 1.41; at 2,304 1.1. */
+/* Computed with earlier weights, in float32, of operands rounded as a card rounds them. At 576
+ * tokens int8-fp8 does not surely keep to 1.3: latents of 68 prompts 1.26 times, of 24 of them
+ * 1.41; at 2,304 1.1. */
 static const struct {
     const char *name;
     lx_patch_dims dims;
