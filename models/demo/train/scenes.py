@@ -6,7 +6,8 @@ A clip is 128x128 pixels, 33 frames, 16 a second, and shows one moving object or
 A Scene holds all numbers of one clip: what its caption says (shape, colour, background, motion)
 and what the caption leaves open (where, how fast, how big exactly), which is random. Some of it is
 not: what turns or goes around does so clockwise, an orbit begins at its top, and on an axis that it
-does not move along an object lies about the middle. A small model draws the mean of what it cannot tell apart, and a mean of angles is blur.
+does not move along an object lies about the middle. A small model draws the mean of what it cannot
+tell apart, and a mean of angles is blur.
 
 Every path is one formula with t from 0 (first frame) to 1 (last):
     x = x0 + (x1 - x0) t + orbit cos(2 pi (phase + turns t))
