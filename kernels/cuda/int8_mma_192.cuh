@@ -705,16 +705,22 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o,
         recode_end<SUM>(p.codes, r);
 }
 
+/* A block for each multiprocessor that has a tile; each takes `shared` bytes. */
+static int launch_blocks(lx_cuda_dev *dev, void (*kernel)(lx_cu_int8, order, habits), int shared,
+                         const lx_cu_int8 *p, const order &o, const habits &h)
+{
+    const int blocks = o.n_tiles < dev->n_sm ? o.n_tiles : dev->n_sm;
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared));
+    kernel<<<blocks, THREADS, (size_t)shared, dev->compute>>>(*p, o, h);
+    return cu_launched();
+}
+
 template <int C, bool GELU, typename SUM>
 static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, const habits &h)
 {
-    const int blocks = o.n_tiles < dev->n_sm ? o.n_tiles : dev->n_sm;
-    const auto kernel = k_int8_tall<C, GELU, SUM>;
-    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
-    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                cudaSharedmemCarveoutMaxShared));
-    kernel<<<blocks, THREADS, SHARED, dev->compute>>>(*p, o, h);
-    return cu_launched();
+    return launch_blocks(dev, k_int8_tall<C, GELU, SUM>, SHARED, p, o, h);
 }
 
 /* Tiles below each other, so that those which run together read the fewest rows in all. */
@@ -761,12 +767,14 @@ static bool has_wide_out(const lx_cu_int8 *p)
     return cu_is_wide_mat(p->e.out) && p->e.out.stride <= INT32_MAX;
 }
 
-/* Where the kernel makes no codes meanwhile they are made before it; *call is what is left. */
+/* Where the kernel makes no codes meanwhile, or shall not, they are made before it; *call is what
+ * is left. */
 static int codes_before(lx_cuda_dev *dev, const lx_cu_int8 *p, lx_cu_int8 *call)
 {
     const bool is_f32 = p->e.out.dtype == LX_CU_F32, is_gelu = p->e.activation == LX_CU_GELU;
+    const bool is_apart = p->design == LX_CU_MMA_192x256_APART && !p->is_fp8;
     *call = *p;
-    if (!is_f32 && is_gelu && has_wide_out(p) && p->codes.is_half)
+    if (!is_f32 && is_gelu && has_wide_out(p) && p->codes.is_half && !is_apart)
         return 0;
     call->codes.rows = 0;
     return cu_codes(dev, &p->codes);

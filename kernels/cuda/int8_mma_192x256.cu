@@ -12,13 +12,7 @@ namespace even
 template <int C, bool GELU, bool CODES>
 static int launch_even(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, const habits &h)
 {
-    const int blocks = o.n_tiles < dev->n_sm ? o.n_tiles : dev->n_sm;
-    const auto kernel = k_int8_even<C, GELU, CODES>;
-    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_EVEN));
-    CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                cudaSharedmemCarveoutMaxShared));
-    kernel<<<blocks, THREADS, SHARED_EVEN, dev->compute>>>(*p, o, h);
-    return cu_launched();
+    return launch_blocks(dev, k_int8_even<C, GELU, CODES>, SHARED_EVEN, p, o, h);
 }
 
 /* Codes beside products where row_of_unit is exact; else they are made before. */
@@ -39,19 +33,14 @@ static int find_units(lx_cuda_dev *dev, lx_cu_int8 *p, habits *h)
 }
 
 /* As tall::run, but F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart
- * do so over half a tile, of many. Of APART all codes are made before. */
+ * do so over half a tile, of many. */
 static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
 {
     const bool is_gelu = p->e.activation == LX_CU_GELU;
-    const bool is_beside = p->design != LX_CU_MMA_192x256_APART;
     habits h;
     CU_TRY(find_habits(dev, p, o, &h));
     if (p->e.out.dtype == LX_CU_F32 && is_gelu)
         return tall::launch<4, true, int>(dev, p, o, h);
-    if (!is_beside) {
-        CU_TRY(cu_codes(dev, &p->codes));
-        p->codes.rows = 0;
-    }
     CU_TRY(find_units(dev, p, &h));
     if (o.n_tiles >= 8 * dev->n_sm)
         h.delay *= 2;
