@@ -16,7 +16,7 @@ template <typename SUM> __global__ void __launch_bounds__(THREADS) k_codes_rows(
 {
     const int warps = (int)gridDim.x * (THREADS / 32);
     const int warp = (int)blockIdx.x * (THREADS / 32) + (int)threadIdx.x / 32;
-    int8::codes_of_rows<AHEAD, SUM>(c, warp, warps);
+    int8::codes_of_rows<AHEAD, SUM, true>(c, warp, warps);
 }
 
 int cu_codes(lx_cuda_dev *dev, const lx_cu_codes *c)

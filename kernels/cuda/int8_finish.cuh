@@ -348,13 +348,15 @@ __device__ __forceinline__ void codes_of_unit(const CODER &coder, const uint4 &v
     *(uint2 *)out = make_uint2(cu_code4(coder, eight), cu_code4(coder, eight + 4));
 }
 
-/* All rows of one warp, AHEAD loads of 16 bytes a lane on their way. */
-template <int AHEAD, typename SUM, typename T>
+/* All rows of one warp, AHEAD loads of 16 bytes a lane on their way. LAST_FIRST: rows that a kernel
+ * has just written, from the last one on, which may still be in the second-level cache. */
+template <int AHEAD, typename SUM, bool LAST_FIRST, typename T>
 __device__ __forceinline__ void codes_of(const lx_cu_codes &c, int warp, int n_warps)
 {
     constexpr int UNIT = 16 / sizeof(T), ALL = 32 * UNIT;
     const int lane = (int)threadIdx.x % 32, cols = (int)c.cols;
-    for (int64_t row = warp; row < c.rows; row += n_warps) {
+    for (int64_t i = warp; i < c.rows; i += n_warps) {
+        const int64_t row = LAST_FIRST ? c.rows - 1 - i : i;
         const typename coder_of<SUM>::type coder = coder_of<SUM>::row(__uint_as_float(c.most[row]));
         const T *y = (const T *)c.y + row * cols;
         int8_t *out = c.out + row * cols;
@@ -375,16 +377,16 @@ __device__ __forceinline__ void codes_of(const lx_cu_codes &c, int warp, int n_w
     }
 }
 
-template <int AHEAD, typename SUM>
+template <int AHEAD, typename SUM, bool LAST_FIRST = false>
 __device__ __forceinline__ void codes_of_rows(const lx_cu_codes &c, int warp, int n_warps)
 {
     if constexpr (coder_of<SUM>::HAS_F32) {
         if (!c.is_half) {
-            codes_of<AHEAD, SUM, float>(c, warp, n_warps);
+            codes_of<AHEAD, SUM, LAST_FIRST, float>(c, warp, n_warps);
             return;
         }
     }
-    codes_of<AHEAD, SUM, __half>(c, warp, n_warps);
+    codes_of<AHEAD, SUM, LAST_FIRST, __half>(c, warp, n_warps);
 }
 
 /* --- host ------------------------------------------------------------------------------------ */

@@ -362,10 +362,11 @@ struct corner {
     float x_scale[3]; /* of the warp's rows lane, lane + 32, lane + 64 */
 };
 
-/* Asked for anew for FP8: then no word is kept in memory for it while a tile is multiplied. */
-template <typename SUM> __device__ __forceinline__ int thread_of()
+/* Asked for anew for FP8 and by int8_mma_192_even.cuh (KEPT): then no word is kept in memory for it
+ * while a tile is multiplied. */
+template <typename SUM, bool KEPT> __device__ __forceinline__ int thread_of()
 {
-    if constexpr (coder_of<SUM>::HAS_F32)
+    if constexpr (coder_of<SUM>::HAS_F32 && !KEPT)
         return (int)threadIdx.x;
     else
         return thread_now();
@@ -525,7 +526,7 @@ template <bool GELU, bool KEPT, typename SUM>
 __device__ __forceinline__ void finish_16_bits(const lx_cu_int8 &p, bool is_wide, const place &t,
                                                const SUM (&acc)[MT][NT][4], const float *kept)
 {
-    corner at = corner_of<8>(p, t, thread_of<SUM>());
+    corner at = corner_of<8>(p, t, thread_of<SUM, KEPT>());
     uint32_t tell[ROWS] = {};
     eights c;
     if (KEPT)
@@ -627,7 +628,7 @@ __device__ __forceinline__ void finish_sums(const lx_cu_int8 &p, bool is_wide, c
     if constexpr (C == 8) {
         finish_16_bits<GELU, KEPT>(p, is_wide, t, acc, kept);
     } else {
-        corner at = corner_of<4>(p, t, thread_of<SUM>());
+        corner at = corner_of<4>(p, t, thread_of<SUM, KEPT>());
         columns<4> c;
         float4 old[GROUPS][2];
         finish_groups<GELU, KEPT, 0>(p, is_wide, at, acc, c, old, kept);
@@ -635,22 +636,25 @@ __device__ __forceinline__ void finish_sums(const lx_cu_int8 &p, bool is_wide, c
 }
 
 /* One line of the tile's residual each thread, every fourth of the last steps. */
-__device__ __forceinline__ void ask_residual(const lx_cu_epilogue &e, const place &t, int left)
+__device__ __forceinline__ void ask_residual(const lx_cu_epilogue &e, const place &t, int left,
+                                             int thread)
 {
     if (left % ASK_EACH || left > ASKS * ASK_EACH)
         return;
-    const int64_t row = (int64_t)t.m * BM + (ASKS - left / ASK_EACH) * 32 + (int)threadIdx.x / 8;
-    const int64_t col = (int64_t)t.n * BN + (int)threadIdx.x % 8 * 32;
+    const int64_t row = (int64_t)t.m * BM + (ASKS - left / ASK_EACH) * 32 + thread / 8;
+    const int64_t col = (int64_t)t.n * BN + thread % 8 * 32;
     if (row < e.m && col < e.n)
         asm volatile(
             "prefetch.global.L2 [%0];" ::"l"((const float *)e.out.data + row * e.out.stride + col));
 }
 
-/* How a tile's end is eased. */
+/* How a tile's end is eased; and what int8_mma_192_even.cuh is told. */
 struct habits {
     bool is_asking;             /* ask_residual */
     uint32_t delay;             /* wait_for_turn */
-    uint32_t units, over_units; /* int8_mma_192_even.cuh: units_of_row, 2^32 / that rounded up */
+    uint32_t units, over_units; /* units_of_row, 2^32 / that rounded up */
+    uint32_t step;              /* STEP, which ptxas need not know: it would keep pointers twice */
+    uint32_t over_group, over_rows, over_last; /* 2^32 / what place_of divides by, rounded up */
 };
 
 /* --- the kernel ------------------------------------------------------------------------------ */
@@ -691,7 +695,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_tall(lx_cu_int8 p, order o,
             if (HAS_CODES)
                 recode_ask(p.codes, r);
             if (C == 4 && h.is_asking)
-                ask_residual(p.e, at.here, left);
+                ask_residual(p.e, at.here, left, (int)threadIdx.x);
             multiply_plane<0, 0>(p, at, f, w, acc, now, second);
             multiply_plane<1, 0>(p, at, f, w, acc, second, next);
             now = next;
@@ -739,6 +743,7 @@ static int find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order 
 {
     int bytes = 0;
     *h = {};
+    h->step = STEP;
     if (p->e.add_to_out) {
         CU_TRY(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, dev->index));
         h->is_asking = (int64_t)dev->n_sm * BM * BN * (int)sizeof(float) * 3 < (int64_t)bytes * 2;

@@ -2,89 +2,77 @@
  * int8_mma_192_even.cuh - INT8 linears by mma.sync in tiles of 192 x 256: the loop and the kernel
  * SPDX-License-Identifier: Apache-2.0
  *
- * Why       Tiles, warps and ends are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one
- *           H200 for 64 of K (F32 1,655, with codes beside it 1,950), where mma.sync takes 1,152:
- *           96 of each of a scheduler's two warps, 6 clocks each. This one loads evenly and
- *           waits late.
- * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory.
- *           Planes of 32 of K put it in two. A ring of 3 steps, 84 KiB, and a tile's scales, biases
- *           and F32's gates behind it, so that nothing is waited for when the tile ends. Unit u of
- *           row r lies at u ^ (r / 2 % 4).
- * Order     Rows of tiles by twos, their 4 pairs of columns two at a time: 2 x 2 blocks of 8
- *           products, 4 of them with the same rows. Fragments of three rows (12 registers) and of
- *           all columns (16). Each is read again when its last product has been given: 2 reads
- *           beside 16 products, 6 in the last two rows; from a read to its use there are 8 to 16
- *           products. ptxas orders products anew, but no fetches and reads.
- * Fetches   7 in each step's first half, of the step after the next. They have 1.5 steps of time:
- *           1 us at the full rate.
+ * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200 for
+ *           64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6 clocks
+ *           each. This one takes about 1,330.
+ * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. Measured with parts left out,
+ *           clocks for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with
+ *           both 1,303: 1,152 and one for every other instruction of either warp (1,164, 1,212,
+ *           1,236, 1,298). So instructions are what counts: 161 a step and warp (F32 the same, 8.6
+ *           162 and 160), 96 of them mma.sync, 20 ldmatrix, 7 fetches, and 6 that ptxas puts before
+ *           fetches which come after an ldmatrix. An 8.6's product takes 16 clocks: whether the others
+ *           fit in between is not known.
+ * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory. A
+ *           ring of 3 steps, 84 KiB. Unit u of row r lies at u ^ (r / 2 % 4).
+ * Order     Row by row of tiles, 8 products each, as ptxas would have them anyhow. Fragments of two
+ *           rows (8 registers) and of all columns of two half steps (32): a row is read 8 products
+ *           before it is used, columns 8 to 32, so that no warp waits for all others' reads in the
+ *           last row. Beside codes, which want the registers, columns are there once (16).
+ * Fetches   Of the step after the next, four beside a half step's first row and three beside its
+ *           fourth: few groups (three idle instructions each), but not all at once, which holds up
+ *           every warp's ldmatrix behind 56 fetches. They have 1.3 steps of time. A fetch keeps the
+ *           registers of its address for 100 clocks and more: pointers go on before the next
+ *           step's, not after their own.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows, lines of the residual asked for) is
- *           done between runs of steps. 174 instructions for 64 of K, F32 169 (9.0; 8.6: 175, 168).
+ *           done between runs of steps.
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
- *           a step before, 59 instructions more (8.6: 63); or not here at all but by a kernel
- *           before this one (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a
- *           Hopper, the 59 are in its way, and apart is quicker. A GeForce's takes 16: there they
- *           fit in between, and what apart asks of memory would cost more (not measured).
- * Barrier   One a step, before the second half's last third, when all of it has been read and the
- *           next step has landed.
- * Measured  on one H200 held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate; in
- *           brackets by the loop before):
- *           5120 -> 5120, 16 bits             1.84  (72 %)        [2.00]
- *           5120 -> 5120, gate, residual      2.03  (66 %)        [2.76]
- *           5120 -> 13824, gelu, codes apart  5.56  (65 %)
- *                                codes beside 6.05  (59.5 %)      [6.59]
- *           13824 -> 5120, gate, residual     4.86  (74 %)        [6.12]
- *           With x in whole lines of 128 bytes of memory: 1.82, 2.14, 6.26 (beside), 5.06. So lines
- *           are not what the writing waits for.
- * Registers 255; by CUDA 13.0 for 8.6 6 to 8 words are kept in memory beside the loop, none in it;
- *           for 9.0 none (16 bits), 2 with codes, 8 with F32.
+ *           a step before, 63 instructions more; or not here at all but by a kernel before this one
+ *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 63 are in
+ *           its way, and apart is quicker. A GeForce's takes 16: there they fit in between, and what
+ *           apart asks of memory would cost more (not measured).
+ * Barriers  Two a step: in its middle, when the next one has landed, since its columns are read from
+ *           then on; and before its last row, when all of it has been read.
+ * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds, the quicker of both designs (share of
+ *           mma.sync's rate; in brackets by the loop before):
+ *           5120 -> 5120, 16 bits             1.67  (79 %)        [1.81]
+ *           5120 -> 5120, gate, residual      1.92  (68 %)        [2.13]
+ *           5120 -> 13824, gelu, codes apart  5.19  (68 %)        [5.63]
+ *                                codes beside 5.54  (64 %)        [6.00]
+ *           13824 -> 5120, gate, residual     4.62  (76 %)        [5.04]
+ *           What else was tried is in docs/performance.md.
+ * Registers 252 to 255; by CUDA 13.0 for 8.6 and 9.0 no word is kept in memory, in the loop or beside
+ *           it.
  */
 #ifndef INT8_MMA_192_EVEN_CUH
 #define INT8_MMA_192_EVEN_CUH
 
-#include "int8_mma_192.cuh"
+#include "int8_mma_192_end.cuh"
 
 namespace int8
 {
 namespace even
 {
 
-using namespace tall;
-
 constexpr int STAGES = 3, X_STAGE = BM * STEP, STAGE = (BM + BN) * STEP;
 constexpr int KEPT_AT = STAGES * STAGE;                  /* a tile's columns */
 constexpr int PLACES_AT = RING, SHARED_EVEN = RING + 48; /* places_of, two */
-static_assert(KEPT_AT + 3 * BN * (int)sizeof(float) <= PLACES_AT, "three steps and columns");
+static_assert(KEPT_AT + KEPT * (int)sizeof(float) <= PLACES_AT, "three steps, columns and rows");
 static_assert(SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
 static_assert(MT == 6 && NT == 8, "rows by twos, columns by pairs of pairs");
 
-/* Where steps are in the ring: bytes. */
+/* Where steps are in the ring, bytes: the one being multiplied, the next, and where the one after
+ * that is being fetched to. */
 struct moment {
-    uint32_t shared, step; /* step: counted over all of this block's tiles */
-    uint32_t now, next;
-    /* The step after the next one, being fetched: one number, kept as two, of x and of the weights.
-     * With one ptxas gives other registers than those that were measured. */
-    uint32_t x_to, w_to;
+    uint32_t now, next, to;
 };
-
-/* The beginning of any step. */
-__device__ __forceinline__ moment moment_at(uint32_t shared, uint32_t step)
-{
-    moment t = {shared, step};
-    t.now = step % STAGES * STAGE;
-    return t;
-}
-
-__device__ __forceinline__ void find_next(moment &t)
-{
-    t.next = t.now == 2 * STAGE ? 0 : t.now + STAGE;
-    t.x_to = t.w_to = t.now == 0 ? 2 * STAGE : t.now - STAGE;
-}
 
 __device__ __forceinline__ void go_on(moment &t)
 {
+    const uint32_t now = t.now;
     t.now = t.next;
-    t.step++;
+    t.next = t.to;
+    t.to = now;
 }
 
 /* Of a row of 64 bytes: eight rows of one unit, and two whole rows, touch all banks once. */
@@ -113,85 +101,111 @@ __device__ __forceinline__ steps steps_of(int k)
     return {all, all > 2 ? all - 2 : all};
 }
 
+/* What a thread fetches: rows `row`, row + 64, ... of x and of the weights, 16 bytes of each. */
+struct fetcher {
+    const int8_t *x, *w; /* one step before the one that comes next */
+    int rows_x, rows_w;  /* that exist from this thread's first row on */
+    uint32_t at;         /* of the first row in the ring's first step */
+};
+
+/* Weights' rows lie in the order of their columns in the products (int8_finish.cuh, pieces): what
+ * belongs into a thread's row of shared memory. */
+template <int C> __device__ __forceinline__ int row_of_weights(int row)
+{
+    const int in = row % (4 * C);
+    return row - in + in % 8 / 2 * C + in / 8 * 2 + in % 2;
+}
+
+template <int C>
+__device__ __forceinline__ void fetch_tile(const lx_cu_int8 &p, const place &next, fetcher &f)
+{
+    const int thread = thread_now(), row = thread / UNITS, unit16 = thread % UNITS * 16;
+    f.rows_x = f.rows_w = 0;
+    if (next.m < 0)
+        return;
+    const int64_t m = (int64_t)next.m * BM + row, n = (int64_t)next.n * BN + row_of_weights<C>(row);
+    f.x = p.x + m * p.k + unit16 - STEP;
+    f.w = p.w + n * p.k + unit16 - STEP;
+    if (unit16 < (int)p.k) {
+        f.rows_x = (int)min((int64_t)BM, p.e.m - m);
+        f.rows_w = (int)min((int64_t)BN, p.e.n - n);
+    }
+}
+
 /* The last step of a tile may have less than 64 columns. */
-__device__ __forceinline__ void source_last(const lx_cu_int8 &p, source &f, int all)
+__device__ __forceinline__ void fetch_last(const lx_cu_int8 &p, fetcher &f, int all)
 {
     if ((all - 1) * STEP + thread_now() % UNITS * 16 >= (int)p.k)
         f.rows_x = f.rows_w = 0;
 }
 
-template <int C> __device__ __forceinline__ void even_places(source &f, uint32_t shared)
-{
-    const int thread = thread_now(), row = thread / UNITS, unit = thread % UNITS;
-    const int in = row % (4 * C), col = row - in + in % C / 2 * 8 + in / C * 2 + in % 2;
-    f.at_x = shared + line_in(row, unit);
-    f.at_w = shared + X_STAGE + line_in(col, unit);
-}
-
-/* Two steps ahead of a tile's first one. Nothing of it is kept while a tile ends. */
+/* `ahead` steps after the first one's beginning. Nothing of it is kept while a tile ends. */
 template <int C>
-__device__ __forceinline__ source source_here(const lx_cu_int8 &p, const places_of &at,
-                                              const moment &t, int all)
+__device__ __forceinline__ fetcher fetcher_of(const lx_cu_int8 &p, const place &first,
+                                              uint32_t shared, int ahead)
 {
-    source f = {};
+    fetcher f = {};
     f.x = p.x; /* of what is not there nothing is read */
     f.w = p.w;
-    source_tile(p, at.first, f, thread_now());
-    f.x += all > 2 ? 2 * STEP : 0;
-    f.w += all > 2 ? 2 * STEP : 0;
-    even_places<C>(f, t.shared);
+    fetch_tile<C>(p, first, f);
+    f.x += ahead * STEP;
+    f.w += ahead * STEP;
+    f.at = shared + line_in(thread_now() / UNITS, thread_now() % UNITS);
     return f;
 }
 
-/* 16 bytes of every thread. */
-template <int I>
-__device__ __forceinline__ void fetch_at(const lx_cu_int8 &p, source &f, const moment &t)
+/* Before a step's first fetch, long after the last one of the step before: a register that a fetch
+ * takes its address from is not free at once. */
+__device__ __forceinline__ void fetch_on(const habits &h, fetcher &f)
+{
+    f.x += h.step;
+    f.w += h.step;
+}
+
+/* 16 bytes of every thread. IS_PINNED: rows there are, are asked for each time. Else the compiler
+ * keeps it in all the predicates it has, and beside codes other things in memory. */
+template <int I, bool IS_PINNED>
+__device__ __forceinline__ void fetch_at(const lx_cu_int8 &p, fetcher &f, uint32_t to)
 {
     constexpr bool IS_X = I * PASS < BM;
     constexpr int ROW = IS_X ? I * PASS : I * PASS - BM;
     const int8_t *from = (IS_X ? f.x : f.w) + (uint32_t)(ROW * (int)p.k);
-    asm volatile("" : "+l"(from)); /* here and not before */
-    fetch16((IS_X ? f.at_x + t.x_to : f.at_w + t.w_to) + (uint32_t)(ROW * STEP), from,
-            (IS_X ? f.rows_x : f.rows_w) > ROW);
+    int &rows = IS_X ? f.rows_x : f.rows_w;
+    if (ROW)
+        asm volatile("" : "+l"(from)); /* here and not before */
+    if (IS_PINNED)
+        asm volatile("" : "+r"(rows));
+    fetch16(f.at + to + (uint32_t)(I * PASS * STEP), from, rows > ROW);
 }
 
-template <int I, int END>
-__device__ __forceinline__ void fetch_range(const lx_cu_int8 &p, source &f, const moment &t)
+template <int I, int END_AT, bool IS_PINNED>
+__device__ __forceinline__ void fetch_range(const lx_cu_int8 &p, fetcher &f, uint32_t to)
 {
-    if constexpr (I < END) {
-        fetch_at<I>(p, f, t);
-        fetch_range<I + 1, END>(p, f, t);
+    if constexpr (I < END_AT) {
+        fetch_at<I, IS_PINNED>(p, f, to);
+        fetch_range<I + 1, END_AT, IS_PINNED>(p, f, to);
     }
-}
-
-/* The step has been asked for. */
-__device__ __forceinline__ void source_close(source &f)
-{
-    fetch_close();
-    f.x += STEP;
-    f.w += STEP;
 }
 
 /* The first two steps. */
 template <int C>
-__device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, uint32_t shared)
+__device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, const habits &h,
+                                           uint32_t shared)
 {
     const steps n = steps_of((int)p.k);
-    moment t = {};
-    source f = source_begin<C>(p, o, shared);
-    even_places<C>(f, shared);
-    __syncthreads(); /* nothing needs it: once a call, left as it was measured */
+    fetcher f = fetcher_of<C>(p, place_or_none(o, (int)blockIdx.x), shared, 0);
+    uint32_t to = 0;
 #pragma unroll 1
     for (int i = 0; i < 2; i++) {
         if (i % n.all == n.all - 1)
-            source_last(p, f, n.all);
-        fetch_range<0, FETCHES>(p, f, t);
-        source_close(f);
-        t.x_to += STAGE;
-        t.w_to += STAGE;
+            fetch_last(p, f, n.all);
+        fetch_on(h, f);
+        fetch_range<0, FETCHES, false>(p, f, to);
+        fetch_close();
+        to += STAGE;
         if ((i + 1) % n.all == 0)
-            source_tile(p, place_or_none(o, (int)blockIdx.x + (i + 1) / n.all * (int)gridDim.x), f,
-                        thread_now());
+            fetch_tile<C>(p, place_or_none(o, (int)blockIdx.x + (i + 1) / n.all * (int)gridDim.x),
+                          f);
     }
     fetch_wait<1>();
     __syncthreads();
@@ -199,12 +213,13 @@ __device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, 
 
 /* --- multiplying ----------------------------------------------------------------------------- */
 
-struct pieces {
-    uint32_t a[3][4], b[NT / 2][4]; /* rows t in t % 3; pairs of columns' tiles */
-    uint32_t at_a, at_b;            /* where this lane reads them, of a step's first half */
+/* Fragments: a row of tiles and the next; all columns of a half step and, TWICE, of the next one. */
+template <bool TWICE> struct pieces {
+    uint32_t a[2][4], b[TWICE ? 2 : 1][NT / 2][4];
+    uint32_t at_a, at_b; /* where this lane reads them, of a step's first half */
 };
 
-__device__ __forceinline__ void find_pieces(pieces &w, uint32_t shared)
+template <bool TWICE> __device__ __forceinline__ void find_pieces(pieces<TWICE> &w, uint32_t shared)
 {
     const int thread = thread_now(), lane = thread % 32, warp = thread / 32;
     const int row = warp / WN * WARP_M + lane % 16, col = warp % WN * WARP_N + lane / 16 * 8;
@@ -213,77 +228,85 @@ __device__ __forceinline__ void find_pieces(pieces &w, uint32_t shared)
     w.at_b = shared + X_STAGE + line_in(col + lane % 8, lane / 8 % 2);
 }
 
-/* HALF_AT: 0 and 1 this step's halves, 2 the next one's first. Halves are two units apart. */
-template <int T, int HALF_AT> __device__ __forceinline__ void even_a(pieces &w, const moment &t)
+/* HALF: 0 and 1 this step's halves, 2 the next one's first. Halves are two units apart. */
+template <int HALF> __device__ __forceinline__ uint32_t half_at(uint32_t at, const moment &t)
 {
-    const uint32_t at = HALF_AT == 1 ? w.at_a ^ 32 : w.at_a;
-    ldmatrix(w.a[T % 3], at + (HALF_AT == 2 ? t.next : t.now) + (uint32_t)(T * 16 * STEP));
+    return (HALF == 1 ? at ^ 32 : at) + (HALF == 2 ? t.next : t.now);
 }
 
-template <int PAIR, int HALF_AT> __device__ __forceinline__ void even_b(pieces &w, const moment &t)
+template <int T, int HALF, bool TWICE>
+__device__ __forceinline__ void get_row(pieces<TWICE> &w, const moment &t)
 {
-    const uint32_t at = HALF_AT == 1 ? w.at_b ^ 32 : w.at_b;
-    ldmatrix(w.b[PAIR], at + (HALF_AT == 2 ? t.next : t.now) + (uint32_t)(PAIR * 16 * STEP));
+    ldmatrix(w.a[T % 2], half_at<HALF>(w.at_a, t) + (uint32_t)(T * 16 * STEP));
 }
 
-__device__ __forceinline__ void even_first(pieces &w, const moment &t)
+template <int PAIR, int HALF, bool TWICE>
+__device__ __forceinline__ void get_pair(pieces<TWICE> &w, const moment &t)
 {
-    find_pieces(w, t.shared);
-    even_a<0, 0>(w, t);
-    even_b<0, 0>(w, t);
-    even_b<1, 0>(w, t);
-    even_a<1, 0>(w, t);
-    even_b<2, 0>(w, t);
-    even_b<3, 0>(w, t);
+    ldmatrix(w.b[TWICE ? HALF % 2 : 0][PAIR],
+             half_at<HALF>(w.at_b, t) + (uint32_t)(PAIR * 16 * STEP));
 }
 
-/* 16 rows x 16 columns. */
-template <int T, int PAIR>
-__device__ __forceinline__ void two(const pieces &w, int (&acc)[MT][NT][4])
+template <bool TWICE>
+__device__ __forceinline__ void get_first(pieces<TWICE> &w, uint32_t shared, const moment &t)
 {
-    mma(acc[T][2 * PAIR], w.a[T % 3], w.b[PAIR][0], w.b[PAIR][1]);
-    mma(acc[T][2 * PAIR + 1], w.a[T % 3], w.b[PAIR][2], w.b[PAIR][3]);
+    find_pieces(w, shared);
+    get_row<0, 0>(w, t);
+    get_pair<0, 0>(w, t);
+    get_pair<1, 0>(w, t);
+    get_pair<2, 0>(w, t);
+    get_pair<3, 0>(w, t);
 }
 
-/* Two rows of tiles, 16 instructions. */
-template <int SECOND, int P>
-__device__ __forceinline__ void two_rows(const lx_cu_int8 &p, source &f, pieces &w,
-                                         int (&acc)[MT][NT][4], const moment &t)
+/* 8 products; of the last row, where columns are there once, each pair's registers are free then. */
+template <int HALF, int T, int PAIR, bool TWICE>
+__device__ __forceinline__ void multiply_pairs(pieces<TWICE> &w, int (&acc)[MT][NT][4],
+                                               const moment &t)
 {
-    constexpr int R = 2 * P, NEXT = SECOND + 1;
-    constexpr bool IS_LAST = R + 2 == MT;
-    constexpr int FROM = IS_LAST ? NEXT : SECOND, AT = SECOND ? FETCHES : P * 3; /* fetches */
-    if constexpr (SECOND && IS_LAST) {
-        /* The next step has landed, for everyone; and everyone has read this one. */
+    const uint32_t(&b)[4] = w.b[TWICE ? HALF : 0][PAIR];
+    mma(acc[T][2 * PAIR], w.a[T % 2], b[0], b[1]);
+    mma(acc[T][2 * PAIR + 1], w.a[T % 2], b[2], b[3]);
+    if constexpr (!TWICE && T == MT - 1)
+        get_pair<PAIR, HALF + 1>(w, t);
+    if constexpr (PAIR + 1 < NT / 2)
+        multiply_pairs<HALF, T, PAIR + 1>(w, acc, t);
+}
+
+/* A row of tiles in one half of a step; the next row's fragment and, of rows 2 to 5, one of the
+ * next half's columns. */
+template <int HALF, int T, bool TWICE>
+__device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, fetcher &f, pieces<TWICE> &w,
+                                             int (&acc)[MT][NT][4], const moment &t)
+{
+    if constexpr (HALF == 1 && T == 0) { /* the next step has landed, for everyone */
         fetch_wait<1>();
         __syncthreads();
     }
-    even_a<(R + 2) % MT, FROM>(w, t);
-    two<R, 0>(w, acc);
-    if constexpr (AT < FETCHES)
-        fetch_at<AT>(p, f, t);
-    two<R, 1>(w, acc);
-    two<R + 1, 0>(w, acc);
-    if constexpr (IS_LAST)
-        even_b<0, NEXT>(w, t);
-    if constexpr (AT + 1 < FETCHES)
-        fetch_at<AT + 1>(p, f, t);
-    two<R + 1, 1>(w, acc);
-    if constexpr (IS_LAST)
-        even_b<1, NEXT>(w, t);
-    two<R, 2>(w, acc);
-    if constexpr (AT + 2 < FETCHES)
-        fetch_at<AT + 2>(p, f, t);
-    two<R, 3>(w, acc);
-    even_a<(R + 3) % MT, FROM>(w, t);
-    two<R + 1, 2>(w, acc);
-    if constexpr (IS_LAST)
-        even_b<2, NEXT>(w, t);
-    two<R + 1, 3>(w, acc);
-    if constexpr (IS_LAST)
-        even_b<3, NEXT>(w, t);
-    if constexpr (SECOND == 0 && IS_LAST)
-        source_close(f);
+    if constexpr (HALF == 1 && T == MT - 1) /* everyone has read this one */
+        __syncthreads();
+    if constexpr (T + 1 < MT)
+        get_row<T + 1, HALF>(w, t);
+    else
+        get_row<0, HALF + 1>(w, t);
+    if constexpr (TWICE && T >= 2)
+        get_pair<T - 2, HALF + 1>(w, t);
+    if constexpr (HALF == 0 && T == 0)
+        fetch_range<0, 4, !TWICE>(p, f, t.to);
+    if constexpr (HALF == 0 && T == 3) {
+        fetch_range<4, FETCHES, !TWICE>(p, f, t.to);
+        fetch_close();
+    }
+    multiply_pairs<HALF, T, 0>(w, acc, t);
+}
+
+template <int HALF, int T, int END_AT, bool TWICE>
+__device__ __forceinline__ void multiply_rows(const lx_cu_int8 &p, fetcher &f, pieces<TWICE> &w,
+                                              int (&acc)[MT][NT][4], const moment &t)
+{
+    if constexpr (T < END_AT) {
+        multiply_row<HALF, T>(p, f, w, acc, t);
+        multiply_rows<HALF, T + 1, END_AT>(p, f, w, acc, t);
+    }
 }
 
 /* --- codes beside products ------------------------------------------------------------------- */
@@ -335,45 +358,28 @@ __device__ __forceinline__ void even_put(const lx_cu_codes &c, const recoding &r
                  : "memory");
 }
 
-/* --- columns --------------------------------------------------------------------------------- */
-
-/* As get_columns gives them, one of each thread: there are as many. Read after a barrier; of 16
- * bits the gates are not, those come from memory. */
-__device__ __forceinline__ void keep_columns(const lx_cu_int8 &p, const place &here, float *kept)
-{
-    static_assert(THREADS == BN, "one column each");
-    const int thread = thread_now();
-    const int64_t col = (int64_t)here.n * BN + thread;
-    const bool is_there = col < p.e.n;
-    kept[thread] = is_there && p.e.w_scale ? p.e.w_scale[col] : 1.0f;
-    kept[BN + thread] = is_there && p.e.bias.data ? cu_vec_at(p.e.bias, col) : 0.0f;
-    kept[2 * BN + thread] = is_there && p.e.gate ? p.e.gate[col] : 1.0f;
-}
-
 /* --- a step ----------------------------------------------------------------------------------- */
 
 /* Of codes the long divisions beside the first products, the rest beside those that follow: ptxas
  * moves nothing of them over the products in between. */
 template <bool CODES>
-__device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, source &f,
-                                          pieces &w, recoding &r, int (&acc)[MT][NT][4],
+__device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, fetcher &f,
+                                          pieces<!CODES> &w, recoding &r, int (&acc)[MT][NT][4],
                                           const moment &t)
 {
     float with = 0;
-    two_rows<0, 0>(p, f, w, acc, t);
-    two_rows<0, 1>(p, f, w, acc, t);
-    two_rows<0, 2>(p, f, w, acc, t);
+    fetch_on(h, f);
+    multiply_rows<0, 0, MT>(p, f, w, acc, t);
     if constexpr (CODES) {
         with = over_most(r.most);
         asm volatile("" : "+f"(with));
     }
-    two_rows<1, 0>(p, f, w, acc, t);
+    multiply_rows<1, 0, 2>(p, f, w, acc, t);
     if constexpr (CODES) {
         even_put(p.codes, r, with);
         even_ask(p.codes, h, r);
     }
-    two_rows<1, 1>(p, f, w, acc, t);
-    two_rows<1, 2>(p, f, w, acc, t);
+    multiply_rows<1, 2, MT>(p, f, w, acc, t);
 }
 
 /* --- the kernel ------------------------------------------------------------------------------ */
@@ -381,67 +387,89 @@ __device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, 
 /* Until which step of the tile nothing else is to be done. */
 template <int C>
 __device__ __forceinline__ int run_until(const lx_cu_int8 &p, const habits &h, const place &here,
-                                         source &f, const steps &n, int done)
+                                         fetcher &f, const steps &n, int done)
 {
-    int until = done < n.own - 1 ? n.own - 1 : done < n.own ? n.own : n.all;
-    if (done == n.own - 1)
-        source_last(p, f, n.all);
+    int until = done < n.own ? n.own : n.all;
+    if (p.k % STEP) {
+        until = done < n.own - 1 ? n.own - 1 : until;
+        if (done == n.own - 1)
+            fetch_last(p, f, n.all);
+    }
     if (C == 4 && h.is_asking) {
         const int left = n.all - done, many = ASKS * ASK_EACH;
-        ask_residual(p.e, here, left);
+        ask_residual(p.e, here, left, thread_now());
         until = min(until, n.all - (left > many ? many : (left - 1) / ASK_EACH * ASK_EACH));
     }
     return until;
 }
 
-__device__ __forceinline__ places_of places_from(const order &o, int tile, int all)
+/* n / by, over: 2^32 / by rounded up; n below 2^31. */
+__device__ __forceinline__ int divided(int n, int by, uint32_t over)
 {
-    const int ahead = all > 2 ? 0 : 3 - all, blocks = (int)gridDim.x;
-    return {tile_at(o, tile), place_or_none(o, tile + ahead * blocks),
-            place_or_none(o, tile + (ahead + 1) * blocks)};
+    const int near = by == 1 ? n : (int)__umulhi((uint32_t)n, over);
+    return near * by > n ? near - 1 : near;
 }
 
-template <int C, bool GELU, bool CODES>
+/* tile_at without divisions, which take long where everyone waits. */
+__device__ __forceinline__ place place_of(const order &o, const habits &h, int tile)
+{
+    if (tile >= o.n_tiles)
+        return {-1, 0};
+    const int of_group = o.group * o.tiles_n, group = divided(tile, of_group, h.over_group);
+    const int first = group * o.group, in = tile - group * of_group;
+    const int rows = min(o.group, o.tiles_m - first);
+    const int n = divided(in, rows, rows == o.group ? h.over_rows : h.over_last);
+    return {first + in - n * rows, n};
+}
+
+/* By the first three threads, one place each. */
+__device__ __forceinline__ void put_place(const order &o, const habits &h, places_of &at, int tile,
+                                          int all)
+{
+    const int ahead = all > 2 ? 0 : 3 - all, which = thread_now();
+    const int on = which == 0 ? 0 : which == 1 ? ahead : ahead + 1;
+    (&at.here)[which] = place_of(o, h, tile + on * (int)gridDim.x);
+}
+
+template <int END, bool GELU, bool CODES>
 __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o, habits h)
 {
+    constexpr int C = END <= END_F32_ADD ? 4 : 8;
     extern __shared__ __align__(128) unsigned char ring[];
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
     places_of *const both = (places_of *)(ring + PLACES_AT);
-    pieces w;
+    pieces<!CODES> w; /* codes take the registers */
     recoding r = {};
     r.at = NOWHERE;
     r.unit = blockIdx.x * WARPS + threadIdx.x / 32;
-    begin_even<C>(p, o, shared);
+    begin_even<C>(p, o, h, shared);
     if (C == 4 && h.delay)
         wait_for_turn(h.delay);
-    uint32_t step = 0;
+    moment t = {0, STAGE, 2 * STAGE};
     int turn = 0;
     for (int tile = (int)blockIdx.x; tile < o.n_tiles; tile += (int)gridDim.x) {
         const steps n = steps_of((int)p.k);
         places_of &at = both[turn]; /* the other one may still be read */
-        moment t = moment_at(shared, step);
         turn ^= 1;
-        if (threadIdx.x == 0)
-            at = places_from(o, tile, n.all);
+        if (threadIdx.x < 3)
+            put_place(o, h, at, tile, n.all);
         __syncthreads();
+        keep<END>(p, at.here, (float *)(ring + KEPT_AT));
+        fetcher f = fetcher_of<C>(p, at.first, shared, n.all > 2 ? 2 : 0);
         int acc[MT][NT][4] = {};
-        source f = source_here<C>(p, at, t, n.all);
-        keep_columns(p, at.here, (float *)(ring + KEPT_AT));
-        even_first(w, t);
+        get_first(w, shared, t);
 #pragma unroll 1
         for (int done = 0; done < n.all;) {
             const int until = run_until<C>(p, h, at.here, f, n, done);
 #pragma unroll 1
             for (; done < until; done++) {
-                find_next(t);
                 step_even<CODES>(p, h, f, w, r, acc, t);
                 go_on(t);
             }
             if (done == n.own)
-                source_tile(p, at.next, f, thread_now());
+                fetch_tile<C>(p, at.next, f);
         }
-        step = t.step;
-        finish_sums<C, GELU, true>(p, o.is_wide, at.here, acc, (const float *)(ring + KEPT_AT));
+        end_tile<END, GELU>(p, o.is_wide, at.here, acc, (const float *)(ring + KEPT_AT));
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
     if (CODES) {

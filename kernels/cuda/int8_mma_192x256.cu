@@ -9,10 +9,10 @@ namespace int8
 namespace even
 {
 
-template <int C, bool GELU, bool CODES>
+template <int END, bool GELU, bool CODES = false>
 static int launch_even(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, const habits &h)
 {
-    return launch_blocks(dev, k_int8_even<C, GELU, CODES>, SHARED_EVEN, p, o, h);
+    return launch_blocks(dev, k_int8_even<END, GELU, CODES>, SHARED_EVEN, p, o, h);
 }
 
 /* Codes beside products where row_of_unit is exact; else they are made before. */
@@ -32,6 +32,20 @@ static int find_units(lx_cuda_dev *dev, lx_cu_int8 *p, habits *h)
     return 0;
 }
 
+static uint32_t over(int by)
+{
+    return by == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + (uint64_t)by - 1) / (uint64_t)by);
+}
+
+/* What place_of divides by: tiles of a group, its rows of tiles, and the last group's. */
+static void find_divisors(const order &o, habits *h)
+{
+    const int last = o.tiles_m % o.group;
+    h->over_group = over(o.group * o.tiles_n);
+    h->over_rows = over(o.group);
+    h->over_last = over(last ? last : o.group);
+}
+
 /* As tall::run, but F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart
  * do so over half a tile, of many. */
 static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
@@ -41,15 +55,26 @@ static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
     CU_TRY(find_habits(dev, p, o, &h));
     if (p->e.out.dtype == LX_CU_F32 && is_gelu)
         return tall::launch<4, true, int>(dev, p, o, h);
-    CU_TRY(find_units(dev, p, &h));
     if (o.n_tiles >= 8 * dev->n_sm)
         h.delay *= 2;
-    if (p->e.out.dtype == LX_CU_F32)
-        return launch_even<4, false, false>(dev, p, o, h);
-    if (!is_gelu)
-        return launch_even<8, false, false>(dev, p, o, h);
-    return p->codes.rows ? launch_even<8, true, true>(dev, p, o, h)
-                         : launch_even<8, true, false>(dev, p, o, h);
+    find_divisors(o, &h);
+    const int end = end_of(*p);
+    if (end == END_F32_ADD)
+        return launch_even<END_F32_ADD, false>(dev, p, o, h);
+    if (end == END_F32)
+        return launch_even<END_F32, false>(dev, p, o, h);
+    if (end == END_BF16 && !is_gelu)
+        return launch_even<END_BF16, false>(dev, p, o, h);
+    if (end == END_BF16_SQUARES && !is_gelu)
+        return launch_even<END_BF16_SQUARES, false>(dev, p, o, h);
+    if (end == END_F16_MOST && is_gelu) {
+        CU_TRY(find_units(dev, p, &h));
+        return p->codes.rows ? launch_even<END_F16_MOST, true, true>(dev, p, o, h)
+                             : launch_even<END_F16_MOST, true>(dev, p, o, h);
+    }
+    CU_TRY(cu_codes(dev, &p->codes));
+    return is_gelu ? launch_even<END_16_BITS, true>(dev, p, o, h)
+                   : launch_even<END_16_BITS, false>(dev, p, o, h);
 }
 
 } // namespace even

@@ -161,8 +161,9 @@ static void print_line(const bench *b, const char *how, shape_kind kind, double 
     static const char *const kinds[] = {"-> bf16", "gate add -> f32", "gelu -> codes",
                                         "gate add -> f32"};
     double tera = 2e-12 * (double)b->m * (double)b->n * (double)b->k;
-    printf("%-14s M %5d %5d -> %5d %-16s %8.4f ms %7.1f T/s %6.1f %% of mma.sync\n", how, (int)b->m,
-           (int)b->k, (int)b->n, kinds[kind], 1e3 * s, tera / s, 100 * tera / s / rate);
+    printf("%-14s M %5d %5d -> %5d %-16s %8.4f ms %7.1f T/s %6.1f %% of %.0f by mma.sync\n", how,
+           (int)b->m, (int)b->k, (int)b->n, kinds[kind], 1e3 * s, tera / s, 100 * tera / s / rate,
+           rate);
 }
 
 #endif

@@ -2,7 +2,7 @@
  * test_cuda_linear_int8.c - every design of INT8 linears, each forced, against the f64 definition
  * SPDX-License-Identifier: Apache-2.0
  *
- * --bench   milliseconds, operations, and the share of what mma.sync alone reaches on this card
+ * --bench [ROWS]   milliseconds, operations, and the share of what mma.sync alone reaches on this card
  *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
  *
  * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
@@ -582,7 +582,16 @@ static int64_t least(int64_t a, int64_t b)
 /* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
 enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
 
-static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
+/* Operations a second of mma.sync alone, 1e12: asked for before every line of many rows, since a card
+ * that is warm or short of power has another clock than before. */
+static double rate_now(gpu *g)
+{
+    bench b = {0};
+    double seconds = gpu_time(g, call_rate, &b);
+    return 1e-12 * b.rate_operations / seconds;
+}
+
+static void bench_shape(gpu *g, shape_kind kind, int64_t m)
 {
     size_t mark = lx_arena_mark(g->store), blas = (size_t)32 << 20;
     bench b = bench_of(g, kind, m);
@@ -590,14 +599,18 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
         b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
+    double rate = rate_now(g);
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
         b.design = design;
         b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
         int64_t band_m = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
         b.rows = b.is_act ? least(band_m, m) : m;
-        if (has_design(g, design, b.n))
-            print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
+        if (!has_design(g, design, b.n))
+            continue;
+        rate = m < 4096 ? rate : rate_now(g);
+        print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
     }
+    rate = m < 4096 ? rate : rate_now(g);
     print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
     b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
     b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
@@ -609,19 +622,18 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m, double rate)
     lx_arena_reset(g->store, mark);
 }
 
-static int bench_all(void)
+/* only: of so many rows alone, or 0. */
+static int bench_all(int64_t only)
 {
     static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
     gpu g;
-    bench b = {0};
     gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
-    double seconds = gpu_time(&g, call_rate, &b), rate = 1e-12 * b.rate_operations / seconds;
-    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate);
+    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate_now(&g));
     for (int kind = PLAIN; kind <= SECOND; kind++)
         for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
-            bench_shape(&g, (shape_kind)kind, rows[m], rate);
-    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n",
-           1e-12 * b.rate_operations / gpu_time(&g, call_rate, &b));
+            if (!only || rows[m] == only)
+                bench_shape(&g, (shape_kind)kind, rows[m]);
+    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n", rate_now(&g));
     gpu_close(&g);
     return 0;
 }
@@ -635,7 +647,7 @@ int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
     if (gpu_wants_bench(argc, argv))
-        return bench_all();
+        return bench_all(argc > 2 ? atoll(argv[2]) : 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_of_odd_rows),
         cmocka_unit_test(test_designs_refuse),
