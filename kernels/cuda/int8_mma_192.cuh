@@ -37,8 +37,8 @@
  *           arrive. Only gelu's kernel has them; others' are made before it starts.
  * Loop      FP8's, and INT8's for F32 with gelu, which no model asks for. INT8's other outputs have
  *           the loop of int8_mma_192_even.cuh and the ends of int8_mma_192_end.cuh, with the same
- *           tiles and warps; Ring, Codes, Swizzle (but for the order of columns) and which fragments
- *           last are not theirs.
+ *           tiles and warps; Ring, Codes, Swizzle (but for the order of columns) and which
+ *           fragments last are not theirs.
  * Measured  what INT8 did with this loop before, on one H200, 32,760 rows: 2.00 ms (5120 ->
  *           5120, 16 bits), 2.79 (residual; apart 2.73), 6.55 (5120 -> 13824, gelu, codes), 6.27
  *           (13824 -> 5120, residual): 67, 48, 55 and 58 % of mma.sync's rate. By Nsight Compute

@@ -13,7 +13,8 @@
  *           costs a shuffle and four selections for two numbers, 17,700 (11,900). What is left is
  *           memory's: 52 MB of residual and results a wave. 16 bits lose by that: 7,200 clocks.
  * Streams   What is written is not read again soon, and pushes no operands out of the second-level
- *           cache (.cs): 13824 -> 5120 4.70 ms instead of 4.91. But F16 rows of which codes are made.
+ *           cache (.cs): 13824 -> 5120 4.70 ms instead of 4.91. But F16 rows of which codes are
+ *           made.
  */
 #ifndef INT8_MMA_192_END_CUH
 #define INT8_MMA_192_END_CUH
@@ -216,7 +217,7 @@ __device__ __forceinline__ void end_16_bits(const lx_cu_int8 &p, const place &t,
         tell_row_of<END>(p, t.m * BM + row + 8 * r, part, tell[r]);
 }
 
-/* --- F32, added to what is there --------------------------------------------------------------- */
+/* --- F32, added to what is there -------------------------------------------------------------- */
 
 /* The lower row; then the pair of rows 8 further on, or the first of the next pieces. So that the
  * compiler works nothing out for rows to come: no register is left for that. */
@@ -234,8 +235,8 @@ template <int R> __device__ __forceinline__ void walk_on(unsigned char *&at, con
 }
 
 /* Of this lane's row the first and the second piece -> of its and its neighbour's row the upper and
- * the lower one's: the upper row's lanes then have the first piece of both rows, the lower row's the
- * second. So eight lanes side by side have 128 bytes of a row, not four 64. */
+ * the lower one's: the upper row's lanes then have the first piece of both rows, the lower row's
+ * the second. So eight lanes side by side have 128 bytes of a row, not four 64. */
 __device__ __forceinline__ void change(bool is_lower, uint32_t &first, uint32_t &second)
 {
     const uint32_t mine = is_lower ? second : first,
