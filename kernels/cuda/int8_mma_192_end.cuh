@@ -4,8 +4,8 @@
  *
  * Why       Nothing overlaps an end: no product is given while it lasts. int8_mma_192.cuh's asks of
  *           every eight numbers of 16 bits what is wanted of them, 200 branches a tile, and takes
- *           10,400 clocks of an H100 until the next tile's products; here that is the kernel's kind,
- *           no branch is left, and it takes 6,200 (of them 2,000 without any end).
+ *           10,400 clocks of an H100 until the next tile's products; here that is the kernel's
+ *           kind, no branch is left, and it takes 6,200 (of them 2,000 without any end).
  * Kept      Columns' scales, biases and gates and rows' scales lie in shared memory behind the ring
  *           since the tile began: nothing is waited for when it ends.
  * Lines     Four lanes have 64 bytes of a row of F32. Stored and added to so, an end of a residual

@@ -2,8 +2,9 @@
  * test_cuda_linear_int8.c - every design of INT8 linears, each forced, against the f64 definition
  * SPDX-License-Identifier: Apache-2.0
  *
- * --bench [ROWS]   milliseconds, operations, and the share of what mma.sync alone reaches on this card
- *           (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's kernel.
+ * --bench [ROWS]   milliseconds, operations, and the share of what mma.sync alone reaches on this
+ *           card (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's
+ *           kernel; ROWS: of so many alone.
  *
  * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
  *
@@ -582,8 +583,8 @@ static int64_t least(int64_t a, int64_t b)
 /* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
 enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
 
-/* Operations a second of mma.sync alone, 1e12: asked for before every line of many rows, since a card
- * that is warm or short of power has another clock than before. */
+/* Operations a second of mma.sync alone, 1e12: asked for before every line of many rows, since a
+ * card that is warm or short of power has another clock than before. */
 static double rate_now(gpu *g)
 {
     bench b = {0};
