@@ -2,11 +2,11 @@
  * int8_mma_192_even.cuh - INT8 linears by mma.sync in tiles of 192 x 256: the loop and the kernel
  * SPDX-License-Identifier: Apache-2.0
  *
- * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200 for
- *           64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6 clocks
- *           each. This one takes about 1,330.
- * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. Measured with parts left out,
- *           clocks for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with
+ * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
+ *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
+ *           clocks each. This one takes about 1,330.
+ * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out, clocks
+ *           for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with
  *           both 1,303: 1,152 and one for every other instruction of either warp (1,164, 1,212,
  *           1,236, 1,298). So instructions are what counts: 161 a step and warp (F32 the same, 8.6
  *           162 and 160), 96 of them mma.sync, 20 ldmatrix, 7 fetches, and 6 that ptxas puts before
@@ -21,18 +21,18 @@
  * Fetches   Of the step after the next, four beside a half step's first row and three beside its
  *           fourth: few groups (three idle instructions each), but not all at once, which holds up
  *           every warp's ldmatrix behind 56 fetches. They have 1.3 steps of time. A fetch keeps the
- *           registers of its address for 100 clocks and more: pointers go on before the next step's,
- *           not after their own.
+ *           registers of its address for 100 clocks and more: pointers go on before the next
+ *           step's, not after their own.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows, lines of the residual asked for) is
  *           done between runs of steps.
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
  *           a step before, 63 instructions more; or not here at all but by a kernel before this one
- *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 63 are in
- *           its way, and apart is quicker. A GeForce's takes 16: there they fit in between, and what
- *           apart asks of memory would cost more (not measured).
- * Barriers  Two a step: in its middle, when the next one has landed, since its columns are read from
- *           then on; and before its last row, when all of it has been read.
+ *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 63 are
+ *           in its way, and apart is quicker. A GeForce's takes 16: there they may fit in between,
+ *           and what apart asks of memory would cost more (not measured).
+ * Barriers  Two a step: in its middle, when the next one has landed, since its columns are read
+ *           from then on; and before its last row, when all of it has been read.
  * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds, the quicker of both designs (share
  *           of mma.sync's rate; in brackets by the loop before):
  *           5120 -> 5120, 16 bits             1.67  (79 %)        [1.81]
