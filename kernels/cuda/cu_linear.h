@@ -115,7 +115,8 @@ typedef struct lx_cu_int8 {
     int64_t k;
     const int8_t *x; /* [m, k] dense */
     const int8_t *w; /* [n, k] dense */
-    /* acc is none; plain or gelu, no mul; out F32 (alone with add_to_out), BF16 or F16 */
+    /* acc is none; plain or gelu, no mul; bias F32, BF16 or F16; out F32 (alone with add_to_out),
+     * BF16 or F16 */
     lx_cu_epilogue e;
     /* [m] or NULL: raised to the largest magnitudes of the output's rows: F32, or F16 where
      * LX_CU_INT8_HALF and out is 16-byte aligned in all rows */

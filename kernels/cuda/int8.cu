@@ -2,8 +2,8 @@
  * int8.cu - INT8 and FP8 linears by design, rows into codes, and how fast mma.sync itself is
  * SPDX-License-Identifier: Apache-2.0
  *
- * Codes     5 bytes of F32 and code a number, 3 of F16: only the last band's rows come here, those
- *           of the others are made while the next band is multiplied.
+ * Codes     5 bytes of F32 and code a number, 3 of F16. Where a design makes those of a band while
+ *           it multiplies the next, only the last band's rows come here; apart, each band's.
  * Rate      16 warps a multiprocessor with 16 independent sums each and operands in registers:
  *           nothing but mma.sync. What int8_mma.cuh reaches is told as a share of this.
  */

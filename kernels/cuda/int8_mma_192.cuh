@@ -1,5 +1,5 @@
 /*
- * int8_mma_192.cuh - mma.sync in tiles of 192 x 256: FP8's loop, and the ends of INT8's too
+ * int8_mma_192.cuh - mma.sync in tiles of 192 x 256: FP8's loop and ends, and what INT8's share
  * SPDX-License-Identifier: Apache-2.0
  *
  * Why       A tile of R x C asks the second-level cache for (1 / R + 1 / C) / 2 bytes an operation.
@@ -35,8 +35,8 @@
  *           apart, over a quarter of a tile (int8_mma_192x256.cu: or half): then they end apart.
  * Codes     of F16 rows of a band before, 128 numbers a warp and step; a load has the step to
  *           arrive. Only gelu's kernel has them; others' are made before it starts.
- * Loop      FP8's, and INT8's for F32 with gelu, which no model asks for. INT8's other outputs have
- *           the loop of int8_mma_192_even.cuh and the ends of int8_mma_192_end.cuh, with the same
+ * Loop      FP8's, and INT8's for F32 with gelu, which no model asks for. Else INT8 has the loop of
+ *           int8_mma_192_even.cuh and, mostly, the ends of int8_mma_192_end.cuh, with the same
  *           tiles and warps; Ring, Codes, Swizzle (but for the order of columns) and which
  *           fragments last are not theirs.
  * Measured  what INT8 did with this loop before, on one H200, 32,760 rows: 2.00 ms (5120 ->
@@ -118,10 +118,9 @@ __device__ __forceinline__ int thread_now()
     return thread;
 }
 
-__device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &next, source &f,
-                                            int thread)
+__device__ __forceinline__ void source_tile(const lx_cu_int8 &p, const place &next, source &f)
 {
-    const int row = thread / UNITS, unit16 = thread % UNITS * 16;
+    const int thread = (int)threadIdx.x, row = thread / UNITS, unit16 = thread % UNITS * 16;
     f.k0 = 0;
     f.rows_x = f.rows_w = 0;
     if (next.m < 0)
@@ -149,7 +148,7 @@ __device__ __forceinline__ source source_begin(const lx_cu_int8 &p, const order 
     source f = {};
     source_places<C>(f, shared);
     f.plane = (int)threadIdx.x % UNITS / 2 ? PLANE : 0;
-    source_tile(p, place_or_none(o, (int)blockIdx.x), f, (int)threadIdx.x);
+    source_tile(p, place_or_none(o, (int)blockIdx.x), f);
     return f;
 }
 
@@ -185,7 +184,7 @@ __device__ __forceinline__ void source_next(const lx_cu_int8 &p, const place &ne
     if (f.k0 + (int)threadIdx.x % UNITS * 16 >= (int)p.k)
         f.rows_x = f.rows_w = 0;
     if (f.k0 >= (int)p.k)
-        source_tile(p, next, f, (int)threadIdx.x);
+        source_tile(p, next, f);
 }
 
 /* --- multiplying ----------------------------------------------------------------------------- */

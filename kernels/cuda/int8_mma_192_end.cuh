@@ -5,9 +5,11 @@
  * Why       Nothing overlaps an end: no product is given while it lasts. int8_mma_192.cuh's asks of
  *           every eight numbers of 16 bits what is wanted of them, 200 branches a tile, and takes
  *           10,400 clocks of an H100 until the next tile's products; here that is the kernel's
- *           kind, no branch is left, and it takes 6,200 (of them 2,000 without any end).
- * Kept      Columns' scales, biases and gates and rows' scales lie in shared memory behind the ring
- *           since the tile began: nothing is waited for when it ends.
+ *           kind, no branch is left, and it takes 6,200 (2,000 of them without an end, less since).
+ * Rest      F32 that is not added, and 16 bits that have a gate or want what no model does, end by
+ *           int8_mma_192.cuh's finish_sums: with its branches, without .cs.
+ * Kept      Columns' scales and biases, gates of F32 and rows' scales lie in shared memory behind
+ *           the ring since the tile began: nothing is waited for when it ends.
  * Lines     Four lanes have 64 bytes of a row of F32. Stored and added to so, an end of a residual
  *           takes 24,100 clocks (16,100 where only 16 of 132 blocks run); in lines of 128, which
  *           costs a shuffle and four selections for two numbers, 17,700 (11,900). What is left is
@@ -38,10 +40,11 @@ enum {
     END_16_BITS       /* whatever lx_cu_int8 says of 16 bits */
 };
 
-/* Of a tile, floats: its columns' scales, biases and gates (F32 alone), its rows' scales. */
-constexpr int KEPT_BIAS = BN, KEPT_GATE = 2 * BN, KEPT_ROWS = 3 * BN, KEPT = 3 * BN + BM;
+/* Of a tile, floats: its columns' scales, biases and gates (F32 alone), as kept_eights and
+ * kept_fours read them; its rows' scales. */
+constexpr int KEPT_BIAS = BN, KEPT_GATE = 2 * BN, KEPT_ROWS = 3 * BN, KEPT_FLOATS = 3 * BN + BM;
 
-/* A bias of any type as it lies there. */
+/* A bias of F32, BF16 or F16 as it lies there; others do not come here (has_plain_bias). */
 __device__ __forceinline__ uint32_t bias_bits(const lx_cu_vec &bias, int64_t col)
 {
     return bias.dtype == LX_CU_F32 ? ((const uint32_t *)bias.data)[col]
@@ -136,7 +139,7 @@ template <int END> __device__ __forceinline__ uint32_t pack_two(float low, float
 }
 
 /* What a row is told of two more numbers. Columns that do not exist are 0: their scale is 1 and
- * their sums and bias are 0. */
+ * their sums and bias are 0, and a row's scale is finite. */
 template <int END>
 __device__ __forceinline__ uint32_t told_with(uint32_t told, float low, float high)
 {
@@ -255,7 +258,7 @@ __host__ __device__ constexpr int asked_by(int group)
     return all < 2 * ROWS ? all : 2 * ROWS;
 }
 
-/* I: 0 the upper row, 1 the lower one. Where there is none, something else is read. */
+/* I: 0 the upper row, 1 the lower one. */
 template <int G, int I> __device__ __forceinline__ bool is_in(const edge &at)
 {
     return at.rows > G % ROWS * 8 + I && at.cols > G / ROWS * 32;
@@ -270,6 +273,7 @@ __device__ __forceinline__ void walk_group(unsigned char *&at, const lx_cu_mat &
         walk_on<G % ROWS>(at, out);
 }
 
+/* Where there is no row or column the output's first numbers are read, and not used. */
 template <int G, int I>
 __device__ __forceinline__ void ask_row(const lx_cu_int8 &p, const edge &at, unsigned char *&old_at,
                                         float4 (&old)[2 * ROWS][2])
@@ -346,15 +350,15 @@ __device__ __forceinline__ void end_f32(const lx_cu_int8 &p, const place &t,
 }
 
 template <int END, bool GELU>
-__device__ __forceinline__ void end_tile(const lx_cu_int8 &p, bool is_wide, const place &t,
+__device__ __forceinline__ void end_tile(const lx_cu_int8 &p, const place &t,
                                          const int (&acc)[MT][NT][4], const float *kept)
 {
     if constexpr (END == END_F32_ADD)
         end_f32(p, t, acc, kept);
     else if constexpr (END == END_F32)
-        finish_sums<4, GELU, true>(p, is_wide, t, acc, kept);
+        finish_sums<4, GELU, true>(p, true, t, acc, kept);
     else if constexpr (END == END_16_BITS)
-        finish_sums<8, GELU, true>(p, is_wide, t, acc, kept);
+        finish_sums<8, GELU, true>(p, true, t, acc, kept);
     else
         end_16_bits<END, GELU>(p, t, acc, kept);
 }

@@ -4,19 +4,19 @@
  *
  * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
  *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
- *           clocks each. This one takes about 1,330.
+ *           clocks each. This one takes about 1,330. (Even: its reads are spread evenly.)
  * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out, clocks
- *           for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with
- *           both 1,303: 1,152 and one for every other instruction of either warp (1,164, 1,212,
- *           1,236, 1,298). So instructions are what counts: 161 a step and warp (F32 the same, 8.6
- *           162 and 160), 96 of them mma.sync, 20 ldmatrix, 7 fetches, and 6 that ptxas puts before
- *           fetches which come after an ldmatrix. An 8.6's product takes 16 clocks: whether the
- *           others fit in between is not known.
+ *           for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with both
+ *           1,302: 1,152 and one for every other instruction of either warp (1,164, 1,212, 1,236,
+ *           1,294; of a build with 73 of them). So instructions are what counts: 161 a step and
+ *           warp (F32 the same, 8.6 162 and 160), 96 of them mma.sync, 20 ldmatrix, 7 fetches, and
+ *           6 that ptxas puts before fetches which come after an ldmatrix. An 8.6's product takes
+ *           16 clocks: whether the others fit in between is not known.
  * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory. A
  *           ring of 3 steps, 84 KiB. Unit u of row r lies at u ^ (r / 2 % 4).
  * Order     Row by row of tiles, 8 products each, as ptxas would have them anyhow. Fragments of two
  *           rows (8 registers) and of all columns of two half steps (32): a row is read 8 products
- *           before it is used, columns 8 to 32, so that no warp waits for all others' reads in the
+ *           before it is used, columns 14 to 32, so that no warp waits for all others' reads in the
  *           last row. Beside codes, which want the registers, columns are there once (16).
  * Fetches   Of the step after the next, four beside a half step's first row and three beside its
  *           fourth: few groups (three idle instructions each), but not all at once, which holds up
@@ -32,7 +32,8 @@
  *           in its way, and apart is quicker. A GeForce's takes 16: there they may fit in between,
  *           and what apart asks of memory would cost more (not measured).
  * Barriers  Two a step: in its middle, when the next one has landed, since its columns are read
- *           from then on; and before its last row, when all of it has been read.
+ *           from then on (beside codes in the last row); and before its last row, when all of it
+ *           has been read.
  * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds, the quicker of both designs (share
  *           of mma.sync's rate; in brackets by the loop before):
  *           5120 -> 5120, 16 bits             1.67  (79 %)        [1.81]
@@ -55,11 +56,13 @@ namespace even
 {
 
 constexpr int STAGES = 3, X_STAGE = BM * STEP, STAGE = (BM + BN) * STEP;
-constexpr int KEPT_AT = STAGES * STAGE;                  /* a tile's columns */
+constexpr int KEPT_AT = STAGES * STAGE;                  /* a tile's columns and rows */
 constexpr int PLACES_AT = RING, SHARED_EVEN = RING + 48; /* places_of, two */
-static_assert(KEPT_AT + KEPT * (int)sizeof(float) <= PLACES_AT, "three steps, columns and rows");
+static_assert(KEPT_AT + KEPT_FLOATS * (int)sizeof(float) <= PLACES_AT,
+              "three steps, columns and rows");
 static_assert(SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
-static_assert(MT == 6 && NT == 8, "rows by twos, columns by pairs of pairs");
+static_assert(MT % 2 == 0 && NT / 2 == MT - 2,
+              "two rows' fragments; a pair beside each row but two");
 
 /* Where steps are in the ring, bytes: the one being multiplied, the next, and where the one after
  * that is being fetched to. */
@@ -404,7 +407,8 @@ __device__ __forceinline__ int run_until(const lx_cu_int8 &p, const habits &h, c
     return until;
 }
 
-/* n / by, over: 2^32 / by rounded up; n below 2^31. */
+/* n / by; n below 2^30. over: 2^32 / by rounded up, which makes the product too large by less than
+ * n / 2^32 < 1: near is the quotient or one more. */
 __device__ __forceinline__ int divided(int n, int by, uint32_t over)
 {
     const int near = by == 1 ? n : (int)__umulhi((uint32_t)n, over);
@@ -470,7 +474,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
             if (done == n.own)
                 fetch_tile<C>(p, at.next, f);
         }
-        end_tile<END, GELU>(p, o.is_wide, at.here, acc, (const float *)(ring + KEPT_AT));
+        end_tile<END, GELU>(p, at.here, acc, (const float *)(ring + KEPT_AT));
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
     if (CODES) {

@@ -46,8 +46,16 @@ static void find_divisors(const order &o, habits *h)
     h->over_last = over(last ? last : o.group);
 }
 
+/* What these kernels read: others are refused. */
+static bool has_plain_bias(const lx_cu_int8 *p)
+{
+    const int dtype = p->e.bias.dtype;
+    return !p->e.bias.data || dtype == LX_CU_F32 || dtype == LX_CU_BF16 || dtype == LX_CU_F16;
+}
+
 /* As tall::run, but F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart
- * do so over half a tile, of many. */
+ * do so over half a tile, of many. Codes are made beside products for gelu's F16 alone, others
+ * before. */
 static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
 {
     const bool is_gelu = p->e.activation == LX_CU_GELU;
@@ -86,7 +94,7 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     const order o = order_of(p, tall::BM, tall::BN, tall::group_of(dev->n_sm));
     const bool is_f32 = p->e.out.dtype == LX_CU_F32;
     lx_cu_int8 call;
-    if (p->most && p->squares)
+    if ((p->most && p->squares) || !has_plain_bias(p))
         return (int)cudaErrorInvalidValue;
     CU_TRY(tall::codes_before(dev, p, &call));
     if (!tall::has_wide_out(p) || (is_f32 && p->most))

@@ -600,7 +600,7 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m)
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
         b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
-    double rate = rate_now(g);
+    double rate = m < 4096 ? rate_now(g) : 0;
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
         b.design = design;
         b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
@@ -619,6 +619,7 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m)
     b.product.acc = b.acc[0];
     b.product.scratch = gpu_take(g, blas);
     b.product.scratch_bytes = blas;
+    rate = m < 4096 ? rate : rate_now(g);
     print_line(&b, "cuBLASLt", kind, gpu_time(g, call_blas, &b), rate);
     lx_arena_reset(g->store, mark);
 }
@@ -627,6 +628,13 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m)
 static int bench_all(int64_t only)
 {
     static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
+    bool is_known = !only;
+    for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
+        is_known |= rows[m] == only;
+    if (!is_known) {
+        printf("usage: test_cuda_linear_int8 --bench [126|512|1024|4096|32760]\n");
+        return 2;
+    }
     gpu g;
     gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
     printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate_now(&g));
@@ -648,7 +656,7 @@ int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
     if (gpu_wants_bench(argc, argv))
-        return bench_all(argc > 2 ? atoll(argv[2]) : 0);
+        return bench_all(argc > 2 ? atoll(argv[2]) : 0); /* a word is 0: all */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_of_odd_rows),
         cmocka_unit_test(test_designs_refuse),
