@@ -94,7 +94,7 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     const order o = order_of(p, tall::BM, tall::BN, tall::group_of(dev->n_sm));
     const bool is_f32 = p->e.out.dtype == LX_CU_F32;
     lx_cu_int8 call;
-    if ((p->most && p->squares) || !has_plain_bias(p))
+    if ((p->most && p->squares) || !even::has_plain_bias(p))
         return (int)cudaErrorInvalidValue;
     CU_TRY(tall::codes_before(dev, p, &call));
     if (!tall::has_wide_out(p) || (is_f32 && p->most))
