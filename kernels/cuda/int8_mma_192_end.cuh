@@ -5,7 +5,7 @@
  * Why       Nothing overlaps an end: no product is given while it lasts. int8_mma_192.cuh's asks of
  *           every eight numbers of 16 bits what is wanted of them, 200 branches a tile, and takes
  *           10,400 clocks of an H100 until the next tile's products; here that is the kernel's
- *           kind, no branch is left, and it takes 6,200 (2,000 of them without an end, less since).
+ *           kind, no branch is left, and it took 6,200 (2,000 of them without an end at all).
  * Rest      F32 that is not added, and 16 bits that have a gate or want what no model does, end by
  *           int8_mma_192.cuh's finish_sums: with its branches, without .cs.
  * Kept      Columns' scales and biases, gates of F32 and rows' scales lie in shared memory behind

@@ -4,7 +4,8 @@
  *
  * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
  *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
- *           clocks each. This one takes about 1,330. (Even: its reads are spread evenly.)
+ *           clocks each. Loops like this one were timed at 1,312 to 1,336; this one by whole calls
+ *           alone, which leave it 1,345 to 1,385. (Even: its reads are spread evenly.)
  * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out, clocks
  *           for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with both
  *           1,302: 1,152 and one for every other instruction of either warp (1,164, 1,212, 1,236,
@@ -42,7 +43,7 @@
  *                                codes beside 5.54  (64 %)        [6.00]
  *           13824 -> 5120, gate, residual     4.62  (76 %)        [5.04]
  *           What else was tried is in docs/performance.md.
- * Registers 252 to 255; by CUDA 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
+ * Registers 253 to 255; by CUDA 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.
  */
 #ifndef INT8_MMA_192_EVEN_CUH

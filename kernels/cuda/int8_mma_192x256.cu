@@ -15,6 +15,12 @@ static int launch_even(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, co
     return launch_blocks(dev, k_int8_even<END, GELU, CODES>, SHARED_EVEN, p, o, h);
 }
 
+/* 2^32 / by rounded up; of 1, by which nothing is divided so, 0. */
+static uint32_t over(uint64_t by)
+{
+    return by == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + by - 1) / by);
+}
+
 /* Codes beside products where row_of_unit is exact; else they are made before. */
 static int find_units(lx_cuda_dev *dev, lx_cu_int8 *p, habits *h)
 {
@@ -28,22 +34,17 @@ static int find_units(lx_cuda_dev *dev, lx_cu_int8 *p, habits *h)
         return 0;
     }
     h->units = (uint32_t)units;
-    h->over_units = (uint32_t)((((uint64_t)1 << 32) + units - 1) / units);
+    h->over_units = over(units);
     return 0;
-}
-
-static uint32_t over(int by)
-{
-    return by == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + (uint64_t)by - 1) / (uint64_t)by);
 }
 
 /* What place_of divides by: tiles of a group, its rows of tiles, and the last group's. */
 static void find_divisors(const order &o, habits *h)
 {
     const int last = o.tiles_m % o.group;
-    h->over_group = over(o.group * o.tiles_n);
-    h->over_rows = over(o.group);
-    h->over_last = over(last ? last : o.group);
+    h->over_group = over((uint64_t)(o.group * o.tiles_n));
+    h->over_rows = over((uint64_t)o.group);
+    h->over_last = over((uint64_t)(last ? last : o.group));
 }
 
 /* What these kernels read: others are refused. */

@@ -583,13 +583,22 @@ static int64_t least(int64_t a, int64_t b)
 /* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
 enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
 
-/* Operations a second of mma.sync alone, 1e12: asked for before every line of many rows, since a
- * card that is warm or short of power has another clock than before. */
+/* Operations a second of mma.sync alone, 1e12. */
 static double rate_now(gpu *g)
 {
     bench b = {0};
     double seconds = gpu_time(g, call_rate, &b);
     return 1e-12 * b.rate_operations / seconds;
+}
+
+/* The roof is asked for before every line of many rows: a card that is warm or short of power has
+ * another clock than before. */
+static void bench_line(gpu *g, bench *b, const char *how, shape_kind kind,
+                       void (*call)(gpu *g, void *self))
+{
+    if (b->rate == 0 || b->m >= 4096)
+        b->rate = rate_now(g);
+    print_line(b, how, kind, gpu_time(g, call, b));
 }
 
 static void bench_shape(gpu *g, shape_kind kind, int64_t m)
@@ -600,39 +609,34 @@ static void bench_shape(gpu *g, shape_kind kind, int64_t m)
     b.most = gpu_take(g, (size_t)m * 4);
     for (int i = 0; i < 2; i++)
         b.acc[i] = gpu_take(g, (size_t)(least(m, b.is_act ? TALL_BAND / 2 : 2048) * b.n) * 4);
-    double rate = m < 4096 ? rate_now(g) : 0;
     for (int design = 0; design < LX_CU_INT8_DESIGNS; design++) {
         b.design = design;
         b.is_half = b.is_act && LX_CU_INT8_HALF(design, b.n);
         int64_t band_m = design >= LX_CU_MMA_192x256 ? TALL_BAND : b.is_half ? F16_BAND : F32_BAND;
         b.rows = b.is_act ? least(band_m, m) : m;
-        if (!has_design(g, design, b.n))
-            continue;
-        rate = m < 4096 ? rate : rate_now(g);
-        print_line(&b, names[design], kind, gpu_time(g, call_design, &b), rate);
+        if (has_design(g, design, b.n))
+            bench_line(g, &b, names[design], kind, call_design);
     }
-    rate = m < 4096 ? rate : rate_now(g);
-    print_line(&b, "chosen", kind, gpu_time(g, call_chosen, &b), rate);
+    bench_line(g, &b, "chosen", kind, call_chosen);
     b.rows = least(b.n > 10000 ? 512 : 1664, m); /* of sums that stay in 50 MiB of cache */
     b.product = (lx_cu_product){.dtype = LX_CU_I8, .n = b.n, .k = b.k, .ld = b.n};
     b.product.w = b.w.data;
     b.product.acc = b.acc[0];
     b.product.scratch = gpu_take(g, blas);
     b.product.scratch_bytes = blas;
-    rate = m < 4096 ? rate : rate_now(g);
-    print_line(&b, "cuBLASLt", kind, gpu_time(g, call_blas, &b), rate);
+    bench_line(g, &b, "cuBLASLt", kind, call_blas);
     lx_arena_reset(g->store, mark);
 }
 
-/* only: of so many rows alone, or 0. */
-static int bench_all(int64_t only)
+/* only: of so many rows alone, or NULL. */
+static int bench_all(const char *only)
 {
     static const int64_t rows[] = {126, 512, 1024, 4096, 32760};
     bool is_known = !only;
     for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
-        is_known |= rows[m] == only;
+        is_known |= only && rows[m] == atoll(only);
     if (!is_known) {
-        printf("usage: test_cuda_linear_int8 --bench [126|512|1024|4096|32760]\n");
+        printf("--bench %s: rows may be 126, 512, 1024, 4096 or 32760\n", only);
         return 2;
     }
     gpu g;
@@ -640,7 +644,7 @@ static int bench_all(int64_t only)
     printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate_now(&g));
     for (int kind = PLAIN; kind <= SECOND; kind++)
         for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
-            if (!only || rows[m] == only)
+            if (!only || rows[m] == atoll(only))
                 bench_shape(&g, (shape_kind)kind, rows[m]);
     printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n", rate_now(&g));
     gpu_close(&g);
@@ -656,7 +660,7 @@ int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
     if (gpu_wants_bench(argc, argv))
-        return bench_all(argc > 2 ? atoll(argv[2]) : 0); /* a word is 0: all */
+        return bench_all(argc > 2 ? argv[2] : NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_codes_of_odd_rows),
         cmocka_unit_test(test_designs_refuse),

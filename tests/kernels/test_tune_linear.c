@@ -208,11 +208,16 @@ static const lx_cuda_module module = {.error_text = error_text,
 
 /* --- a linear -------------------------------------------------------------------------------- */
 
+/* Of every linear's bias; NULL: none has one. */
+static const lx_dtype *bias_dtype;
+
 static lx_status linear(lx_exec *x, int64_t m, int64_t n, int64_t k, lx_tune_end end, lx_err *err)
 {
+    const lx_weight bias = {
+        "bias", bias_dtype ? *bias_dtype : LX_DTYPE_F32, {1, {n}}, at(FLOATS), NULL};
     const lx_weight w = {"w", LX_DTYPE_I8, {2, {n, k}}, at(W_AT), at(FLOATS)};
     const lx_act in = {LX_DTYPE_I8, m, k, at(X_AT), at(FLOATS)};
-    lx_epilogue e = {0};
+    lx_epilogue e = {.bias = bias_dtype ? &bias : NULL};
     lx_mat out = {LX_DTYPE_BF16, m, n, n, at(OUT_AT)};
     lx_act act = {LX_DTYPE_I8, m, n, at(CODES_AT), at(FLOATS)};
     if (end == LX_TUNE_CODES) {
@@ -401,6 +406,28 @@ static void test_codes_are_made_apart_on_a_hopper_alone(void **state)
     }
 }
 
+/* Tiles of 192 x 256 read biases of three types; linears with others are finished by cuBLASLt's
+ * kernel, in memory that is there. */
+static void test_rare_biases_are_not_the_kernels_own(void **state)
+{
+    (void)state;
+    static const struct {
+        lx_dtype dtype;
+        bool is_plain;
+    } biases[] = {{LX_DTYPE_F32, true},      {LX_DTYPE_BF16, true},     {LX_DTYPE_F16, true},
+                  {LX_DTYPE_F8_E4M3, false}, {LX_DTYPE_F8_E5M2, false}, {LX_DTYPE_F64, false}};
+    for (size_t b = 0; b < sizeof biases / sizeof *biases; b++)
+        for (int c = 0; c <= N_CARDS; c++)
+            for (int i = 0; i < N_ROWS * LX_TUNE_ENDS; i++) {
+                bias_dtype = &biases[b].dtype;
+                (void)chosen(c < N_CARDS ? &cards[c] : &held, rows[i % N_ROWS], 5120, 5120,
+                             (lx_tune_end)(i / N_ROWS));
+                bias_dtype = NULL;
+                assert_int_equal(seen.n_int8 > 0, biases[b].is_plain);
+                assert_int_equal(seen.n_product > 0, !biases[b].is_plain);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +437,7 @@ int main(void)
         cmocka_unit_test(test_else_the_choice_is_built_in),
         cmocka_unit_test(test_the_quickest_that_was_measured_is_built_in),
         cmocka_unit_test(test_codes_are_made_apart_on_a_hopper_alone),
+        cmocka_unit_test(test_rare_biases_are_not_the_kernels_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
