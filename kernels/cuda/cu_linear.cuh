@@ -19,7 +19,7 @@ int cu_epilogue(lx_cuda_dev *dev, const lx_cu_epilogue *e);
 int cu_quantize(lx_cuda_dev *dev, const lx_cu_mat *in, const lx_cu_mat *out, float *scale);
 int cu_to_bf16(lx_cuda_dev *dev, lx_cu_vec in, int64_t n, void *out);
 
-/* int8.cu: designs by number, FP8's too; codes; the rate of mma.sync */
+/* int8.cu: designs by number, FP8's and BF16's too; codes; the rate of mma.sync */
 int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p);
 int cu_codes(lx_cuda_dev *dev, const lx_cu_codes *c);
 int cu_int8_rate(lx_cuda_dev *dev, double *operations);
@@ -31,5 +31,6 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p); /* int8_mma_192x256.
 int cu_int8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p);   /* int8_wgmma.cu */
 int cu_fp8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p);  /* fp8_mma_192x256.cu */
 int cu_fp8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p);    /* fp8_wgmma.cu */
+int cu_bf16_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p);   /* bf16_wgmma.cu */
 
 #endif

@@ -9,6 +9,7 @@
  *           memory (lx_cu_int8). Only a quantized output needs a second look at its rows, and that
  *           is work for idle warps of the next band's kernel.
  * FP8       The same by two of these designs, with E4M3 for I8: lx_cu_int8.is_fp8.
+ * BF16      The same by one of them, Hopper's: lx_cu_int8.is_bf16.
  * Sums      acc[m][n] = sum_k x[m][k] w[n][k]: s32 (exact) for I8, else f32.
  * Both      This header is read by C17 and by C++17.
  */
@@ -107,13 +108,14 @@ typedef struct lx_cu_codes {
     bool is_fp8;          /* out is E4M3 */
 } lx_cu_codes;
 
-/* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. FP8:
- * out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32). */
+/* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. FP8 and
+ * BF16: out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32). */
 typedef struct lx_cu_int8 {
     int design;
-    bool is_fp8; /* x, w and codes are E4M3, not I8; LX_CU_HAS_FP8 */
+    bool is_fp8;  /* x, w and codes are E4M3, not I8; LX_CU_HAS_FP8 */
+    bool is_bf16; /* x and w are BF16; LX_CU_WGMMA_128x256; no codes, `most` or gelu */
     int64_t k;
-    const int8_t *x; /* [m, k] dense */
+    const int8_t *x; /* [m, k] dense; or what is_fp8 and is_bf16 say */
     const int8_t *w; /* [n, k] dense */
     /* acc is none; plain or gelu, no mul; bias F32, BF16 or F16; out F32 (alone with add_to_out),
      * BF16 or F16 */

@@ -20,5 +20,6 @@ int cu_fp8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p)
     const bool is_f32 = p->e.out.dtype == LX_CU_F32;
     if (!has_kernel(dev, p, is_f32 ? 32 : 64) || !is_staged(p, is_f32 ? 4 : 2))
         return (int)cudaErrorInvalidConfiguration;
-    return is_f32 ? launch_staged<4, float>(dev, p) : launch_staged<2, float>(dev, p);
+    return is_f32 ? launch_staged<4, __nv_fp8_e4m3>(dev, p)
+                  : launch_staged<2, __nv_fp8_e4m3>(dev, p);
 }

@@ -1,5 +1,5 @@
 /*
- * int8.cu - INT8 and FP8 linears by design, rows into codes, and how fast mma.sync itself is
+ * int8.cu - INT8, FP8 and BF16 linears by design, rows into codes, and how fast mma.sync itself is
  * SPDX-License-Identifier: Apache-2.0
  *
  * Codes     5 bytes of F32 and code a number, 3 of F16. Where a design makes those of a band while
@@ -66,6 +66,9 @@ int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p)
     static_assert(sizeof designs / sizeof *designs == LX_CU_INT8_DESIGNS, "by number");
     if (!is_served(p) || p->design < 0 || p->design >= LX_CU_INT8_DESIGNS)
         return (int)cudaErrorInvalidValue;
+    if (p->is_bf16)
+        return p->design == LX_CU_WGMMA_128x256 ? cu_bf16_wgmma(dev, p)
+                                                : (int)cudaErrorInvalidValue;
     if (p->is_fp8)
         return fp8(dev, p);
     if (p->codes.rows && p->codes.is_fp8)

@@ -390,20 +390,13 @@ __device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, 
 /* --- the kernel ------------------------------------------------------------------------------ */
 
 /* Until which step of the tile nothing else is to be done. */
-template <int C>
-__device__ __forceinline__ int run_until(const lx_cu_int8 &p, const habits &h, const place &here,
-                                         fetcher &f, const steps &n, int done)
+__device__ __forceinline__ int run_until(const lx_cu_int8 &p, fetcher &f, const steps &n, int done)
 {
     int until = done < n.own ? n.own : n.all;
     if (p.k % STEP) {
         until = done < n.own - 1 ? n.own - 1 : until;
         if (done == n.own - 1)
             fetch_last(p, f, n.all);
-    }
-    if (C == 4 && h.is_asking) {
-        const int left = n.all - done, many = ASKS * ASK_EACH;
-        ask_residual(p.e, here, left, thread_now());
-        until = min(until, n.all - (left > many ? many : (left - 1) / ASK_EACH * ASK_EACH));
     }
     return until;
 }
@@ -466,7 +459,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
         get_first(w, shared, t);
 #pragma unroll 1
         for (int done = 0; done < n.all;) {
-            const int until = run_until<C>(p, h, at.here, f, n, done);
+            const int until = run_until(p, f, n, done);
 #pragma unroll 1
             for (; done < until; done++) {
                 step_even<CODES>(p, h, f, w, r, acc, t);

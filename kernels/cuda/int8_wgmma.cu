@@ -11,10 +11,10 @@ int cu_int8_wgmma(lx_cuda_dev *dev, const lx_cu_int8 *p)
     if (!has_kernel(dev, p, is_f32 ? 16 : 32))
         return (int)cudaErrorInvalidConfiguration;
     if (is_staged(p, is_f32 ? 4 : 2))
-        return is_f32 ? launch_staged<4, int>(dev, p) : launch_staged<2, int>(dev, p);
+        return is_f32 ? launch_staged<4, int8_t>(dev, p) : launch_staged<2, int8_t>(dev, p);
     if (p->most && !is_f32)
         return (int)cudaErrorInvalidConfiguration;
     if (is_f32)
-        return is_gelu ? launch<4, true, 0, int>(dev, p) : launch<4, false, 0, int>(dev, p);
-    return is_gelu ? launch<8, true, 0, int>(dev, p) : launch<8, false, 0, int>(dev, p);
+        return is_gelu ? launch<4, true, 0, int8_t>(dev, p) : launch<4, false, 0, int8_t>(dev, p);
+    return is_gelu ? launch<8, true, 0, int8_t>(dev, p) : launch<8, false, 0, int8_t>(dev, p);
 }

@@ -1,5 +1,5 @@
 /*
- * int8_wgmma.cuh - INT8 and FP8 linears on Hopper: wgmma, the copy engine, warps with roles
+ * int8_wgmma.cuh - INT8, FP8 and BF16 linears on Hopper: wgmma, the copy engine, warps with roles
  * SPDX-License-Identifier: Apache-2.0
  *
  * Floors    int8_mma.cuh's operations and bytes at the sheet's 1,979 T operations/s and 3.35 TB/s:
@@ -25,8 +25,9 @@
  * Pieces    The copy engine writes the weights' rows in the order of pieces (int8_finish.cuh), of
  *           32 bytes of results a lane where they are staged, else of 16: it sees [n, k] as n =
  *           (group, t, j, e), e = n % 2, and walks k, e, t, j, group.
- * Sums      SUM is int for I8, float for E4M3: the instruction and the codes' type follow from it
- *           (int8_finish.cuh); rate, bytes and registers are the same. What differs: fp8_wgmma.cu.
+ * Types     IN: of x and w. The instruction, the sums' type and what codes are made follow from it;
+ *           all else counts K in bytes. E4M3 has I8's rate (fp8_wgmma.cu), BF16 half of it
+ *           (bf16_wgmma.cu), so half the bytes a clock.
  * Serves    n % 32 == 0 for 16-bit outputs, n % 16 == 0 for F32; codes of F16, and their maxima,
  *           where results are staged. What lies beyond the matrices is fetched as zeros.
  */
@@ -151,9 +152,9 @@ __device__ __forceinline__ void give_back(const block_shared &s, int group, uint
 
 /* The sums of one tile; one step's products are under way while the next one's bytes are awaited.
  * lent: a stage to give back in the second step, or none: STAGES. */
-template <typename SUM>
-__device__ __forceinline__ void multiply(SUM (&acc)[128], int64_t k, int group,
-                                         const block_shared &s, turn &t, uint32_t lent)
+template <typename IN>
+__device__ __forceinline__ void multiply(typename sum_of<IN>::type (&acc)[128], int64_t k,
+                                         int group, const block_shared &s, turn &t, uint32_t lent)
 {
     const uint32_t x_offset = (uint32_t)(group * 64 * BK);
     uint32_t before = 0;
@@ -169,7 +170,7 @@ __device__ __forceinline__ void multiply(SUM (&acc)[128], int64_t k, int group,
         wgmma_begin();
 #pragma unroll
         for (int i = 0; i < BK / 32; i++)
-            wgmma(acc, a + 2 * i, b + 2 * i, FROM_ZEROS || k0 + i != 0);
+            wgmma<IN>(acc, a + 2 * i, b + 2 * i, FROM_ZEROS || k0 + i != 0);
         wgmma_close();
         wgmma_wait<1>();
         if (k0)
@@ -233,7 +234,7 @@ __device__ __forceinline__ void multiply_tiles(const lx_cu_int8 &p, const order 
     int acc[128];
     for (int tile = (int)blockIdx.x / PAIR; tile < o.n_tiles; tile += (int)gridDim.x / PAIR) {
         const place at = tile_at(o, tile);
-        multiply(acc, p.k, group, s, t, STAGES);
+        multiply<int8_t>(acc, p.k, group, s, t, STAGES);
         finish_group<C, GELU>(p, o.is_wide, ((int64_t)at.m * PAIR + rank) * BM + group * 64,
                               (int64_t)at.n * BN, acc);
     }
@@ -242,7 +243,7 @@ __device__ __forceinline__ void multiply_tiles(const lx_cu_int8 &p, const order 
 /* Results of SIZE bytes by the copy engine. A tile's vectors are read from shared memory until its
  * end; the next one's are written after its products, and in those (give_back) all warps of the
  * group have met. */
-template <int SIZE, bool GELU, typename SUM>
+template <int SIZE, bool GELU, typename IN>
 __device__ __forceinline__ void multiply_staged(const maps &m, const lx_cu_int8 &p, const order &o,
                                                 int group, const block_shared &s)
 {
@@ -251,14 +252,14 @@ __device__ __forceinline__ void multiply_staged(const maps &m, const lx_cu_int8 
     float *columns = s.columns + group * COLUMNS;
     turn t = {0, 0};
     uint32_t lent = STAGES;
-    SUM acc[128];
+    typename sum_of<IN>::type acc[128];
     for (int tile = (int)blockIdx.x / PAIR; tile < o.n_tiles; tile += (int)gridDim.x / PAIR) {
         const place at = tile_at(o, tile);
         const int row = (at.m * PAIR + (int)rank) * BM + warp * BOX_ROWS;
         const column_pair pair = get_pair(p.e, (int64_t)at.n * BN);
         const float x_scale[2] = {x_scale_at(p.e, row + lane / 4),
                                   x_scale_at(p.e, row + lane / 4 + 8)};
-        multiply(acc, p.k, group, s, t, lent);
+        multiply<IN>(acc, p.k, group, s, t, lent);
         put_pair<staged_piece<SIZE>>(columns, pair);
         group_sync(group);
         lent = t.stage;
@@ -303,7 +304,7 @@ __device__ __forceinline__ block_shared shared_begin(unsigned char *memory)
 
 /* A block pair has two tiles below each other. Nobody leaves before both are done: the other block
  * writes into this one's memory. SIZE: of staged results' numbers, or 0: from registers. */
-template <int C, bool GELU, int SIZE, typename SUM>
+template <int C, bool GELU, int SIZE, typename IN>
 __global__ void IN_PAIRS __launch_bounds__(THREADS, 1)
     k_int8_wgmma(const __grid_constant__ maps m, const __grid_constant__ lx_cu_int8 p,
                  const __grid_constant__ order o)
@@ -318,14 +319,14 @@ __global__ void IN_PAIRS __launch_bounds__(THREADS, 1)
             if (threadIdx.x == 0)
                 fetch_tiles<SIZE != 0>(m, p, o, BN / (4 * C), s);
             __syncwarp();
-        } else {
-            codes_of_rows<4, SUM>(p.codes, (int)blockIdx.x * IDLE_WARPS + warp - 1,
-                                  (int)gridDim.x * IDLE_WARPS);
+        } else if constexpr (sizeof(IN) == 1) {
+            codes_of_rows<4, typename sum_of<IN>::type>(
+                p.codes, (int)blockIdx.x * IDLE_WARPS + warp - 1, (int)gridDim.x * IDLE_WARPS);
         }
     } else {
         registers_take<224>();
         if constexpr (SIZE != 0)
-            multiply_staged<SIZE, GELU, SUM>(m, p, o, group - 1, s);
+            multiply_staged<SIZE, GELU, IN>(m, p, o, group - 1, s);
         else
             multiply_tiles<C, GELU>(p, o, group - 1, s);
     }
@@ -397,7 +398,7 @@ static int describe_out(encoder encode, const lx_cu_epilogue &e, int size, maps 
     return (int)code;
 }
 
-template <int C, bool GELU, int SIZE, typename SUM>
+template <int C, bool GELU, int SIZE, typename IN>
 static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
     maps m = {};
@@ -408,17 +409,17 @@ static int launch(lx_cuda_dev *dev, const lx_cu_int8 *p)
         CU_TRY(describe_out(encode, p->e, SIZE, &m));
     const order o = order_of(p, PAIR * BM, BN, 4);
     const int most = dev->n_sm / PAIR, pairs = o.n_tiles < most ? o.n_tiles : most;
-    const auto kernel = k_int8_wgmma<C, GELU, SIZE, SUM>;
+    const auto kernel = k_int8_wgmma<C, GELU, SIZE, IN>;
     CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED));
     kernel<<<pairs * PAIR, THREADS, SHARED, dev->compute>>>(m, *p, o);
     return cu_launched();
 }
 
-template <int SIZE, typename SUM> static int launch_staged(lx_cuda_dev *dev, const lx_cu_int8 *p)
+template <int SIZE, typename IN> static int launch_staged(lx_cuda_dev *dev, const lx_cu_int8 *p)
 {
     constexpr int C = staged_piece<SIZE>;
-    return p->e.activation == LX_CU_GELU ? launch<C, true, SIZE, SUM>(dev, p)
-                                         : launch<C, false, SIZE, SUM>(dev, p);
+    return p->e.activation == LX_CU_GELU ? launch<C, true, SIZE, IN>(dev, p)
+                                         : launch<C, false, SIZE, IN>(dev, p);
 }
 
 /* Whether the copy engine can write the output. Of a sum that it makes nothing is known. */

@@ -8,6 +8,8 @@
 #include <cuda.h>
 #include <stdint.h>
 
+#include <type_traits>
+
 namespace int8
 {
 
@@ -231,22 +233,37 @@ __device__ __forceinline__ uint64_t matrix_at(uint32_t address)
     "%120, %121, %122, %123, %124, %125, %126, %127}"
 /* clang-format on */
 
-/* d [64, 256] = (keep ? d : 0) + a [64, 32] b [256, 32]^T: of I8, of E4M3. */
-__device__ __forceinline__ void wgmma(int (&d)[128], uint64_t a, uint64_t b, int keep)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " INT8_D ", %128, %129, p;\n}\n"
-                 : INT8_128("+r", d)
-                 : "l"(a), "l"(b), "r"(keep));
-}
+/* What the sums of operands are. */
+template <typename IN> struct sum_of {
+    using type = float;
+};
+template <> struct sum_of<int8_t> {
+    using type = int;
+};
 
-__device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b, int keep)
+/* d [64, 256] = (keep ? d : 0) + a [64, k] b [256, k]^T, 32 bytes of k: 32 I8 or E4M3, 16 BF16. */
+template <typename IN>
+__device__ __forceinline__ void wgmma(typename sum_of<IN>::type (&d)[128], uint64_t a, uint64_t b,
+                                      int keep)
 {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k32.f32.e4m3.e4m3 " INT8_D
-                 ", %128, %129, p, 1, 1;\n}\n"
-                 : INT8_128("+f", d)
-                 : "l"(a), "l"(b), "r"(keep));
+    if constexpr (sizeof(IN) == 2)
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 " INT8_D
+                     ", %128, %129, p, 1, 1, 0, 0;\n}\n"
+                     : INT8_128("+f", d)
+                     : "l"(a), "l"(b), "r"(keep));
+    else if constexpr (std::is_same<IN, int8_t>::value)
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " INT8_D
+                     ", %128, %129, p;\n}\n"
+                     : INT8_128("+r", d)
+                     : "l"(a), "l"(b), "r"(keep));
+    else
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n256k32.f32.e4m3.e4m3 " INT8_D
+                     ", %128, %129, p, 1, 1;\n}\n"
+                     : INT8_128("+f", d)
+                     : "l"(a), "l"(b), "r"(keep));
 }
 
 template <int REGISTERS> __device__ __forceinline__ void registers_take()

@@ -9,8 +9,8 @@
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
  *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
  *           band's kernel makes them codes meanwhile, so there are two bands.
- * FP8       On Hopper the same kernels serve FP8 of such shapes (fp8_*.cu, lx_cuda.has_own_fp8);
- *           elsewhere cuBLASLt does.
+ * FP8, BF16 On Hopper the same kernels serve FP8 and BF16 of such shapes (fp8_*.cu, bf16_wgmma.cu,
+ *           lx_cuda.has_own_fp8 and has_own_bf16); elsewhere cuBLASLt does.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -39,6 +39,7 @@
 #define INT8_ROWS     256                 /* below, cuBLASLt cuts K as well */
 #define INT8_COLS     ((int64_t)1 << 20)  /* above, a tile's rows of codes are too long to count */
 #define FP8_K         ((int64_t)1 << 17)  /* as INT8's sums may have */
+#define BF16_ROWS     2048                /* below, cuBLASLt is quicker */
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
 #define BLAS_BYTES    ((size_t)8 << 20)   /* and before */
 
@@ -173,6 +174,18 @@ static bool is_own_fp8(const job *j)
            j->e->activation != LX_ACTIVATION_SILU;
 }
 
+/* BF16 on both sides, likewise. GELU is quicker by cuBLASLt, which finishes it too, and so are fewer
+ * rows; codes of BF16 no model asks for. */
+static bool is_own_bf16(const job *j)
+{
+    bool is_even = j->n % 64 == 0 && j->k % 16 == 0 && is_16_aligned(j->in->data) &&
+                   is_16_aligned(j->w->data) && is_16_aligned(j->out.data) &&
+                   j->out.stride % 8 == 0;
+    return j->x->cuda->has_own_bf16 && j->in->dtype == LX_DTYPE_BF16 &&
+           j->w->dtype == LX_DTYPE_BF16 && !is_coded((lx_dtype)j->out.dtype) && j->m >= BF16_ROWS &&
+           j->k <= FP8_K && is_even && !j->e->mul && j->e->activation == LX_ACTIVATION_NONE;
+}
+
 /* By block pairs of a Hopper card. */
 static bool has_pairs(const job *j)
 {
@@ -256,7 +269,7 @@ static void plan_int8(job *j)
 
 static void plan(job *j)
 {
-    if (is_int8(j) || is_own_fp8(j)) {
+    if (is_int8(j) || is_own_fp8(j) || is_own_bf16(j)) {
         plan_int8(j);
         return;
     }
@@ -282,7 +295,18 @@ static size_t blas_bytes(const job *j)
     return j->x->cuda->card.major >= 9 ? BLAS_BYTES_90 : BLAS_BYTES;
 }
 
-/* At least what fewer rows take, which go through cuBLASLt: a plan is made for the most rows. */
+/* What fewer rows take at most, which go through cuBLASLt. */
+static size_t bytes_of_fewer(const job *j)
+{
+    int64_t rows = INT8_ROWS;
+    if (j->in->dtype == LX_DTYPE_BF16) {
+        int64_t band = rows_of_band(&j->x->cuda->card, j->n, SUM_BYTES, 4 * j->n);
+        rows = band < BF16_ROWS ? band : BF16_ROWS;
+    }
+    return (size_t)(4 * rows * j->n) + blas_bytes(j);
+}
+
+/* At least what fewer rows take: a plan is made for the most rows. */
 static lx_status take_int8_scratch(job *j)
 {
     lx_arena *arena = j->x->arena;
@@ -290,7 +314,7 @@ static lx_status take_int8_scratch(job *j)
     void *most = NULL;
     size_t band = (size_t)(j->band_m * j->n * bytes_before_codes(j));
     size_t taken = !j->whole_rows ? 0 : j->band_m < j->m ? 2 * band : band;
-    size_t fewer = (size_t)(4 * INT8_ROWS * j->n) + blas_bytes(j);
+    size_t fewer = bytes_of_fewer(j);
     j->room = fewer > taken ? fewer : taken;
     if (j->whole_rows)
         status = lx_arena_take(arena, (size_t)j->m * sizeof *j->most, &most, j->err);
@@ -501,7 +525,8 @@ static lx_cu_int8 int8_of(const job *j, const int64_t rows[2])
     int64_t all[2] = {0, j->n};
     lx_cu_int8 p = {.design = j->design, .k = j->k, .w = j->w->data};
     p.is_fp8 = j->in->dtype == LX_DTYPE_F8_E4M3;
-    p.x = (const int8_t *)j->in->data + rows[0] * j->k;
+    p.is_bf16 = j->in->dtype == LX_DTYPE_BF16;
+    p.x = at(j->in->data, rows[0] * j->k, (int)j->in->dtype);
     p.e = epilogue_of(j, rows, all);
     return p;
 }

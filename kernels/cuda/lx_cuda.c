@@ -163,7 +163,7 @@ lx_status lx_cuda_open(lx_cuda **out, int index, const char *module, lx_err *err
         lx_cuda_close(&c);
         return status;
     }
-    c->has_own_fp8 = lx_card_has_wgmma(&c->card);
+    c->has_own_fp8 = c->has_own_bf16 = lx_card_has_wgmma(&c->card);
     describe_card(c);
     *out = c;
     return LX_OK;
@@ -398,7 +398,7 @@ lx_status lx_exec_plan_cuda(lx_exec *out, const lx_card_kind *card, lx_arena *ar
     if (!c)
         return lx_fail(err, LX_EAGAIN, "out of memory for the record of a card");
     c->card = limited;
-    c->has_own_fp8 = lx_card_has_wgmma(&c->card);
+    c->has_own_fp8 = c->has_own_bf16 = lx_card_has_wgmma(&c->card);
     describe_card(c);
     *out = exec_on(c, arena, host);
     return LX_OK;

@@ -17,6 +17,7 @@ struct lx_cuda {
     int pace;                     /* which of the two pace events is the older */
     bool has_told_fp8;            /* the notice that FP8 is widened here */
     bool has_own_fp8;             /* FP8 linears by our own kernels: on Hopper, a plan's too */
+    bool has_own_bf16;            /* BF16 ones likewise */
     char text[160];               /* describe */
     struct lx_cuda_clock *clock;  /* clock.c; owned; NULL: nobody measures */
     struct lx_tune_table *tune;   /* lx_tune.h; owned; NULL: the built-in choices */

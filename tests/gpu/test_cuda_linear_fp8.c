@@ -10,152 +10,40 @@
  *
  * Sums      of E4M3 keep 14 bits: 2.5e-5 sqrt(K) where signs are mixed (fp8_wgmma.cu). Twice that
  *           is allowed; what codes themselves are off is measured beside it.
- *
- * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
  */
-#include "cuda/cu_rows.h"
-#include "gpu_linear_fp8.h"
+#include "gpu_linear_own.h"
 
-#define STORE_BYTES ((size_t)1 << 30)
-
-/* --- one call -------------------------------------------------------------------------------- */
-
-static lx_cu_int8 call_of(const gpu *g, const problem *p, const finish *f)
+static void skip_without_fp8(void)
 {
-    lx_cu_int8 call = {.design = design_here(g), .is_fp8 = true, .k = p->k};
-    call.x = p->d_in.data;
-    call.w = p->d_w.data;
-    call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
-    call.e.x_scale = p->d_in.scale;
-    call.e.w_scale = p->d_w.scale;
-    call.e.bias = f->bias ? lx_cu_vec_of(&p->d_bias) : (lx_cu_vec){0, NULL};
-    call.e.activation = (int)f->activation;
-    call.e.gate = f->gate ? p->d_gate : NULL;
-    return call;
-}
-
-static int launch(const gpu *g, const lx_cu_int8 *call)
-{
-    return g->cuda->module->linear->int8(g->cuda->dev, call);
-}
-
-/* Fails if anything but 0xff lies between the rows. */
-static void check_gaps(const unsigned char *out, int64_t m, size_t row, size_t used)
-{
-    for (int64_t i = 0; i < m; i++)
-        for (size_t at = (size_t)i * row + used; at < (size_t)(i + 1) * row; at++)
-            if (out[at] != 0xff)
-                fail_msg("row %d: written beyond its columns", (int)i);
-}
-
-/* The output's bytes. */
-static unsigned char *run(gpu *g, const problem *p, const finish *f)
-{
-    size_t size = lx_dtype_size(f->out), mark = lx_arena_mark(g->store);
-    int64_t stride = p->n + f->gap;
-    size_t bytes = (size_t)(p->m * stride) * size, row = (size_t)stride * size;
-    unsigned char *out = check_alloc(1, bytes);
-    memset(out, 0xff, bytes);
-    for (int64_t m = 0; m < p->m && f->add; m++)
-        memcpy(out + (size_t)m * row, p->out0 + m * p->n, (size_t)p->n * sizeof(float));
-    lx_cu_int8 call = call_of(g, p, f);
-    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, stride, gpu_put(g, out, bytes)};
-    must(g, launch(g, &call), "fp8");
-    gpu_get(g, out, call.e.out.data, bytes);
-    check_gaps(out, p->m, row, (size_t)p->n * size);
-    lx_arena_reset(g->store, mark);
-    return out;
-}
-
-static void check_finish(gpu *g, const problem *p, const finish *f, double lost)
-{
-    char what[112];
-    int64_t stride = p->n + f->gap;
-    snprintf(what, sizeof what, "%dx%dx%d%s%s%s%s -> %s%s", (int)p->m, (int)p->n, (int)p->k,
-             f->bias ? " bias" : "", f->activation ? " gelu" : "", f->gate ? " gate" : "",
-             f->add ? " add" : "", lx_dtype_name(f->out), f->gap ? " strided" : "");
-    unsigned char *out = run(g, p, f), *again = run(g, p, f);
-    bool is_same = memcmp(out, again, (size_t)(p->m * stride) * lx_dtype_size(f->out)) == 0;
-    sample s = sample_of(p);
-    problem part = part_of(p, &s);
-    float *want = defined(&part, f), *f32 = plain(&part, f), *got = check_floats(part.m * part.n);
-    for (int64_t i = 0; i < part.m; i++)
-        for (int64_t j = 0; j < part.n; j++)
-            got[i * part.n + j] = gpu_widen(out, f->out, s.rows[i] * stride + s.cols[j]);
-    gpu_report_allowed(what, got, want, f32, part.m * part.n, part.n, f->out, lost);
-    if (!is_same)
-        fail_msg("%s: other bits the second time", what);
-    destroy_part(&part);
-    free(s.rows), free(s.cols), free(want), free(f32), free(got), free(out), free(again);
+    lx_cuda *cuda = gpu_card();
+    bool has_fp8 = lx_card_has_fp8(lx_cuda_card(cuda));
+    lx_cuda_close(&cuda);
+    if (has_fp8)
+        return;
+    printf("skipped: this card (or what it is held to) has no FP8\n");
+    exit(77);
 }
 
 /* --- tests ----------------------------------------------------------------------------------- */
 
-/* What the model asks for, and what else is served. */
-static const finish finishes[] = {
-    {.out = LX_DTYPE_F32},
-    {.bias = true, .out = LX_DTYPE_BF16},
-    {.bias = true, .out = LX_DTYPE_F32, .gap = 8},
-    {.bias = true, .out = LX_DTYPE_F16, .gap = 16},
-    {.bias = true, .gate = true, .add = true, .out = LX_DTYPE_F32},
-    {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F32},
-    {.bias = true, .activation = LX_ACTIVATION_GELU, .gate = true, .out = LX_DTYPE_F16},
-    {.add = true, .out = LX_DTYPE_F32, .gap = 24},
-    {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_BF16, .gap = 8},
-    {.activation = LX_ACTIVATION_GELU, .gate = true, .add = true, .out = LX_DTYPE_F32},
-};
-enum { N_FINISHES = sizeof finishes / sizeof *finishes };
-
-/* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
- * than blocks, steps of K that are cut short. */
-static const int64_t shapes[][3] = {
-    {128, 256, 128}, {128, 256, 64},   {128, 256, 16},   {128, 256, 640},
-    {64, 64, 64},    {1, 64, 16},      {17, 32, 48},     {127, 96, 80},
-    {129, 272, 144}, {192, 256, 256},  {193, 320, 272},  {256, 512, 80},
-    {300, 1024, 64}, {1000, 192, 336}, {383, 576, 1040}, {130, 320, 384},
-};
-
-static void each_finish(gpu *g, check_rng *r, const int64_t shape[3], int every)
-{
-    problem p = make(g, r, variants[FP8], CHECK_RANDOM, shape[0], shape[1], shape[2]);
-    p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
-    for (int i = 0; i < N_FINISHES; i += every)
-        if (is_served(g, p.n, finishes[i].out))
-            check_finish(g, &p, &finishes[i], GPU_SUM_FP8_OWN(p.k));
-    destroy(g, &p);
-}
-
 static void test_fp8_over_shapes(void **state)
 {
     check_rng r = {41};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (!gpu_is_small() || shapes[i][0] * shapes[i][1] * shapes[i][2] <= 10000000)
-            each_finish(*state, &r, shapes[i], 1);
+    check_shapes(*state, &r, variants[FP8]);
 }
 
-/* Zero rows, large ones, planted outliers among small numbers. */
 static void test_fp8_over_inputs(void **state)
 {
-    gpu *g = *state;
     check_rng r = {42};
-    for (int kind = 0; kind < CHECK_KINDS; kind++) {
-        problem p = make(g, &r, variants[FP8], kind, 150, 192, 528);
-        p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
-        for (int i = 0; i < 5; i++)
-            check_finish(g, &p, &finishes[i], GPU_SUM_FP8_OWN(p.k));
-        destroy(g, &p);
-    }
+    check_inputs(*state, &r, variants[FP8]);
 }
 
-/* Every block has several tiles, of one step of K, of two, of many; every column and row of tiles.
- */
 static void test_fp8_over_model_shapes(void **state)
 {
     check_rng r = {43};
     if (gpu_is_small())
         skip();
-    for (int i = 0; i < N_LARGE_SHAPES; i++)
-        each_finish(*state, &r, LARGE_SHAPES[i], 3);
+    check_model_shapes(*state, &r, variants[FP8]);
 }
 
 /* Codes of one magnitude, whose signs follow from row and column. Each product is a multiple of
@@ -289,42 +177,6 @@ static void test_fp8_sums_beside_codes(void **state)
 }
 
 /* --- sums of squares and maxima -------------------------------------------------------------- */
-
-/* Parts that the kernel leaves, folded, against the rows it writes as F32; twice. */
-static void check_squares(gpu *g, const problem *p)
-{
-    const lx_cuda_module *module = g->cuda->module;
-    finish f = {.bias = true, .out = LX_DTYPE_BF16}, wide = {.bias = true, .out = LX_DTYPE_F32};
-    const int64_t part = LX_CU_INT8_PART(design_here(g)), parts = (p->n + part - 1) / part;
-    unsigned char *y = run(g, p, &wide);
-    float *got[2];
-    for (int i = 0; i < 2; i++) {
-        size_t mark = lx_arena_mark(g->store), bytes = (size_t)(parts * p->m) * sizeof(float);
-        float *sums = gpu_take(g, bytes), *square = gpu_take(g, (size_t)p->m * sizeof *square);
-        void *out = gpu_take(g, (size_t)(p->m * p->n) * 2);
-        lx_cu_int8 call = call_of(g, p, &f);
-        call.e.out = (lx_cu_mat){LX_CU_BF16, p->m, p->n, p->n, out};
-        call.squares = sums;
-        must(g, launch(g, &call), "fp8");
-        must(g, module->rows->fold(g->cuda->dev, sums, (int)parts, p->m, square), "fold");
-        got[i] = check_floats(p->m);
-        gpu_get(g, got[i], square, (size_t)p->m * sizeof *square);
-        lx_arena_reset(g->store, mark);
-    }
-    assert_memory_equal(got[0], got[1], (size_t)p->m * sizeof(float));
-    for (int64_t i = 0; i < p->m; i++) {
-        double want = 0;
-        for (int64_t j = 0; j < p->n; j++) {
-            double v = (double)gpu_widen(y, LX_DTYPE_F32, i * p->n + j);
-            want += v * v;
-        }
-        if (!(fabs((double)got[0][i] - want) <= 1e-5 * want + 1e-30))
-            fail_msg("%dx%dx%d: row %d: %.9g, not %.9g", (int)p->m, (int)p->n, (int)p->k, (int)i,
-                     (double)got[0][i], want);
-    }
-    printf("  %dx%dx%d: squares\n", (int)p->m, (int)p->n, (int)p->k);
-    free(y), free(got[0]), free(got[1]);
-}
 
 static void test_fp8_tells_squares(void **state)
 {
@@ -489,34 +341,10 @@ static void test_fp8_codes_of_odd_rows(void **state)
 
 /* --- as the model calls it ------------------------------------------------------------------- */
 
-/* The same bits as the kernel itself, and scratch as planned, whichever is chosen. */
 static void test_linear_by_our_own(void **state)
 {
-    gpu *g = *state;
     check_rng r = {48};
-    for (int i = 0; i < N_FINISHES; i++) {
-        problem p = make(g, &r, variants[FP8], CHECK_RANDOM, 300, 320, 208);
-        p.out0 = random_elements(&r, LX_DTYPE_F32, p.m * p.n, 1);
-        const finish *f = &finishes[i];
-        const int64_t stride = p.n + f->gap;
-        const size_t size = lx_dtype_size(f->out), bytes = (size_t)(p.m * stride) * size;
-        unsigned char *want = run(g, &p, f), *got = check_alloc(1, bytes);
-        memset(got, 0xff, bytes);
-        for (int64_t m = 0; m < p.m && f->add; m++)
-            memcpy(got + (size_t)(m * stride) * size, p.out0 + m * p.n, (size_t)p.n * size);
-        lx_mat out = {.dtype = f->out, .rows = p.m, .cols = p.n, .stride = stride};
-        out.data = gpu_put(g, got, bytes);
-        lx_epilogue e = epilogue_of(&p, f);
-        size_t scratch = lx_arena_mark(g->scratch);
-        g->cuda->has_own_fp8 = true;
-        gpu_ok(lx_linear(&g->x, &p.d_in, &p.d_w, &e, &out, err));
-        g->cuda->has_own_fp8 = false;
-        assert_int_equal(lx_arena_mark(g->scratch), scratch);
-        gpu_get(g, got, out.data, bytes);
-        assert_memory_equal(got, want, bytes);
-        free(want), free(got);
-        destroy(g, &p);
-    }
+    check_linear_by_our_own(*state, &r, variants[FP8], 300);
 }
 
 /* In bands: codes of the same rows rounded to F16, to the bit. */
@@ -614,7 +442,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
     skip_without_fp8();
     if (gpu_wants_bench(argc, argv))
-        return bench_all();
+        return bench_all(LX_DTYPE_F8_E4M3);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fp8_codes_of_odd_rows),
         cmocka_unit_test(test_fp8_refuses),

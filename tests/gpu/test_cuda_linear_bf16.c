@@ -1,0 +1,164 @@
+/*
+ * test_cuda_linear_bf16.c - BF16 linears by our own kernel, against the f64 definition
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * --bench   milliseconds, operations and the share of the data sheet's BF16 rate: our own kernel,
+ *           and cuBLASLt with what finishes its sums, by turns, as a model's linear calls either.
+ *
+ * The kernel is Hopper's (bf16_wgmma.cu). Other cards' BF16 linears are cuBLASLt's alone, which
+ * test_cuda_linear tests.
+ */
+#include "gpu_linear_own.h"
+
+enum { ROWS = 2048 }; /* from which on linear.c takes our own */
+
+static void skip_without_wgmma(void)
+{
+    lx_cuda *cuda = gpu_card();
+    bool has_wgmma = lx_card_has_wgmma(lx_cuda_card(cuda));
+    lx_cuda_close(&cuda);
+    if (has_wgmma)
+        return;
+    printf("skipped: this card (or what it is held to) has no wgmma\n");
+    exit(77);
+}
+
+static void test_bf16_over_shapes(void **state)
+{
+    check_rng r = {61};
+    check_shapes(*state, &r, variants[BF16]);
+}
+
+static void test_bf16_over_inputs(void **state)
+{
+    check_rng r = {62};
+    check_inputs(*state, &r, variants[BF16]);
+}
+
+static void test_bf16_over_model_shapes(void **state)
+{
+    check_rng r = {63};
+    if (gpu_is_small())
+        skip();
+    check_model_shapes(*state, &r, variants[BF16]);
+}
+
+static void test_bf16_tells_squares(void **state)
+{
+    static const int64_t all[][3] = {{128, 256, 64}, {300, 576, 336}, {130, 64, 128}};
+    check_rng r = {64};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        problem p = make(*state, &r, variants[BF16], CHECK_RANDOM, all[i][0], all[i][1], all[i][2]);
+        check_squares(*state, &p);
+        destroy(*state, &p);
+    }
+}
+
+static void test_linear_by_our_own(void **state)
+{
+    check_rng r = {65};
+    check_linear_by_our_own(*state, &r, variants[BF16], ROWS);
+}
+
+/* A row's squares by either way, from the model's call: those of rows before and after rounding. */
+static void test_linear_squares_either_way(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {66};
+    const int64_t m = ROWS, n = 320;
+    problem p = make(g, &r, variants[BF16], CHECK_RANDOM, m, n, 208);
+    finish f = {.bias = true, .out = LX_DTYPE_BF16};
+    lx_epilogue e = epilogue_of(&p, &f);
+    lx_mat out = {.dtype = LX_DTYPE_BF16, .rows = m, .cols = n, .stride = n};
+    float square[2][ROWS];
+    out.data = gpu_take(g, (size_t)(m * n) * 2);
+    e.square = gpu_take(g, (size_t)m * sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        *own(g, LX_DTYPE_BF16) = i != 0;
+        gpu_ok(lx_linear(&g->x, &p.d_in, &p.d_w, &e, &out, err));
+        gpu_get(g, square[i], e.square, sizeof square[i]);
+    }
+    for (int64_t i = 0; i < m; i++)
+        if (!(fabsf(square[1][i] - square[0][i]) <= 2e-3f * square[0][i]))
+            fail_msg("row %d: %.9g, and by cuBLASLt %.9g", (int)i, (double)square[1][i],
+                     (double)square[0][i]);
+    destroy(g, &p);
+}
+
+/* A plan's scratch is what a call takes, and fewer rows never take more than the most. */
+static void test_scratch_is_what_was_planned(void **state)
+{
+    static const int64_t rows[] = {1, 9, 255, 256, 1000, ROWS - 1, ROWS, 4000};
+    gpu *g = *state;
+    check_rng r = {67};
+    size_t before = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        problem p = make(g, &r, variants[BF16], CHECK_RANDOM, rows[i], 13824, 64);
+        lx_mat out = {.dtype = LX_DTYPE_F32, .rows = p.m, .cols = p.n, .stride = p.n};
+        out.data = gpu_take(g, (size_t)(p.m * p.n) * sizeof(float));
+        lx_exec x = g->x, dry = gpu_plan_open(g);
+        gpu_ok(lx_cuda_arena(g->cuda, SCRATCH_BYTES, &x.arena, err));
+        *own(g, LX_DTYPE_BF16) = dry.cuda->has_own_bf16 = true;
+        gpu_ok(lx_linear(&dry, &p.d_in, &p.d_w, NULL, &out, err));
+        gpu_ok(lx_linear(&x, &p.d_in, &p.d_w, NULL, &out, err));
+        gpu_ok(lx_exec_wait(&x, err));
+        assert_true(lx_arena_peak(dry.arena) > 0);
+        assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
+        assert_true(lx_arena_peak(dry.arena) >= before);
+        before = lx_arena_peak(dry.arena);
+        lx_arena_destroy(&x.arena);
+        gpu_plan_close(&dry);
+        destroy(g, &p);
+    }
+}
+
+/* What is not served is refused, not computed wrongly. */
+static void test_bf16_refuses(void **state)
+{
+    gpu *g = *state;
+    check_rng r = {68};
+    problem p = make(g, &r, variants[BF16], CHECK_RANDOM, 32, 64, 64);
+    finish f = {.out = LX_DTYPE_BF16};
+    lx_cu_int8 good = call_of(g, &p, &f), bad;
+    good.e.out = (lx_cu_mat){LX_CU_BF16, 32, 64, 64, gpu_take(g, 32 * 72 * 4)};
+    bad = good, bad.k = 40;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.n = 48;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.add_to_out = true;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.out.stride = 65; /* rows that are not aligned */
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.design = LX_CU_MMA_192x256;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.out.dtype = LX_CU_F16, bad.most = gpu_take(g, 32 * sizeof(uint32_t));
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.codes = (lx_cu_codes){.rows = 1, .cols = 64, .is_half = true};
+    assert_int_not_equal(launch(g, &bad), 0);
+    must(g, launch(g, &good), "what is left");
+    destroy(g, &p);
+}
+
+static int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
+}
+
+int main(int argc, char **argv)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
+    skip_without_wgmma();
+    if (gpu_wants_bench(argc, argv))
+        return bench_all(LX_DTYPE_BF16);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bf16_refuses),
+        cmocka_unit_test(test_bf16_over_shapes),
+        cmocka_unit_test(test_bf16_over_inputs),
+        cmocka_unit_test(test_bf16_tells_squares),
+        cmocka_unit_test(test_linear_by_our_own),
+        cmocka_unit_test(test_linear_squares_either_way),
+        cmocka_unit_test(test_scratch_is_what_was_planned),
+        cmocka_unit_test(test_bf16_over_model_shapes),
+    };
+    return cmocka_run_group_tests(tests, open_card, gpu_end_tests);
+}
