@@ -5,6 +5,8 @@
  * Kernels   wgmma  attention_wgmma.cu  Hopper, INT8 asked for, head_dim 128, no biases
  *           int8   attention_int8.cu   asked for, head_dim 64 or 128, no relative positions
  *           fp8    attention_fp8.cu    8.9 and later, FP8 asked for, head_dim 128, no biases
+ *           few    attention_few.cu    head_dim 128, FEW_KEYS at most, no relative positions, no
+ *                                      rotation on the way
  *           flash  attention_flash.cu  head_dim a multiple of 8 up to 128
  *           wide   attention_wide.cu   head_dim a multiple of 8 up to 512
  *           small  attention_small.cu  everything else
@@ -21,6 +23,10 @@
 
 #define LAUNCH_S 0.1
 
+/* That fit into a multiprocessor's shared memory, 528 bytes a key: 99 KB, of a Hopper 227. */
+#define FEW_KEYS        192
+#define FEW_KEYS_HOPPER 384
+
 /* Into what the largest value of a channel in FP8 is scaled: E4M3's largest number; with F16 sums
  * of 64 keys, whose weights are at most 448, that 448 * 64 times it stays finite. */
 #define E4M3_MAX        448.0f
@@ -31,17 +37,18 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-typedef enum variant { WGMMA, INT8, FP8, FLASH, WIDE, SMALL } variant;
+typedef enum variant { WGMMA, INT8, FP8, FEW, FLASH, WIDE, SMALL } variant;
 
 /* 1e12 operations per second and SM that a kernel reaches at least, by the card's kind: about half
  * of what the tensor cores' rates on the data sheets allow. */
 static double rate_of(const lx_card_kind *card, variant v)
 {
     static const double geforce[] = {
-        [INT8] = 0.7, [FP8] = 0.7, [FLASH] = 0.4, [WIDE] = 0.25, [SMALL] = 0.01};
-    static const double a100[] = {[INT8] = 1.2, [FLASH] = 1.0, [WIDE] = 0.6, [SMALL] = 0.01};
-    static const double hopper[] = {
-        [WGMMA] = 2.5, [INT8] = 2.0, [FP8] = 0.7, [FLASH] = 1.3, [WIDE] = 0.8, [SMALL] = 0.01};
+        [INT8] = 0.7, [FP8] = 0.7, [FEW] = 0.4, [FLASH] = 0.4, [WIDE] = 0.25, [SMALL] = 0.01};
+    static const double a100[] = {
+        [INT8] = 1.2, [FEW] = 1.0, [FLASH] = 1.0, [WIDE] = 0.6, [SMALL] = 0.01};
+    static const double hopper[] = {[WGMMA] = 2.5, [INT8] = 2.0, [FP8] = 0.7,   [FEW] = 1.3,
+                                    [FLASH] = 1.3, [WIDE] = 0.8, [SMALL] = 0.01};
     if (card->major == 8 && card->minor == 0 && !lx_card_has_slow_f32_sums(card))
         return a100[v] * 1e12;
     return card->major == 9 ? hopper[v] * 1e12 : geforce[v] * 1e12;
@@ -59,6 +66,7 @@ static int64_t unit_queries(variant v, int64_t rows_per_block)
 {
     return v == INT8                  ? rows_per_block
            : v == FP8                 ? 256
+           : v == FEW                 ? LX_CU_ATTENTION_FEW_QUERIES
            : v == WGMMA || v == FLASH ? 128
            : v == WIDE                ? 64
                                       : 1;
@@ -291,6 +299,10 @@ static variant choose(const lx_exec *x, const lx_attention_args *args)
         return lx_card_has_wgmma(lx_cuda_card(x->cuda)) ? WGMMA : FP8;
     if (kv->kind != LX_ATTENTION_PLAIN && kv->codes && !args->rel)
         return INT8;
+    bool is_rotated = args->q_norm && args->q_norm->table;
+    int64_t few = lx_card_has_wgmma(lx_cuda_card(x->cuda)) ? FEW_KEYS_HOPPER : FEW_KEYS;
+    if (kv->head_dim == 128 && kv->n <= few && !args->rel && !is_rotated)
+        return FEW;
     return kv->head_dim <= LX_CU_ATTENTION_FLASH_DIM ? FLASH : WIDE;
 }
 
@@ -343,7 +355,7 @@ static lx_status run(lx_exec *x, const lx_attention_args *args, const float *squ
 {
     const lx_kv *kv = args->kv;
     variant v = choose(x, args);
-    bool is_read_once = v == WGMMA || v == INT8 || v == FP8 || v == FLASH;
+    bool is_read_once = v == WGMMA || v == INT8 || v == FP8 || v == FEW || v == FLASH;
     if (v != WGMMA && (args->lse || (v != INT8 && v != FP8 && !kv->k.data)))
         return lx_fail(err, LX_EJOB,
                        "attention on %s has no kernel that %s for heads of %" PRId64
@@ -363,6 +375,7 @@ static lx_status run(lx_exec *x, const lx_attention_args *args, const float *squ
     int (*kernel)(lx_cuda_dev *, const lx_cu_attention *) = v == WGMMA   ? ops->wgmma
                                                             : v == INT8  ? ops->int8
                                                             : v == FP8   ? ops->fp8
+                                                            : v == FEW   ? ops->few
                                                             : v == FLASH ? ops->flash
                                                             : v == WIDE  ? ops->wide
                                                                          : ops->small;

@@ -19,9 +19,10 @@ extern "C" {
 #endif
 
 enum {
-    LX_CU_ATTENTION_TILE_K = 64,    /* keys per step, and per set of key scales */
-    LX_CU_ATTENTION_GROUPS = 4,     /* key scales per step and head: see attention_int8.cu */
-    LX_CU_ATTENTION_MEAN_ROWS = 256 /* keys per partial sum of the mean */
+    LX_CU_ATTENTION_TILE_K = 64,     /* keys per step, and per set of key scales */
+    LX_CU_ATTENTION_GROUPS = 4,      /* key scales per step and head: see attention_int8.cu */
+    LX_CU_ATTENTION_MEAN_ROWS = 256, /* keys per partial sum of the mean */
+    LX_CU_ATTENTION_FEW_QUERIES = 192
 };
 
 /* Keys to INT8, values where a kernel wants them otherwise than they are. */
@@ -44,7 +45,7 @@ typedef struct lx_cu_kv {
 
 typedef struct lx_cu_attention {
     const void *q, *k, *v;
-    lx_cu_rope turn; /* square not NULL: so is q; int8, wgmma, fp8, flash alone */
+    lx_cu_rope turn; /* square not NULL: so is q; int8, wgmma, fp8, flash, few alone */
     void *out;
     int64_t q_stride, k_stride, v_stride, out_stride;
     int64_t n_q, n_k;
@@ -76,6 +77,9 @@ typedef struct lx_cuda_attention_ops {
     int (*wgmma)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* sm_89 and later, head_dim 128, no biases, values in FP8; a unit: 256 queries of a head */
     int (*fp8)(lx_cuda_dev *dev, const lx_cu_attention *a);
+    /* head_dim 128, no rel, turn without rotation, n_k as attention.c says; a unit:
+     * LX_CU_ATTENTION_FEW_QUERIES of a head */
+    int (*few)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 128; a unit: 128 queries of a head */
     int (*flash)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 512; a unit: 64 queries x 128 columns of a head */

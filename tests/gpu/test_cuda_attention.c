@@ -38,6 +38,25 @@ static void test_plain_over_shapes(void **state)
         }
 }
 
+/* Cross-attention: both sides of every 64 keys, of what a card's shared memory holds, of blocks of
+ * queries; more and fewer heads than multiprocessors; keys that do not count. */
+static void test_few_keys(void **state)
+{
+    static const int64_t keys[] = {1, 2, 63, 64, 65, 127, 128, 191, 192, 193, 384, 385},
+                         queries[] = {1, 15, 16, 192, 193, 1000};
+    for (int i = 0; i < 12; i++)
+        for (int j = 0; j < 6; j++) {
+            shape s = {.n_q = queries[j], .n_k = keys[i], .head_dim = 128};
+            s.n_heads = (i + j) % 3 == 0 ? 1 : (i + j) % 3 == 1 ? 3 : 40;
+            s.slack = (i + j) % 2 ? 8 : 0;
+            s.biases = j % 2 ? WITH_KEY_BIAS : 0;
+            if (j == 4 && keys[i] >= 128)
+                s.biases = WITH_KEY_BIAS | WITH_SILENT_KEYS;
+            if (!gpu_is_small() || s.n_q * s.n_k * s.n_heads <= 200000)
+                check_shape(*state, &s);
+        }
+}
+
 static void check_int8_over_shapes(gpu *g, lx_attention_kind kind)
 {
     for (int i = 0; i < N_LENGTHS; i++)
@@ -440,6 +459,12 @@ static int bench_all(const char *of)
          false},
         {"plain cross 32760 x 77 x 40 x 128, key bias", 32760, 77, 40, 128, 0, 1, P, K, 0, CHOSEN,
          false},
+        {"plain cross 32760 x 127 x 40 x 128, key bias", 32760, 127, 40, 128, 0, 1, P, K, 0, CHOSEN,
+         false},
+        {"plain cross 32760 x 384 x 40 x 128, key bias", 32760, 384, 40, 128, 0, 1, P, K, 0, CHOSEN,
+         false},
+        {"plain cross 32760 x 385 x 40 x 128, key bias", 32760, 385, 40, 128, 0, 1, P, K, 0, CHOSEN,
+         false},
         {"plain 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, P, 0, 0, CHOSEN, false},
         {"plain UMT5 512 x 512 x 64 x 64, rel", 512, 512, 64, 64, 0, 1, P, R, 0, CHOSEN, false},
         {"plain UMT5 126 x 126 x 64 x 64, rel", 126, 126, 64, 64, 0, 1, P, R, 0, CHOSEN, false},
@@ -471,6 +496,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_int8_with_large_and_small_values),
         cmocka_unit_test(test_int8_with_large_logits),
+        cmocka_unit_test(test_few_keys),
         cmocka_unit_test(test_plain_over_shapes),
         cmocka_unit_test(test_int8_over_shapes),
         cmocka_unit_test(test_int8_by_mma_sync_over_shapes),
