@@ -5,7 +5,8 @@
  * Kernels   wgmma  attention_wgmma.cu  Hopper, INT8 asked for, head_dim 128, no biases
  *           int8   attention_int8.cu   asked for, head_dim 64 or 128, no relative positions
  *           fp8    attention_fp8.cu    8.9 and later, FP8 asked for, head_dim 128, no biases
- *           few    attention_few.cu    head_dim 128, FEW_KEYS at most, no relative positions, no
+ *           few    attention_few.cu    head_dim 128, as many keys as fit into shared memory (192
+ *                                      of 99 KB, 448 of a Hopper), no relative positions, no
  *                                      rotation on the way
  *           flash  attention_flash.cu  head_dim a multiple of 8 up to 128
  *           wide   attention_wide.cu   head_dim a multiple of 8 up to 512
@@ -22,10 +23,6 @@
 #include "lx_cuda_priv.h"
 
 #define LAUNCH_S 0.1
-
-/* That fit into a multiprocessor's shared memory, 528 bytes a key: 99 KB, of a Hopper 227. */
-#define FEW_KEYS        192
-#define FEW_KEYS_HOPPER 384
 
 /* Into what the largest value of a channel in FP8 is scaled: E4M3's largest number; with F16 sums
  * of 64 keys, whose weights are at most 448, that 448 * 64 times it stays finite. */
@@ -287,6 +284,13 @@ lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_kv_sou
 
 /* --- attention ------------------------------------------------------------------------------- */
 
+/* That a block's shared memory holds: keys and values come by tiles. */
+static int64_t few_keys(const lx_card_kind *card)
+{
+    int64_t keys = (card->shared_bytes - LX_CU_ATTENTION_FEW_BYTES) / LX_CU_ATTENTION_FEW_KEY_BYTES;
+    return keys / LX_CU_ATTENTION_TILE_K * LX_CU_ATTENTION_TILE_K;
+}
+
 static variant choose(const lx_exec *x, const lx_attention_args *args)
 {
     const lx_kv *kv = args->kv;
@@ -300,8 +304,8 @@ static variant choose(const lx_exec *x, const lx_attention_args *args)
     if (kv->kind != LX_ATTENTION_PLAIN && kv->codes && !args->rel)
         return INT8;
     bool is_rotated = args->q_norm && args->q_norm->table;
-    int64_t few = lx_card_has_wgmma(lx_cuda_card(x->cuda)) ? FEW_KEYS_HOPPER : FEW_KEYS;
-    if (kv->head_dim == 128 && kv->n <= few && !args->rel && !is_rotated)
+    if (kv->head_dim == LX_CU_ATTENTION_FEW_DIM && kv->n <= few_keys(lx_cuda_card(x->cuda)) &&
+        !args->rel && !is_rotated)
         return FEW;
     return kv->head_dim <= LX_CU_ATTENTION_FLASH_DIM ? FLASH : WIDE;
 }

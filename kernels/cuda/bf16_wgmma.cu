@@ -6,8 +6,8 @@
  *           own: sums of 4 bytes a number went to the second-level cache and back, or rows were
  *           read again.
  * Floors    at 32,760 rows, 5120 -> 5120, 5120 -> 13824 and 13824 -> 5120: 1.74, 4.69 and 4.69 ms
- *           at the sheet's 989 TFLOP/s, 2.2, 5.9 and 5.9 at the 780 that power leaves; 0.7 ms (1.3
- *           with a residual), 1.4 and 2.3 ms of bytes at most.
+ *           at the sheet's 989 TFLOP/s, 2.2, 5.9 and 5.9 at the 780 that power leaves; bytes 0.2 ms
+ *           (0.5 with a residual), 0.4 and 0.7.
  * Registers 224, no spills; shared memory 222 KiB, one block a multiprocessor: as for INT8. Of 16
  *           of K a block reads and writes what INT8 does of 32, in twice the clocks.
  * Serves    what the copy engine can write: rows of 16 bytes, n % 32 == 0 for F32, else n % 64. No

@@ -19,10 +19,12 @@ extern "C" {
 #endif
 
 enum {
-    LX_CU_ATTENTION_TILE_K = 64,     /* keys per step, and per set of key scales */
-    LX_CU_ATTENTION_GROUPS = 4,      /* key scales per step and head: see attention_int8.cu */
-    LX_CU_ATTENTION_MEAN_ROWS = 256, /* keys per partial sum of the mean */
-    LX_CU_ATTENTION_FEW_QUERIES = 192
+    LX_CU_ATTENTION_TILE_K = 64,       /* keys per step, and per set of key scales */
+    LX_CU_ATTENTION_GROUPS = 4,        /* key scales per step and head: see attention_int8.cu */
+    LX_CU_ATTENTION_MEAN_ROWS = 256,   /* keys per partial sum of the mean */
+    LX_CU_ATTENTION_FEW_QUERIES = 192, /* of a unit of `few`; its shared memory a key and in all: */
+    LX_CU_ATTENTION_FEW_KEY_BYTES = 516,
+    LX_CU_ATTENTION_FEW_BYTES = 512
 };
 
 /* Keys to INT8, values where a kernel wants them otherwise than they are. */
@@ -77,7 +79,7 @@ typedef struct lx_cuda_attention_ops {
     int (*wgmma)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* sm_89 and later, head_dim 128, no biases, values in FP8; a unit: 256 queries of a head */
     int (*fp8)(lx_cuda_dev *dev, const lx_cu_attention *a);
-    /* head_dim 128, no rel, turn without rotation, n_k as attention.c says; a unit:
+    /* head_dim 128, no rel, turn without rotation, keys that fit into shared memory; a unit:
      * LX_CU_ATTENTION_FEW_QUERIES of a head */
     int (*few)(lx_cuda_dev *dev, const lx_cu_attention *a);
     /* head_dim 8, 16, ..., 128; a unit: 128 queries of a head */
@@ -89,6 +91,7 @@ typedef struct lx_cuda_attention_ops {
 } lx_cuda_attention_ops;
 
 enum {
+    LX_CU_ATTENTION_FEW_DIM = 128,
     LX_CU_ATTENTION_FLASH_DIM = 128,
     LX_CU_ATTENTION_WIDE_DIM = 512,
     LX_CU_ATTENTION_SMALL_DIM = 6144

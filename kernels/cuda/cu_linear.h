@@ -109,7 +109,8 @@ typedef struct lx_cu_codes {
 } lx_cu_codes;
 
 /* Product and epilogue in one: n and k multiples of 16, k <= 2^17, x and w 16-byte aligned. FP8 and
- * BF16: out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32). */
+ * BF16: out's rows 16-byte aligned too, its stride a multiple of 8; by wgmma n % 64 == 0 (F32: 32).
+ */
 typedef struct lx_cu_int8 {
     int design;
     bool is_fp8;  /* x, w and codes are E4M3, not I8; LX_CU_HAS_FP8 */

@@ -29,7 +29,8 @@
  *           4 C g + 8 j + 2 t + e.
  * Ends      of a tile: nothing overlaps them, so loads are many: up to 8 groups of rows of the
  *           residual ahead, as sums give way to it. Where the second-level cache has room for all
- *           tiles' residual (not on 8.6: 6 and 3 MB), it is asked for it in the last 24 steps.
+ *           tiles' residual (not on 8.6: 6 and 3 MB), this loop asks it for that in the last 24
+ *           steps.
  *           All blocks end together, which is hard on memory: residual and results of a wave are 32
  *           MB of a RTX 3090, 38 us beside 145 of products. So one design lets blocks of F32 begin
  *           apart, over a quarter of a tile (int8_mma_192x256.cu: or half): then they end apart.
@@ -37,8 +38,8 @@
  *           arrive. Only gelu's kernel has them; others' are made before it starts.
  * Loop      FP8's, and INT8's for F32 with gelu, which no model asks for. Else INT8 has the loop of
  *           int8_mma_192_even.cuh and, mostly, the ends of int8_mma_192_end.cuh, with the same
- *           tiles and warps; Ring, Codes, Swizzle (but for the order of columns) and which
- *           fragments last are not theirs.
+ *           tiles and warps; Ring, Codes, Swizzle (but for the order of columns), asking for the
+ *           residual and which fragments last are not theirs.
  * Measured  what INT8 did with this loop before, on one H200, 32,760 rows: 2.00 ms (5120 ->
  *           5120, 16 bits), 2.79 (residual; apart 2.73), 6.55 (5120 -> 13824, gelu, codes), 6.27
  *           (13824 -> 5120, residual): 67, 48, 55 and 58 % of mma.sync's rate. By Nsight Compute
@@ -736,23 +737,29 @@ static int group_of(int n_sm)
     return group;
 }
 
-/* The residual is asked for where all tiles' at once take less than 2/3 of the second-level cache.
- * Blocks spread over a quarter of a tile, by clocks of its products, where most have four tiles or
+/* Blocks spread over a quarter of a tile, by clocks of its products, where most have four tiles or
  * more: that costs the quarter once. */
-static int find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o, habits *h)
+static habits find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o)
 {
-    int bytes = 0;
-    *h = {};
-    h->step = STEP;
-    if (p->e.add_to_out) {
-        CU_TRY(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, dev->index));
-        h->is_asking = (int64_t)dev->n_sm * BM * BN * (int)sizeof(float) * 3 < (int64_t)bytes * 2;
-    }
+    habits h = {};
+    h.step = STEP;
     if (p->design == LX_CU_MMA_192x256_APART && o.n_tiles >= 4 * dev->n_sm) {
         const int64_t products = BM / 16 * (BN / 8) * cu_ceil_div<int64_t>(p->k, 32);
         const int halves = dev->major == 9 ? 3 : dev->major == 8 && dev->minor == 0 ? 4 : 8;
-        h->delay = (uint32_t)(products * halves * (p->is_fp8 ? 2 : 1) / 2 / 4);
+        h.delay = (uint32_t)(products * halves * (p->is_fp8 ? 2 : 1) / 2 / 4);
     }
+    return h;
+}
+
+/* This loop's residual is asked for where all tiles' at once take less than 2/3 of the second-level
+ * cache. */
+static int find_asking(const lx_cuda_dev *dev, const lx_cu_int8 *p, habits *h)
+{
+    int bytes = 0;
+    if (!p->e.add_to_out)
+        return 0;
+    CU_TRY(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, dev->index));
+    h->is_asking = (int64_t)dev->n_sm * BM * BN * (int)sizeof(float) * 3 < (int64_t)bytes * 2;
     return 0;
 }
 
@@ -760,8 +767,8 @@ static int find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order 
 template <typename SUM> static int run(lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o)
 {
     const bool is_gelu = p->e.activation == LX_CU_GELU;
-    habits h;
-    CU_TRY(find_habits(dev, p, o, &h));
+    habits h = find_habits(dev, p, o);
+    CU_TRY(find_asking(dev, p, &h));
     if (p->e.out.dtype == LX_CU_F32)
         return is_gelu ? launch<4, true, SUM>(dev, p, o, h) : launch<4, false, SUM>(dev, p, o, h);
     return is_gelu ? launch<8, true, SUM>(dev, p, o, h) : launch<8, false, SUM>(dev, p, o, h);

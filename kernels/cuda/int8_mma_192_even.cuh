@@ -25,8 +25,9 @@
  *           registers of its address for 100 clocks and more: pointers go on before the next
  *           step's, not after their own.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
- *           tile (the last columns of K, the next tile's rows, lines of the residual asked for) is
- *           done between runs of steps.
+ *           tile (the last columns of K, the next tile's rows) is done between runs of steps. The
+ *           residual is not asked for ahead: that cost its loop what it saved its end, and more
+ *           (5120 -> 5120: 1.92 to 1.94 ms with it).
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
  *           a step before, 63 instructions more; or not here at all but by a kernel before this one
  *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 63 are
@@ -37,11 +38,11 @@
  *           has been read.
  * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds, the quicker of both designs (share
  *           of mma.sync's rate; in brackets by the loop before):
- *           5120 -> 5120, 16 bits             1.67  (79 %)        [1.81]
- *           5120 -> 5120, gate, residual      1.92  (68 %)        [2.13]
- *           5120 -> 13824, gelu, codes apart  5.19  (68 %)        [5.63]
- *                                codes beside 5.54  (64 %)        [6.00]
- *           13824 -> 5120, gate, residual     4.62  (76 %)        [5.04]
+ *           5120 -> 5120, 16 bits             1.65 to 1.69  (77 to 80 %)  [1.81]
+ *           5120 -> 5120, gate, residual      1.89 to 1.93  (68 to 69 %)  [2.13]
+ *           5120 -> 13824, gelu, codes apart  5.17 to 5.25  (68 %)        [5.63]
+ *                                codes beside 5.51 to 5.58  (64 to 65 %)  [6.00]
+ *           13824 -> 5120, gate, residual     4.47 to 4.62  (77 to 79 %)  [5.04]
  *           What else was tried is in docs/performance.md.
  * Registers 253 to 255; by CUDA 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.

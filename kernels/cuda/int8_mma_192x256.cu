@@ -60,10 +60,11 @@ static bool has_plain_bias(const lx_cu_int8 *p)
 static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
 {
     const bool is_gelu = p->e.activation == LX_CU_GELU;
-    habits h;
-    CU_TRY(find_habits(dev, p, o, &h));
-    if (p->e.out.dtype == LX_CU_F32 && is_gelu)
+    habits h = find_habits(dev, p, o);
+    if (p->e.out.dtype == LX_CU_F32 && is_gelu) {
+        CU_TRY(find_asking(dev, p, &h));
         return tall::launch<4, true, int>(dev, p, o, h);
+    }
     if (o.n_tiles >= 8 * dev->n_sm)
         h.delay *= 2;
     find_divisors(o, &h);

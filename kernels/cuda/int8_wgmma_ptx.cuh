@@ -201,7 +201,7 @@ __device__ __forceinline__ void wgmma_sums_are_there(float (&d)[128])
 }
 
 /* Rows of 128 bytes, swizzled over 1024, eight rows 1024 apart; `address` is a multiple of 1024, or
- * 32 bytes further for the next 32 of K. */
+ * 32 bytes further for the next of K. */
 __device__ __forceinline__ uint64_t matrix_at(uint32_t address)
 {
     return (uint64_t)1 << 62 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 16 |

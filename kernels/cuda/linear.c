@@ -9,8 +9,9 @@
  *           the registers: one kernel writes what is wanted. Codes as output need a row's maximum
  *           first: the kernel of a band writes f32 (F16 where LX_CU_INT8_HALF) and maxima, the next
  *           band's kernel makes them codes meanwhile, so there are two bands.
- * FP8, BF16 On Hopper the same kernels serve FP8 and BF16 of such shapes (fp8_*.cu, bf16_wgmma.cu,
- *           lx_cuda.has_own_fp8 and has_own_bf16); elsewhere cuBLASLt does.
+ * FP8, BF16 On Hopper the same kernels serve FP8 of such shapes (fp8_*.cu, has_own_fp8), and
+ *           BF16 of 2,048 rows and more, n a multiple of 64, no activation (bf16_wgmma.cu,
+ *           has_own_bf16); cuBLASLt serves all else.
  * Weights   I8, BF16 and (8.9 and later) FP8 with a scale are multiplied as they are. Every other
  *           float type is first rounded to BF16, a band of output columns at a time.
  * F32 rows  Up to LX_CU_FEW_ROWS (the time path), and rows of at most LX_CU_SHORT_ROW columns (the
@@ -38,7 +39,7 @@
 #define CODE_M        192                 /* rows of a tile that becomes codes: mma.sync */
 #define INT8_ROWS     256                 /* below, cuBLASLt cuts K as well */
 #define INT8_COLS     ((int64_t)1 << 20)  /* above, a tile's rows of codes are too long to count */
-#define FP8_K         ((int64_t)1 << 17)  /* as INT8's sums may have */
+#define OWN_K         ((int64_t)1 << 17)  /* of our own kernels: as INT8's sums may have */
 #define BF16_ROWS     2048                /* below, cuBLASLt is quicker */
 #define BLAS_BYTES_90 ((size_t)32 << 20)  /* workspace: cuBLAS's own default for Hopper and later */
 #define BLAS_BYTES    ((size_t)8 << 20)   /* and before */
@@ -61,7 +62,7 @@ typedef struct job {
     int64_t m, n, k;
     int64_t band_m, band_n; /* of one product */
     product_kind kind;
-    int design;      /* INT8 */
+    int design;      /* INT8: of lx_cu_int8, whatever its types */
     size_t room;     /* INT8: bytes at acc, for bands and workspace */
     bool whole_rows; /* the output is quantized: a row must be complete */
     void *acc;       /* [band_m, n] if whole_rows, else [band_m, band_n] */
@@ -162,28 +163,32 @@ static bool is_int8(const job *j)
            has_plain_bias(j);
 }
 
-/* FP8, as is_int8; the output only as the copy engine (and mma.sync's kernel) can write it. */
+/* FP8 and BF16: all by 16 bytes, the output as the copy engine (and mma.sync) can write it.
+ * unit: of columns. */
+static bool is_in_units(const job *j, int64_t unit)
+{
+    return j->n % unit == 0 && j->k % 16 == 0 && j->k <= OWN_K && is_16_aligned(j->in->data) &&
+           is_16_aligned(j->w->data) && is_16_aligned(j->out.data) && j->out.stride % 8 == 0;
+}
+
+/* FP8, as is_int8. */
 static bool is_own_fp8(const job *j)
 {
     const lx_cuda *c = j->x->cuda;
-    bool is_even = j->n % (lx_card_has_wgmma(&c->card) ? 64 : 16) == 0 && j->k % 16 == 0 &&
-                   is_16_aligned(j->in->data) && is_16_aligned(j->w->data) &&
-                   is_16_aligned(j->out.data) && j->out.stride % 8 == 0;
     return c->has_own_fp8 && j->in->dtype == LX_DTYPE_F8_E4M3 && j->out.dtype != LX_CU_I8 &&
-           j->m >= INT8_ROWS && j->n <= INT8_COLS && j->k <= FP8_K && is_even && !j->e->mul &&
+           j->m >= INT8_ROWS && j->n <= INT8_COLS &&
+           is_in_units(j, lx_card_has_wgmma(&c->card) ? 64 : 16) && !j->e->mul &&
            j->e->activation != LX_ACTIVATION_SILU;
 }
 
-/* BF16 on both sides, likewise. GELU is quicker by cuBLASLt, which finishes it too, and so are fewer
- * rows; codes of BF16 no model asks for. */
+/* BF16 on both sides, likewise. GELU is quicker by cuBLASLt, which finishes it too, and so are
+ * fewer rows; codes of BF16 no model asks for. */
 static bool is_own_bf16(const job *j)
 {
-    bool is_even = j->n % 64 == 0 && j->k % 16 == 0 && is_16_aligned(j->in->data) &&
-                   is_16_aligned(j->w->data) && is_16_aligned(j->out.data) &&
-                   j->out.stride % 8 == 0;
-    return j->x->cuda->has_own_bf16 && j->in->dtype == LX_DTYPE_BF16 &&
+    const lx_cuda *c = j->x->cuda;
+    return c->has_own_bf16 && lx_card_has_wgmma(&c->card) && j->in->dtype == LX_DTYPE_BF16 &&
            j->w->dtype == LX_DTYPE_BF16 && !is_coded((lx_dtype)j->out.dtype) && j->m >= BF16_ROWS &&
-           j->k <= FP8_K && is_even && !j->e->mul && j->e->activation == LX_ACTIVATION_NONE;
+           is_in_units(j, 64) && !j->e->mul && j->e->activation == LX_ACTIVATION_NONE;
 }
 
 /* By block pairs of a Hopper card. */

@@ -103,6 +103,15 @@ static inline void *card_random(gpu *g, lx_dtype dtype, int64_t n)
     return out;
 }
 
+static inline lx_act act_on_card(gpu *g, lx_dtype dtype, int64_t rows, int64_t cols)
+{
+    lx_act out = {.dtype = dtype, .rows = rows, .cols = cols};
+    out.data = gpu_take(g, (size_t)(rows * cols) * lx_dtype_size(dtype));
+    if (dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3)
+        out.scale = gpu_take(g, (size_t)rows * sizeof(float));
+    return out;
+}
+
 static inline float *random_scale(check_rng *r, int64_t n, float about)
 {
     float *scale = check_floats(n);
@@ -344,12 +353,109 @@ static inline float *plain(const problem *p, const finish *f)
     return out;
 }
 
-/* For kernels of their own: every block has several tiles, of one step of K, of two, of many. */
+/* --- one output ------------------------------------------------------------------------------ */
+
+/* "bf16 17x32x48 bias -> f32": by: what multiplies it, or what is multiplied. */
+static inline void name_problem(char *what, size_t bytes, const char *by, const problem *p,
+                                const finish *f)
+{
+    static const char *const activations[] = {
+        [LX_ACTIVATION_NONE] = "", [LX_ACTIVATION_GELU] = " gelu", [LX_ACTIVATION_SILU] = " silu"};
+    snprintf(what, bytes, "%s %dx%dx%d%s%s%s%s%s -> %s%s", by, (int)p->m, (int)p->n, (int)p->k,
+             f->bias ? " bias" : "", activations[f->activation], f->mul ? " mul" : "",
+             f->gate ? " gate" : "", f->add ? " add" : "", lx_dtype_name(f->out),
+             f->gap ? " strided" : "");
+}
+
+/* Its bytes before a call: ones, and what is added to. */
+static inline unsigned char *out_before(const problem *p, const finish *f, size_t *bytes)
+{
+    const size_t row = (size_t)(p->n + f->gap) * lx_dtype_size(f->out);
+    *bytes = (size_t)p->m * row;
+    unsigned char *out = check_alloc(1, *bytes);
+    memset(out, 0xff, *bytes);
+    for (int64_t m = 0; m < p->m && f->add; m++)
+        memcpy(out + (size_t)m * row, p->out0 + m * p->n, (size_t)p->n * sizeof(float));
+    return out;
+}
+
+/* Fails if anything but ones lies between the rows. */
+static inline void check_gaps(const problem *p, const finish *f, const unsigned char *out)
+{
+    const size_t size = lx_dtype_size(f->out), row = (size_t)(p->n + f->gap) * size;
+    for (int64_t m = 0; m < p->m; m++)
+        for (size_t i = (size_t)m * row + (size_t)p->n * size; i < (size_t)(m + 1) * row; i++)
+            if (out[i] != 0xff)
+                fail_msg("row %d: written beyond its columns", (int)m);
+}
+
+/* Of two calls, both freed: the first within the yardstick at sampled places, where sums may lose
+ * so much, of I8 to the bit; the second the same. */
+static inline void check_outs(const char *what, const problem *p, const finish *f,
+                              unsigned char *out, unsigned char *again, double lost)
+{
+    const int64_t stride = p->n + f->gap;
+    sample s = sample_of(p);
+    problem part = part_of(p, &s);
+    float *want = defined(&part, f), *f32 = plain(&part, f), *got = check_floats(part.m * part.n);
+    for (int64_t i = 0; i < part.m; i++)
+        for (int64_t j = 0; j < part.n; j++)
+            got[i * part.n + j] = gpu_widen(out, f->out, s.rows[i] * stride + s.cols[j]);
+    gpu_report_allowed(what, got, want, f32, part.m * part.n, part.n, f->out, lost);
+    if (memcmp(out, again, (size_t)(p->m * stride) * lx_dtype_size(f->out)) != 0)
+        fail_msg("%s: other bits the second time", what);
+    bool is_exact = p->v.dtype == LX_DTYPE_I8 && f->out == LX_DTYPE_F32 && !f->activation &&
+                    !f->mul && !f->gate && !f->add;
+    if (is_exact && memcmp(got, want, (size_t)(part.m * part.n) * sizeof *got) != 0)
+        fail_msg("%s: not the exact bits", what);
+    destroy_part(&part);
+    free(s.rows), free(s.cols), free(want), free(f32), free(got), free(out), free(again);
+}
+
+/* Scratch of a linear into `out`: what a plan says, which is what the call takes of an arena of so
+ * many bytes. */
+static inline size_t scratch_of(gpu *g, const problem *p, lx_act *out, size_t bytes)
+{
+    lx_exec x = g->x, dry = gpu_plan_open(g);
+    dry.cuda->has_own_fp8 = g->cuda->has_own_fp8;
+    dry.cuda->has_own_bf16 = g->cuda->has_own_bf16;
+    gpu_ok(lx_cuda_arena(g->cuda, bytes, &x.arena, err));
+    gpu_ok(lx_linear_to_act(&dry, &p->d_in, &p->d_w, NULL, out, err));
+    gpu_ok(lx_linear_to_act(&x, &p->d_in, &p->d_w, NULL, out, err));
+    gpu_ok(lx_exec_wait(&x, err));
+    const size_t planned = lx_arena_peak(dry.arena);
+    assert_true(planned > 0);
+    assert_int_equal(lx_arena_peak(x.arena), planned);
+    lx_arena_destroy(&x.arena);
+    gpu_plan_close(&dry);
+    return planned;
+}
+
+/* --- for kernels of their own ---------------------------------------------------------------- */
+
+/* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
+ * than blocks, steps of K that are cut short. */
+static const int64_t TILE_SHAPES[][3] = {
+    {128, 256, 128}, {128, 256, 64},   {128, 256, 16},   {128, 256, 640},  {64, 64, 64},
+    {1, 32, 16},     {1, 64, 16},      {17, 32, 48},     {127, 96, 80},    {129, 272, 144},
+    {192, 256, 256}, {256, 512, 256},  {193, 320, 272},  {257, 288, 272},  {256, 512, 80},
+    {300, 1024, 64}, {1000, 160, 336}, {1000, 192, 336}, {383, 544, 1040}, {383, 576, 1040},
+    {130, 320, 384}, {385, 784, 128},
+};
+enum { N_TILE_SHAPES = sizeof TILE_SHAPES / sizeof *TILE_SHAPES };
+
+/* Every block has several tiles, of one step of K, of two, of many. */
 static const int64_t LARGE_SHAPES[][3] = {
     {1000, 1536, 1536}, {4096, 5120, 64},   {4100, 5120, 1024},  {4096, 5120, 5120},
     {1500, 13824, 512}, {900, 13824, 5120}, {1111, 5120, 13824}, {512, 5120, 5120},
     {1700, 5120, 256},  {1700, 5120, 384},  {1700, 5120, 640}};
 enum { N_LARGE_SHAPES = sizeof LARGE_SHAPES / sizeof *LARGE_SHAPES };
+
+/* With a sanitizer only such tiles. */
+static inline bool is_small_shape(const int64_t shape[3])
+{
+    return shape[0] * shape[1] * shape[2] <= 10000000;
+}
 
 /* A launch by itself: its code. */
 static inline void must(const gpu *g, int code, const char *what)

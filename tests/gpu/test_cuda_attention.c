@@ -39,22 +39,66 @@ static void test_plain_over_shapes(void **state)
 }
 
 /* Cross-attention: both sides of every 64 keys, of what a card's shared memory holds, of blocks of
- * queries; more and fewer heads than multiprocessors; keys that do not count. */
+ * queries; keys that do not count. */
 static void test_few_keys(void **state)
 {
-    static const int64_t keys[] = {1, 2, 63, 64, 65, 127, 128, 191, 192, 193, 384, 385},
-                         queries[] = {1, 15, 16, 192, 193, 1000};
-    for (int i = 0; i < 12; i++)
-        for (int j = 0; j < 6; j++) {
+    static const int64_t keys[] = {1, 2, 63, 64, 65, 127, 128, 191, 192, 193, 384, 385, 448, 449},
+                         queries[] = {1, 15, 16, 192, 193, 1000}, heads[] = {1, 3, 40};
+    enum { N_KEYS = sizeof keys / sizeof *keys, N_QUERIES = sizeof queries / sizeof *queries };
+    for (int i = 0; i < N_KEYS; i++)
+        for (int j = 0; j < N_QUERIES; j++) {
             shape s = {.n_q = queries[j], .n_k = keys[i], .head_dim = 128};
-            s.n_heads = (i + j) % 3 == 0 ? 1 : (i + j) % 3 == 1 ? 3 : 40;
+            s.n_heads = heads[(i + j) % 3];
             s.slack = (i + j) % 2 ? 8 : 0;
             s.biases = j % 2 ? WITH_KEY_BIAS : 0;
-            if (j == 4 && keys[i] >= 128)
+            if (queries[j] == 193 && keys[i] >= 128)
                 s.biases = WITH_KEY_BIAS | WITH_SILENT_KEYS;
-            if (!gpu_is_small() || s.n_q * s.n_k * s.n_heads <= 200000)
-                check_shape(*state, &s);
+            check_shape(*state, &s);
         }
+}
+
+/* More heads than multiprocessors: every block goes from one to the next, and of 200 queries, which
+ * are two blocks, some begin within one. */
+static void test_few_keys_of_many_heads(void **state)
+{
+    static const int64_t queries[] = {1, 17, 200};
+    gpu *g = *state;
+    for (int i = 0; i < (gpu_is_small() ? 2 : 3); i++) {
+        shape s = {.n_q = queries[i], .n_k = 65, .head_dim = 128};
+        s.n_heads = (int64_t)lx_cuda_card(g->cuda)->n_sm * 9 / 4;
+        s.slack = i % 2 ? 8 : 0;
+        s.biases = i % 2 ? WITH_KEY_BIAS : 0;
+        check_any_shape(g, &s);
+    }
+}
+
+/* Launches that begin and end within a head of three blocks of queries. */
+static void test_few_keys_however_launched(void **state)
+{
+    static const int64_t units[] = {1, 5, 1 << 20};
+    gpu *g = *state;
+    shape s = {.n_q = 400, .n_k = 130, .n_heads = 5, .head_dim = 128, .biases = WITH_KEY_BIAS};
+    problem p = make(g, &s);
+    float *want = run(g, &p);
+    lx_kv kv;
+    check_rows("as chosen", &p, want);
+    gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, s.n_heads, &kv, err));
+    lx_attention_args args = args_of(&p, &kv);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        lx_cu_attention a = direct_of(&args);
+        a.units_per_launch = units[i];
+        gpu_ok(lx_zero(&g->x, p.d_out.data, (size_t)(s.n_q * p.width) * 2, err));
+        gpu_ok(lx_cuda_status(g->cuda, g->cuda->module->attention->few(g->cuda->dev, &a),
+                              "attention", err));
+        float *got = gpu_mat_get(g, &p.d_out);
+        for (int64_t e = 0; e < s.n_q * p.width; e++)
+            if (memcmp(got + e, want + e, sizeof *got))
+                fail_msg("%d units a launch: query %d, column %d is %.9g, was %.9g", (int)units[i],
+                         (int)(e / p.width), (int)(e % p.width), (double)got[e], (double)want[e]);
+        free(got);
+    }
+    free(want);
+    destroy(g, &p);
 }
 
 static void check_int8_over_shapes(gpu *g, lx_attention_kind kind)
@@ -463,7 +507,7 @@ static int bench_all(const char *of)
          false},
         {"plain cross 32760 x 384 x 40 x 128, key bias", 32760, 384, 40, 128, 0, 1, P, K, 0, CHOSEN,
          false},
-        {"plain cross 32760 x 385 x 40 x 128, key bias", 32760, 385, 40, 128, 0, 1, P, K, 0, CHOSEN,
+        {"plain cross 32760 x 449 x 40 x 128, key bias", 32760, 449, 40, 128, 0, 1, P, K, 0, CHOSEN,
          false},
         {"plain 32760 x 32760 x 40 x 128", 32760, 32760, 40, 128, 0, 1, P, 0, 0, CHOSEN, false},
         {"plain UMT5 512 x 512 x 64 x 64, rel", 512, 512, 64, 64, 0, 1, P, R, 0, CHOSEN, false},
@@ -497,6 +541,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_int8_with_large_and_small_values),
         cmocka_unit_test(test_int8_with_large_logits),
         cmocka_unit_test(test_few_keys),
+        cmocka_unit_test(test_few_keys_of_many_heads),
+        cmocka_unit_test(test_few_keys_however_launched),
         cmocka_unit_test(test_plain_over_shapes),
         cmocka_unit_test(test_int8_over_shapes),
         cmocka_unit_test(test_int8_by_mma_sync_over_shapes),

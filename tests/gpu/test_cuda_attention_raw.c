@@ -3,9 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * The definition is lx_qk_norm_rope_ref and then attention in f64. Every kernel that does the norm
- * and the rotation on its way (wgmma, mma.sync with both kinds of values and of sums, flash), and
- * those that have it done in place. Rows' sums of squares given or not, and values' images in the
- * place of keys or not, must be the same bits.
+ * and the rotation on its way (wgmma, mma.sync with both kinds of values and of sums, flash; few
+ * does the norm alone), and those that have it done in place. Rows' sums of squares given or not,
+ * and values' images in the place of keys or not, must be the same bits.
  *
  * Reading   Only grids of more than one line wrong: TurnRow. Only "not told" wrong: k_squares. Only
  *           "no room" right: images of values over keys. Images as such are looked at by
@@ -44,6 +44,8 @@ static const raw_case cases[] = {
     {{21, 30, 52}, 32500, 260, 0, 2, 128, false, false, 0},
     {{1, 1, 1}, 0, 300, 67, 3, 128, true, true, 0},
     {{1, 1, 1}, 0, 130, 512, 2, 64, true, false, 0},
+    {{1, 1, 1}, 0, 300, 460, 3, 128, true, true, 0},  /* more keys than `few` takes: flash */
+    {{1, 1, 1}, 0, 2000, 67, 40, 128, true, true, 0}, /* `few`: a block has several units */
 };
 
 typedef struct raw {

@@ -4,8 +4,7 @@
  *
  * Every product runs twice: same bits.
  */
-#include "cuda/lx_cuda_priv.h"
-#include "gpu_linear.h"
+#include "gpu_linear_bench.h"
 
 #define STORE_BYTES ((size_t)1 << 30)
 #define BENCH_BYTES                                                                                \
@@ -14,27 +13,19 @@
 
 /* --- running --------------------------------------------------------------------------------- */
 
-/* The output's bytes; fails if anything is written between its rows or scratch is kept. */
+/* The output's bytes; fails if scratch is kept. */
 static unsigned char *run(gpu *g, const problem *p, const finish *f)
 {
-    size_t size = lx_dtype_size(f->out), mark = lx_arena_mark(g->store);
-    int64_t stride = p->n + f->gap;
-    size_t bytes = (size_t)(p->m * stride) * size, row = (size_t)stride * size;
-    unsigned char *out = check_alloc(1, bytes);
-    memset(out, 0xff, bytes);
-    for (int64_t m = 0; m < p->m && f->add; m++)
-        memcpy(out + (size_t)m * row, p->out0 + m * p->n, (size_t)p->n * sizeof(float));
-    lx_mat to = {.dtype = f->out, .rows = p->m, .cols = p->n, .stride = stride};
+    size_t bytes, mark = lx_arena_mark(g->store);
+    unsigned char *out = out_before(p, f, &bytes);
+    lx_mat to = {.dtype = f->out, .rows = p->m, .cols = p->n, .stride = p->n + f->gap};
     to.data = gpu_put(g, out, bytes);
     lx_epilogue e = epilogue_of(p, f);
     size_t scratch = lx_arena_mark(g->scratch);
     gpu_ok(lx_linear(&g->x, &p->d_in, &p->d_w, &e, &to, err));
     assert_int_equal(lx_arena_mark(g->scratch), scratch);
     gpu_get(g, out, to.data, bytes);
-    for (int64_t m = 0; m < p->m; m++)
-        for (size_t i = (size_t)m * row + (size_t)p->n * size; i < (size_t)(m + 1) * row; i++)
-            if (out[i] != 0xff)
-                fail_msg("row %d: written beyond its columns", (int)m);
+    check_gaps(p, f, out);
     lx_arena_reset(g->store, mark);
     return out;
 }
@@ -60,32 +51,11 @@ static double lost_in_sums(const gpu *g, const problem *p)
 static void check_problem(gpu *g, problem *p, const finish *f)
 {
     char what[96];
-    int64_t stride = p->n + f->gap;
     if (gpu_is_small() && p->m * p->n * p->k > 1000000)
         return;
-    snprintf(what, sizeof what, "%s %dx%dx%d%s%s%s%s%s -> %s%s", p->v.name, (int)p->m, (int)p->n,
-             (int)p->k, f->bias ? " bias" : "",
-             f->activation == LX_ACTIVATION_GELU   ? " gelu"
-             : f->activation == LX_ACTIVATION_SILU ? " silu"
-                                                   : "",
-             f->mul ? " mul" : "", f->gate ? " gate" : "", f->add ? " add" : "",
-             lx_dtype_name(f->out), f->gap ? " strided" : "");
+    name_problem(what, sizeof what, p->v.name, p, f);
     unsigned char *out = run(g, p, f), *again = run(g, p, f);
-    if (memcmp(out, again, (size_t)(p->m * stride) * lx_dtype_size(f->out)) != 0)
-        fail_msg("%s: other bits the second time", what);
-    sample s = sample_of(p);
-    problem part = part_of(p, &s);
-    float *want = defined(&part, f), *f32 = plain(&part, f), *got = check_floats(part.m * part.n);
-    for (int64_t i = 0; i < part.m; i++)
-        for (int64_t j = 0; j < part.n; j++)
-            got[i * part.n + j] = gpu_widen(out, f->out, s.rows[i] * stride + s.cols[j]);
-    gpu_report_allowed(what, got, want, f32, part.m * part.n, part.n, f->out, lost_in_sums(g, p));
-    bool is_exact = p->v.dtype == LX_DTYPE_I8 && f->out == LX_DTYPE_F32 && !f->activation &&
-                    !f->mul && !f->gate && !f->add;
-    if (is_exact && memcmp(got, want, (size_t)(part.m * part.n) * sizeof *got) != 0)
-        fail_msg("%s: not the exact bits", what);
-    destroy_part(&part);
-    free(s.rows), free(s.cols), free(want), free(f32), free(got), free(out), free(again);
+    check_outs(what, p, f, out, again, lost_in_sums(g, p));
 }
 
 /* --- tests ----------------------------------------------------------------------------------- */
@@ -235,15 +205,6 @@ static void get_act(gpu *g, const lx_act *from, lx_act *out)
         gpu_get(g, out->scale, from->scale, (size_t)from->rows * sizeof(float));
 }
 
-static lx_act act_on_card(gpu *g, lx_dtype dtype, int64_t rows, int64_t cols)
-{
-    lx_act out = {.dtype = dtype, .rows = rows, .cols = cols};
-    out.data = gpu_take(g, (size_t)(rows * cols) * lx_dtype_size(dtype));
-    if (dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3)
-        out.scale = gpu_take(g, (size_t)rows * sizeof(float));
-    return out;
-}
-
 /* linear.c: such products hold rows that become codes of their kind in F16. */
 static bool is_half_before_codes(const gpu *g, const problem *p, lx_dtype dtype,
                                  lx_activation activation)
@@ -389,39 +350,12 @@ static void test_scratch_is_what_was_planned(void **state)
                 problem p = make(g, &r, variants[v], CHECK_RANDOM, shapes[i][0], shapes[i][1],
                                  shapes[i][2]);
                 lx_act out = act_on_card(g, is_act ? LX_DTYPE_I8 : LX_DTYPE_F32, p.m, p.n);
-                lx_exec x = g->x, dry = gpu_plan_open(g);
-                gpu_ok(lx_cuda_arena(g->cuda, SCRATCH_BYTES, &x.arena, err));
-                gpu_ok(lx_linear_to_act(&dry, &p.d_in, &p.d_w, NULL, &out, err));
-                gpu_ok(lx_linear_to_act(&x, &p.d_in, &p.d_w, NULL, &out, err));
-                gpu_ok(lx_exec_wait(&x, err));
-                assert_true(lx_arena_peak(dry.arena) > 0);
-                assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
-                lx_arena_destroy(&x.arena);
-                gpu_plan_close(&dry);
+                (void)scratch_of(g, &p, &out, SCRATCH_BYTES);
                 destroy(g, &p);
             }
 }
 
 /* --- speed ----------------------------------------------------------------------------------- */
-
-typedef struct bench {
-    lx_act in, act;
-    lx_weight w, bias;
-    lx_epilogue e;
-    lx_mat out;
-    bool is_act;
-    lx_cu_product product;
-    lx_cu_epilogue epilogue;
-} bench;
-
-static void call_linear(gpu *g, void *self)
-{
-    bench *b = self;
-    lx_err err = {0};
-    gpu_must(b->is_act ? lx_linear_to_act(&g->x, &b->in, &b->w, &b->e, &b->act, &err)
-                       : lx_linear(&g->x, &b->in, &b->w, &b->e, &b->out, &err),
-             &err);
-}
 
 static void call_product(gpu *g, void *self)
 {
@@ -437,21 +371,6 @@ static void call_epilogue(gpu *g, void *self)
     int code = g->cuda->module->linear->epilogue(g->cuda->dev, &b->epilogue);
     if (code)
         printf("epilogue: %s\n", g->cuda->module->error_text(code));
-}
-
-static bench bench_of(gpu *g, variant v, int64_t m, int64_t n, int64_t k)
-{
-    bench b = {.w = {.name = v.name, .dtype = v.dtype, .shape = {2, {n, k}}}};
-    b.w.data = card_random(g, v.dtype, n * k);
-    b.w.scale = v.is_scaled ? card_random(g, LX_DTYPE_F32, n) : NULL;
-    b.bias = (lx_weight){.name = "bias", .dtype = LX_DTYPE_BF16, .shape = {1, {n}}};
-    b.bias.data = card_random(g, LX_DTYPE_BF16, n);
-    b.in = (lx_act){.dtype = lx_linear_act_dtype(&g->x, &b.w), .rows = m, .cols = k};
-    if (v.has_f32_rows)
-        b.in.dtype = LX_DTYPE_F32;
-    b.in.data = card_random(g, b.in.dtype, m * k);
-    b.in.scale = card_random(g, LX_DTYPE_F32, m);
-    return b;
 }
 
 static double roof_for(const gpu *g, lx_dtype dtype)

@@ -8,20 +8,7 @@
  * The kernel is Hopper's (bf16_wgmma.cu). Other cards' BF16 linears are cuBLASLt's alone, which
  * test_cuda_linear tests.
  */
-#include "gpu_linear_own.h"
-
-enum { ROWS = 2048 }; /* from which on linear.c takes our own */
-
-static void skip_without_wgmma(void)
-{
-    lx_cuda *cuda = gpu_card();
-    bool has_wgmma = lx_card_has_wgmma(lx_cuda_card(cuda));
-    lx_cuda_close(&cuda);
-    if (has_wgmma)
-        return;
-    printf("skipped: this card (or what it is held to) has no wgmma\n");
-    exit(77);
-}
+#include "gpu_linear_own_bench.h"
 
 static void test_bf16_over_shapes(void **state)
 {
@@ -38,16 +25,17 @@ static void test_bf16_over_inputs(void **state)
 static void test_bf16_over_model_shapes(void **state)
 {
     check_rng r = {63};
-    if (gpu_is_small())
-        skip();
     check_model_shapes(*state, &r, variants[BF16]);
 }
 
 static void test_bf16_tells_squares(void **state)
 {
-    static const int64_t all[][3] = {{128, 256, 64}, {300, 576, 336}, {130, 64, 128}};
+    static const int64_t all[][3] = {
+        {128, 256, 64}, {300, 576, 336}, {130, 64, 128}, {4100, 2560, 128}};
     check_rng r = {64};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (gpu_is_small() && all[i][0] > 1000)
+            continue; /* several tiles a block */
         problem p = make(*state, &r, variants[BF16], CHECK_RANDOM, all[i][0], all[i][1], all[i][2]);
         check_squares(*state, &p);
         destroy(*state, &p);
@@ -57,7 +45,7 @@ static void test_bf16_tells_squares(void **state)
 static void test_linear_by_our_own(void **state)
 {
     check_rng r = {65};
-    check_linear_by_our_own(*state, &r, variants[BF16], ROWS);
+    check_linear_by_our_own(*state, &r, variants[BF16], BF16_ROWS);
 }
 
 /* A row's squares by either way, from the model's call: those of rows before and after rounding. */
@@ -65,12 +53,12 @@ static void test_linear_squares_either_way(void **state)
 {
     gpu *g = *state;
     check_rng r = {66};
-    const int64_t m = ROWS, n = 320;
+    const int64_t m = BF16_ROWS, n = 320;
     problem p = make(g, &r, variants[BF16], CHECK_RANDOM, m, n, 208);
     finish f = {.bias = true, .out = LX_DTYPE_BF16};
     lx_epilogue e = epilogue_of(&p, &f);
     lx_mat out = {.dtype = LX_DTYPE_BF16, .rows = m, .cols = n, .stride = n};
-    float square[2][ROWS];
+    float square[2][BF16_ROWS];
     out.data = gpu_take(g, (size_t)(m * n) * 2);
     e.square = gpu_take(g, (size_t)m * sizeof(float));
     for (int i = 0; i < 2; i++) {
@@ -85,29 +73,28 @@ static void test_linear_squares_either_way(void **state)
     destroy(g, &p);
 }
 
-/* A plan's scratch is what a call takes, and fewer rows never take more than the most. */
+/* A plan's scratch is what a call takes, and fewer rows never take more than the most. Bands of
+ * few columns have more rows than go to cuBLASLt. */
 static void test_scratch_is_what_was_planned(void **state)
 {
-    static const int64_t rows[] = {1, 9, 255, 256, 1000, ROWS - 1, ROWS, 4000};
+    static const int64_t rows[] = {1, 9, 255, 256, 1000, BF16_ROWS - 1, BF16_ROWS, 4000},
+                         cols[] = {64, 320, 1536, 13824};
+    enum { N_ROWS = sizeof rows / sizeof *rows, N_COLS = sizeof cols / sizeof *cols };
     gpu *g = *state;
     check_rng r = {67};
     size_t before = 0;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        problem p = make(g, &r, variants[BF16], CHECK_RANDOM, rows[i], 13824, 64);
-        lx_mat out = {.dtype = LX_DTYPE_F32, .rows = p.m, .cols = p.n, .stride = p.n};
-        out.data = gpu_take(g, (size_t)(p.m * p.n) * sizeof(float));
-        lx_exec x = g->x, dry = gpu_plan_open(g);
-        gpu_ok(lx_cuda_arena(g->cuda, SCRATCH_BYTES, &x.arena, err));
-        *own(g, LX_DTYPE_BF16) = dry.cuda->has_own_bf16 = true;
-        gpu_ok(lx_linear(&dry, &p.d_in, &p.d_w, NULL, &out, err));
-        gpu_ok(lx_linear(&x, &p.d_in, &p.d_w, NULL, &out, err));
-        gpu_ok(lx_exec_wait(&x, err));
-        assert_true(lx_arena_peak(dry.arena) > 0);
-        assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
-        assert_true(lx_arena_peak(dry.arena) >= before);
-        before = lx_arena_peak(dry.arena);
-        lx_arena_destroy(&x.arena);
-        gpu_plan_close(&dry);
+    if (gpu_is_small())
+        skip();
+    for (int i = 0; i < N_COLS * N_ROWS; i++) {
+        problem p =
+            make(g, &r, variants[BF16], CHECK_RANDOM, rows[i % N_ROWS], cols[i / N_ROWS], 64);
+        lx_act out = act_on_card(g, LX_DTYPE_F32, p.m, p.n);
+        *own(g, LX_DTYPE_BF16) = true;
+        const size_t now = scratch_of(g, &p, &out, SCRATCH_BYTES);
+        *own(g, LX_DTYPE_BF16) = false;
+        if (i % N_ROWS && now < before)
+            fail_msg("%d rows of %d take %zu, fewer took %zu", (int)p.m, (int)p.n, now, before);
+        before = now;
         destroy(g, &p);
     }
 }
@@ -124,6 +111,10 @@ static void test_bf16_refuses(void **state)
     bad = good, bad.k = 40;
     assert_int_not_equal(launch(g, &bad), 0);
     bad = good, bad.e.n = 48;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad.e.out.dtype = LX_CU_F32;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = good, bad.e.activation = LX_CU_GELU;
     assert_int_not_equal(launch(g, &bad), 0);
     bad = good, bad.e.add_to_out = true;
     assert_int_not_equal(launch(g, &bad), 0);
@@ -147,9 +138,9 @@ static int open_card(void **state)
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
-    skip_without_wgmma();
+    skip_without(lx_card_has_wgmma, "wgmma");
     if (gpu_wants_bench(argc, argv))
-        return bench_all(LX_DTYPE_BF16);
+        return bench_all(variants[BF16]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bf16_refuses),
         cmocka_unit_test(test_bf16_over_shapes),

@@ -11,18 +11,7 @@
  * Sums      of E4M3 keep 14 bits: 2.5e-5 sqrt(K) where signs are mixed (fp8_wgmma.cu). Twice that
  *           is allowed; what codes themselves are off is measured beside it.
  */
-#include "gpu_linear_own.h"
-
-static void skip_without_fp8(void)
-{
-    lx_cuda *cuda = gpu_card();
-    bool has_fp8 = lx_card_has_fp8(lx_cuda_card(cuda));
-    lx_cuda_close(&cuda);
-    if (has_fp8)
-        return;
-    printf("skipped: this card (or what it is held to) has no FP8\n");
-    exit(77);
-}
+#include "gpu_linear_own_bench.h"
 
 /* --- tests ----------------------------------------------------------------------------------- */
 
@@ -41,8 +30,6 @@ static void test_fp8_over_inputs(void **state)
 static void test_fp8_over_model_shapes(void **state)
 {
     check_rng r = {43};
-    if (gpu_is_small())
-        skip();
     check_model_shapes(*state, &r, variants[FP8]);
 }
 
@@ -382,21 +369,10 @@ static void test_scratch_is_what_was_planned(void **state)
     for (int i = 0; i < 12; i++) {
         const int64_t *s = all[i / 4];
         problem p = make(g, &r, variants[FP8], CHECK_RANDOM, s[0], s[1], s[2]);
-        lx_dtype dtype = i % 2 ? LX_DTYPE_F8_E4M3 : LX_DTYPE_F32;
-        lx_act out = {.dtype = dtype, .rows = p.m, .cols = p.n};
-        out.data = gpu_take(g, (size_t)(p.m * p.n) * lx_dtype_size(dtype));
-        out.scale = i % 2 ? gpu_take(g, (size_t)p.m * sizeof(float)) : NULL;
-        lx_exec x = g->x, dry = gpu_plan_open(g);
-        gpu_ok(lx_cuda_arena(g->cuda, SCRATCH_BYTES, &x.arena, err));
-        g->cuda->has_own_fp8 = dry.cuda->has_own_fp8 = i / 2 % 2;
-        gpu_ok(lx_linear_to_act(&dry, &p.d_in, &p.d_w, NULL, &out, err));
-        gpu_ok(lx_linear_to_act(&x, &p.d_in, &p.d_w, NULL, &out, err));
-        g->cuda->has_own_fp8 = false;
-        gpu_ok(lx_exec_wait(&x, err));
-        assert_true(lx_arena_peak(dry.arena) > 0);
-        assert_int_equal(lx_arena_peak(x.arena), lx_arena_peak(dry.arena));
-        lx_arena_destroy(&x.arena);
-        gpu_plan_close(&dry);
+        lx_act out = act_on_card(g, i % 2 ? LX_DTYPE_F8_E4M3 : LX_DTYPE_F32, p.m, p.n);
+        *own(g, LX_DTYPE_F8_E4M3) = i / 2 % 2;
+        (void)scratch_of(g, &p, &out, SCRATCH_BYTES);
+        *own(g, LX_DTYPE_F8_E4M3) = false;
         destroy(g, &p);
     }
 }
@@ -440,9 +416,9 @@ static int open_card(void **state)
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0); /* a kernel that never ends still leaves the lines before */
-    skip_without_fp8();
+    skip_without(lx_card_has_fp8, "FP8");
     if (gpu_wants_bench(argc, argv))
-        return bench_all(LX_DTYPE_F8_E4M3);
+        return bench_all(variants[FP8]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fp8_codes_of_odd_rows),
         cmocka_unit_test(test_fp8_refuses),

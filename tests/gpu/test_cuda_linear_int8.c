@@ -33,24 +33,16 @@ static lx_cu_int8 call_of(const problem *p, const finish *f, int design)
     return call;
 }
 
-/* The output's bytes. Fails if anything is written between its rows. */
+/* The output's bytes. */
 static unsigned char *run(gpu *g, const problem *p, const finish *f, int design)
 {
-    size_t size = lx_dtype_size(f->out), mark = lx_arena_mark(g->store);
-    int64_t stride = p->n + f->gap;
-    size_t bytes = (size_t)(p->m * stride) * size, row = (size_t)stride * size;
-    unsigned char *out = check_alloc(1, bytes);
-    memset(out, 0xff, bytes);
-    for (int64_t m = 0; m < p->m && f->add; m++)
-        memcpy(out + (size_t)m * row, p->out0 + m * p->n, (size_t)p->n * sizeof(float));
+    size_t bytes, mark = lx_arena_mark(g->store);
+    unsigned char *out = out_before(p, f, &bytes);
     lx_cu_int8 call = call_of(p, f, design);
-    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, stride, gpu_put(g, out, bytes)};
+    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, p->n + f->gap, gpu_put(g, out, bytes)};
     must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
     gpu_get(g, out, call.e.out.data, bytes);
-    for (int64_t m = 0; m < p->m; m++)
-        for (size_t i = (size_t)m * row + (size_t)p->n * size; i < (size_t)(m + 1) * row; i++)
-            if (out[i] != 0xff)
-                fail_msg("%s: row %d: written beyond its columns", names[design], (int)m);
+    check_gaps(p, f, out);
     lx_arena_reset(g->store, mark);
     return out;
 }
@@ -58,27 +50,9 @@ static unsigned char *run(gpu *g, const problem *p, const finish *f, int design)
 static void check_design(gpu *g, const problem *p, const finish *f, int design)
 {
     char what[112];
-    int64_t stride = p->n + f->gap;
-    snprintf(what, sizeof what, "%s %dx%dx%d%s%s%s%s -> %s%s", names[design], (int)p->m, (int)p->n,
-             (int)p->k, f->bias ? " bias" : "", f->activation ? " gelu" : "",
-             f->gate ? " gate" : "", f->add ? " add" : "", lx_dtype_name(f->out),
-             f->gap ? " strided" : "");
+    name_problem(what, sizeof what, names[design], p, f);
     unsigned char *out = run(g, p, f, design), *again = run(g, p, f, design);
-    bool is_same = memcmp(out, again, (size_t)(p->m * stride) * lx_dtype_size(f->out)) == 0;
-    sample s = sample_of(p);
-    problem part = part_of(p, &s);
-    float *want = defined(&part, f), *f32 = plain(&part, f), *got = check_floats(part.m * part.n);
-    for (int64_t i = 0; i < part.m; i++)
-        for (int64_t j = 0; j < part.n; j++)
-            got[i * part.n + j] = gpu_widen(out, f->out, s.rows[i] * stride + s.cols[j]);
-    gpu_report_allowed(what, got, want, f32, part.m * part.n, part.n, f->out, 0);
-    if (!is_same)
-        fail_msg("%s: other bits the second time", what);
-    bool is_exact = f->out == LX_DTYPE_F32 && !f->activation && !f->gate && !f->add;
-    if (is_exact && memcmp(got, want, (size_t)(part.m * part.n) * sizeof *got) != 0)
-        fail_msg("%s: not the exact bits", what);
-    destroy_part(&part);
-    free(s.rows), free(s.cols), free(want), free(f32), free(got), free(out), free(again);
+    check_outs(what, p, f, out, again, 0);
 }
 
 /* --- tests ----------------------------------------------------------------------------------- */
@@ -101,15 +75,6 @@ static const finish finishes[] = {
 };
 enum { N_FINISHES = sizeof finishes / sizeof *finishes };
 
-/* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
- * than blocks, steps of K that are cut short. */
-static const int64_t shapes[][3] = {
-    {128, 256, 128},  {128, 256, 64},   {128, 256, 16},  {128, 256, 640},
-    {64, 64, 64},     {1, 32, 16},      {17, 32, 48},    {127, 96, 80},
-    {129, 272, 144},  {256, 512, 256},  {257, 288, 272}, {300, 1024, 64},
-    {1000, 160, 336}, {383, 544, 1040}, {130, 320, 384}, {385, 784, 128},
-};
-
 static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t every)
 {
     problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], shape[2]);
@@ -123,9 +88,9 @@ static void each_design(gpu *g, check_rng *r, const int64_t shape[3], size_t eve
 static void test_designs_over_shapes(void **state)
 {
     check_rng r = {21};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (!gpu_is_small() || shapes[i][0] * shapes[i][1] * shapes[i][2] <= 10000000)
-            each_design(*state, &r, shapes[i], 1);
+    for (int i = 0; i < N_TILE_SHAPES; i++)
+        if (!gpu_is_small() || is_small_shape(TILE_SHAPES[i]))
+            each_design(*state, &r, TILE_SHAPES[i], 1);
 }
 
 /* Sides of 16 that are no multiple of 32: F32 alone on Hopper. */

@@ -51,16 +51,21 @@ static lx_weight weight_of(lx_dtype dtype, bool is_scaled, int64_t n, int64_t k)
                        .scale = is_scaled ? nowhere() : NULL};
 }
 
-/* Scratch of one linear into F32 rows, or as activations of dtype `act`. is_own: FP8 by our own
- * kernels. */
-static size_t scratch_by(const lx_card_kind *card, const lx_weight *w, lx_dtype in, lx_dtype act,
-                         int64_t m, bool is_own)
+/* What is asked of one linear. */
+typedef struct use {
+    lx_dtype in, act;
+    lx_activation activation;
+    bool is_own; /* FP8 by our own kernels; of BF16 a plan decides */
+} use;
+
+/* Its scratch, into activations. */
+static size_t scratch_by(const lx_card_kind *card, const lx_weight *w, const use *u, int64_t m)
 {
     lx_exec x = plan_on(card);
-    x.cuda->has_own_fp8 = is_own;
+    x.cuda->has_own_fp8 = u->is_own;
     int64_t n = w->shape.dim[0], k = w->shape.dim[1];
-    lx_act from = {in, m, k, nowhere(), nowhere()}, to = {act, m, n, nowhere(), nowhere()};
-    lx_epilogue e = {.activation = LX_ACTIVATION_GELU};
+    lx_act from = {u->in, m, k, nowhere(), nowhere()}, to = {u->act, m, n, nowhere(), nowhere()};
+    lx_epilogue e = {.activation = u->activation};
     check_ok(lx_linear_to_act(&x, &from, w, &e, &to, err));
     size_t peak = lx_arena_peak(x.arena);
     assert_int_equal(lx_arena_mark(x.arena), 0);
@@ -68,10 +73,11 @@ static size_t scratch_by(const lx_card_kind *card, const lx_weight *w, lx_dtype 
     return peak;
 }
 
-static size_t scratch_of(const lx_card_kind *card, const lx_weight *w, lx_dtype in, lx_dtype act,
-                         int64_t m)
+/* Of as many rows as a clip may have, with GELU, from activations of that type to the same. */
+static size_t scratch_of(const lx_card_kind *card, const lx_weight *w, lx_dtype act, bool is_own)
 {
-    return scratch_by(card, w, in, act, m, false);
+    const use u = {act, act, LX_ACTIVATION_GELU, is_own};
+    return scratch_by(card, w, &u, 75600);
 }
 
 static void test_activations_follow_the_card(void **state)
@@ -103,20 +109,19 @@ static void test_linear_scratch_is_bounded(void **state)
             lx_weight f32 = weight_of(LX_DTYPE_F32, false, sides[s][0], sides[s][1]);
             lx_weight fp8 = weight_of(LX_DTYPE_F8_E4M3, true, sides[s][0], sides[s][1]);
             size_t blas = cards[c]->major >= 9 ? 32 * MIB : 8 * MIB;
-            size_t got = scratch_of(cards[c], &i8, LX_DTYPE_I8, LX_DTYPE_I8, 75600);
+            size_t got = scratch_of(cards[c], &i8, LX_DTYPE_I8, false);
             size_t rows = 2 * 512 * 2 * (size_t)sides[s][0];
             size_t tile = (cards[c]->major == 9 ? 128 : 192) * 256 * 2;
             size_t tiles = 2 * 9 * (size_t)cards[c]->n_sm * tile;
             size_t bands = (rows > tiles ? rows : tiles) + MIB, fewer = blas + 15 * MIB;
             assert_true(got > blas && got <= (bands > fewer ? bands : fewer));
             if (lx_card_has_fp8(cards[c])) {
-                size_t own =
-                    scratch_by(cards[c], &fp8, LX_DTYPE_F8_E4M3, LX_DTYPE_F8_E4M3, 75600, true);
+                size_t own = scratch_of(cards[c], &fp8, LX_DTYPE_F8_E4M3, true);
                 assert_int_equal(own, got); /* as INT8 */
-                own = scratch_of(cards[c], &fp8, LX_DTYPE_F8_E4M3, LX_DTYPE_F8_E4M3, 75600);
+                own = scratch_of(cards[c], &fp8, LX_DTYPE_F8_E4M3, false);
                 assert_true(own > blas && own <= blas + 41 * MIB);
             }
-            got = scratch_of(cards[c], &f32, LX_DTYPE_BF16, LX_DTYPE_BF16, 75600);
+            got = scratch_of(cards[c], &f32, LX_DTYPE_BF16, false);
             assert_true(got > blas && got <= blas + (41 + 34) * MIB);
         }
 }
@@ -125,29 +130,37 @@ static void test_linear_scratch_is_bounded(void **state)
 static void test_fewer_rows_never_take_more(void **state)
 {
     (void)state;
-    static const int64_t rows[] = {1, 8, 9, 126, 128, 511, 1000, 1664, 1665, 2048, 4096, 32760};
+    static const int64_t rows[] = {1,    8,    9,    126,  128,  511,  1000,
+                                   1664, 1665, 2047, 2048, 4096, 32760},
+                         cols[] = {64, 193, 320, 580, 1536, 1741, 5120, 5224, 13824};
     const struct {
         lx_dtype w;
         bool is_scaled;
-        lx_dtype in, act;
-    } uses[] = {{LX_DTYPE_F8_E4M3, true, LX_DTYPE_F8_E4M3, LX_DTYPE_F8_E4M3},
-                {LX_DTYPE_I8, true, LX_DTYPE_I8, LX_DTYPE_I8},
-                {LX_DTYPE_BF16, false, LX_DTYPE_BF16, LX_DTYPE_BF16},
-                {LX_DTYPE_F16, false, LX_DTYPE_BF16, LX_DTYPE_I8},
-                {LX_DTYPE_F32, false, LX_DTYPE_F32, LX_DTYPE_F32}};
+        use u;
+    } all[] = {
+        {LX_DTYPE_F8_E4M3, true, {LX_DTYPE_F8_E4M3, LX_DTYPE_F8_E4M3, LX_ACTIVATION_GELU, true}},
+        {LX_DTYPE_I8, true, {LX_DTYPE_I8, LX_DTYPE_I8, LX_ACTIVATION_GELU, false}},
+        {LX_DTYPE_BF16, false, {LX_DTYPE_BF16, LX_DTYPE_BF16, LX_ACTIVATION_GELU, false}},
+        {LX_DTYPE_BF16, false, {LX_DTYPE_BF16, LX_DTYPE_BF16, LX_ACTIVATION_NONE, false}},
+        {LX_DTYPE_BF16, false, {LX_DTYPE_BF16, LX_DTYPE_F32, LX_ACTIVATION_NONE, false}},
+        {LX_DTYPE_F16, false, {LX_DTYPE_BF16, LX_DTYPE_I8, LX_ACTIVATION_GELU, false}},
+        {LX_DTYPE_F32, false, {LX_DTYPE_F32, LX_DTYPE_F32, LX_ACTIVATION_GELU, false}},
+    };
+    enum { N_COLS = sizeof cols / sizeof *cols, N_USES = sizeof all / sizeof *all };
     for (int c = 0; c < N_CARDS; c++)
-        for (int u = lx_card_has_fp8(cards[c]) ? 0 : 1; u < 5; u++)
-            for (int64_t n = 64; n < 14000; n = n * 3 + 1) {
-                lx_weight w = weight_of(uses[u].w, uses[u].is_scaled, n, 1536);
-                size_t last = 0;
-                for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-                    size_t now = scratch_by(cards[c], &w, uses[u].in, uses[u].act, rows[i], u == 0);
-                    if (now < last)
-                        fail_msg("%s: %d rows of %d take %zu, fewer took %zu", cards[c]->name,
-                                 (int)rows[i], (int)n, now, last);
-                    last = now;
-                }
+        for (int i = lx_card_has_fp8(cards[c]) ? 0 : N_COLS; i < N_USES * N_COLS; i++) {
+            const use *u = &all[i / N_COLS].u;
+            int64_t n = cols[i % N_COLS];
+            lx_weight w = weight_of(all[i / N_COLS].w, all[i / N_COLS].is_scaled, n, 1536);
+            size_t last = 0;
+            for (size_t m = 0; m < sizeof rows / sizeof *rows; m++) {
+                size_t now = scratch_by(cards[c], &w, u, rows[m]);
+                if (now < last)
+                    fail_msg("%s: %d rows of %d take %zu, fewer took %zu", cards[c]->name,
+                             (int)rows[m], (int)n, now, last);
+                last = now;
             }
+        }
 }
 
 static void test_rows_take_no_scratch(void **state)
