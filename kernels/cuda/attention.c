@@ -284,7 +284,7 @@ lx_status lx_cuda_kv_prepare(lx_exec *x, lx_attention_kind kind, const lx_kv_sou
 
 /* --- attention ------------------------------------------------------------------------------- */
 
-/* That a block's shared memory holds: keys and values come by tiles. */
+/* How many keys `few` can hold in a block's shared memory, in whole tiles. */
 static int64_t few_keys(const lx_card_kind *card)
 {
     int64_t keys = (card->shared_bytes - LX_CU_ATTENTION_FEW_BYTES) / LX_CU_ATTENTION_FEW_KEY_BYTES;

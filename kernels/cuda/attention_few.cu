@@ -23,7 +23,7 @@
  * Serves    heads of 128, keys that fit into shared memory (192 of 99 KB, 448 of a Hopper), biases
  *           of keys; raw queries that are not rotated. Queries beyond the last are read as the
  *           last, and not stored.
- * Registers 168 of 170, no word in memory for 8.6 and 9.0; 66 KiB of shared memory for 127 keys.
+ * Registers 168 of 170, no word in memory for 8.6 and 9.0; 65 KiB of shared memory for 127 keys.
  * Measured  one H100, 32,760 queries, 40 heads: 77 keys 0.31 ms, 127 0.32 (2.1 TB/s), 384 0.84.
  *           In a step 0.44 ms for 126 tokens of a prompt, norm included, where attention_flash.cu
  *           took 1.0.
@@ -278,6 +278,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             if (key + KEYS >= n && left > 1)
                 ask_queries(a, head + is_last, is_last ? 0 : block + 1, q);
             rows.follow_maximum(s, 1, 0, WEIGHT_BASE, WEIGHT_TOP, add);
+            /* all.first >= 0: a wall that the compiler cannot see through (Rows::add_values) */
             rows.add_values(s, 1, add, rows_first<ROW_BYTES>(at.v + (uint32_t)(key * ROW_BYTES)),
                             all.first);
         }
@@ -292,7 +293,7 @@ extern "C" int cu_attention_few(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
     const int64_t blocks = cu_ceil_div(a->n_q, (int64_t)QUERIES), all = blocks * a->n_heads;
     const int shared = shared_bytes((int)a->n_k);
-    if (a->head_dim != DIM || a->rel || all > INT32_MAX)
+    if (a->head_dim != DIM || a->rel || (a->turn.square && a->turn.head_dim) || all > INT32_MAX)
         return (int)cudaErrorInvalidValue;
     CU_TRY(
         cudaFuncSetAttribute(k_attention_few, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));

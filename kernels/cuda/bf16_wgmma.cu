@@ -8,8 +8,8 @@
  * Floors    at 32,760 rows, 5120 -> 5120, 5120 -> 13824 and 13824 -> 5120: 1.74, 4.69 and 4.69 ms
  *           at the sheet's 989 TFLOP/s, 2.2, 5.9 and 5.9 at the 780 that power leaves; bytes 0.2 ms
  *           (0.5 with a residual), 0.4 and 0.7.
- * Registers 224, no spills; shared memory 222 KiB, one block a multiprocessor: as for INT8. Of 16
- *           of K a block reads and writes what INT8 does of 32, in twice the clocks.
+ * Registers 224, no spills; shared memory 216 KiB, one block a multiprocessor: as for INT8. Of 16
+ *           of K a block reads and writes what INT8 does of 32, in as many clocks.
  * Serves    what the copy engine can write: rows of 16 bytes, n % 32 == 0 for F32, else n % 64. No
  *           codes, no maxima, no gelu: cuBLASLt finishes that too, and a little quicker.
  * Measured  on one H100, 32,760 rows, milliseconds, in brackets cuBLASLt and what finishes its

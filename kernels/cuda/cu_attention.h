@@ -19,12 +19,12 @@ extern "C" {
 #endif
 
 enum {
-    LX_CU_ATTENTION_TILE_K = 64,       /* keys per step, and per set of key scales */
-    LX_CU_ATTENTION_GROUPS = 4,        /* key scales per step and head: see attention_int8.cu */
-    LX_CU_ATTENTION_MEAN_ROWS = 256,   /* keys per partial sum of the mean */
-    LX_CU_ATTENTION_FEW_QUERIES = 192, /* of a unit of `few`; its shared memory a key and in all: */
-    LX_CU_ATTENTION_FEW_KEY_BYTES = 516,
-    LX_CU_ATTENTION_FEW_BYTES = 512
+    LX_CU_ATTENTION_TILE_K = 64,         /* keys per step, and per set of key scales */
+    LX_CU_ATTENTION_GROUPS = 4,          /* key scales per step and head: see attention_int8.cu */
+    LX_CU_ATTENTION_MEAN_ROWS = 256,     /* keys per partial sum of the mean */
+    LX_CU_ATTENTION_FEW_QUERIES = 192,   /* of a unit of `few` */
+    LX_CU_ATTENTION_FEW_KEY_BYTES = 516, /* of its shared memory, a key: k, v, bias */
+    LX_CU_ATTENTION_FEW_BYTES = 512      /* and beside the keys: a head's gain */
 };
 
 /* Keys to INT8, values where a kernel wants them otherwise than they are. */

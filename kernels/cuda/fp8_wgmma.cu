@@ -9,7 +9,7 @@
  *           cuBLASLt takes its sums into F32 registers now and then; here these have no room: 128
  *           of a thread's 224 are sums, and sums of half the columns would want 1.33 times the
  *           second-level cache's bytes.
- * Registers 224, no spills; shared memory 222 KiB, one block a multiprocessor: as for INT8.
+ * Registers 224, no spills; shared memory 216 KiB, one block a multiprocessor: as for INT8.
  * Serves    what the copy engine can write: rows of 16 bytes, n % 32 == 0 for F32, else n % 64.
  */
 #include "int8_wgmma.cuh"

@@ -14,8 +14,8 @@
  *           takes 24,100 clocks (16,100 where only 16 of 132 blocks run); in lines of 128, which
  *           costs a shuffle and four selections for two numbers, 17,700 (11,900). What is left is
  *           memory's: 52 MB of residual and results a wave. 16 bits lose by that: 7,200 clocks.
- *           (With the residual asked for ahead, as it is no more; without, 6,600 clocks more here
- *           and as many less in the loop.)
+ *           All with the residual asked for ahead. It is not any more: the end takes 6,600 clocks
+ *           more and the loop as many less.
  * Streams   What is written is not read again soon, and pushes no operands out of the second-level
  *           cache (.cs): 13824 -> 5120 4.70 ms instead of 4.91. But F16 rows of which codes are
  *           made.

@@ -27,7 +27,7 @@
  *           (group, t, j, e), e = n % 2, and walks k, e, t, j, group.
  * Types     IN: of x and w. The instruction, the sums' type and what codes are made follow from it;
  *           all else counts K in bytes. E4M3 has I8's rate (fp8_wgmma.cu), BF16 half of it
- *           (bf16_wgmma.cu), so half the bytes a clock.
+ *           (bf16_wgmma.cu), of numbers twice as long: as many bytes a clock.
  * Serves    n % 32 == 0 for 16-bit outputs, n % 16 == 0 for F32; codes of F16, and their maxima,
  *           where results are staged. What lies beyond the matrices is fetched as zeros.
  */

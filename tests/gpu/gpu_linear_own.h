@@ -146,8 +146,7 @@ static void check_inputs(gpu *g, check_rng *r, variant v)
     }
 }
 
-/* Every block has several tiles, of one step of K, of two, of many; every column and row of tiles.
- * Of the finishes those that a model asks of BF16, and of each kind one of FP8's. */
+/* LARGE_SHAPES, with the finishes that a model asks of BF16, and of each kind one of FP8's. */
 static void check_model_shapes(gpu *g, check_rng *r, variant v)
 {
     static const finish bf16[] = {
