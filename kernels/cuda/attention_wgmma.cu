@@ -38,19 +38,20 @@ using namespace tile;
 constexpr int GROUP = 128, ROWS_OF_GROUP = 64, QUERIES = 2 * ROWS_OF_GROUP, THREADS = 3 * GROUP;
 constexpr int STAGES = 4, K_STAGE = LX_CU_IMAGE_OPERAND, DIM = 128;
 constexpr int Q_BYTES = QUERIES * DIM, BARRIER_BYTES = 4 * STAGES * 8;
+constexpr int SCALE_BYTES = LX_CU_IMAGE_K_BYTES - LX_CU_IMAGE_OPERAND;
 
 /* The bytes of a block's shared memory. */
 template <bool IS_FP8> struct Room {
     static constexpr int V_STAGE = IS_FP8 ? LX_CU_IMAGE_V_FP8_BYTES : LX_CU_IMAGE_V_F16_BYTES;
-    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE, BARRIERS = V + STAGES * V_STAGE,
-                         ROWS = BARRIERS + BARRIER_BYTES, /* scale and shift of each query */
+    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE, SCALES = V + STAGES * V_STAGE,
+                         BARRIERS = SCALES + STAGES * SCALE_BYTES, /* scales: of keys */
+        ROWS = BARRIERS + BARRIER_BYTES,                           /* scale, shift of each query */
         ALL = ROWS + 2 * QUERIES * 4;
 };
 
 #ifdef LX_HAS_WGMMA
 
 constexpr int TILE_KEYS = LX_CU_IMAGE_KEYS;
-constexpr float FP8_TOP = 8.807f; /* log2 448 */
 
 /* Barriers: `full` when an image is there, `empty` when all 8 computing warps are done with it. */
 enum Kind { K_FULL, K_EMPTY, V_FULL, V_EMPTY };
@@ -58,9 +59,15 @@ enum Kind { K_FULL, K_EMPTY, V_FULL, V_EMPTY };
 template <bool IS_FP8> struct Stage {
     uint32_t base, index, parity;
 
-    __device__ __forceinline__ Stage(uint32_t shared, int tile)
-        : base(shared), index((uint32_t)tile % STAGES), parity((uint32_t)tile / STAGES & 1)
+    __device__ __forceinline__ Stage(uint32_t shared, uint32_t stage)
+        : base(shared), index(stage), parity(0)
     {
+    }
+
+    __device__ __forceinline__ void go_on()
+    {
+        index = (index + 1) % STAGES;
+        parity ^= index == 0;
     }
 
     __device__ __forceinline__ uint32_t bar(Kind kind) const
@@ -76,6 +83,22 @@ template <bool IS_FP8> struct Stage {
     __device__ __forceinline__ uint32_t v() const
     {
         return base + Room<IS_FP8>::V + index * Room<IS_FP8>::V_STAGE;
+    }
+
+    __device__ __forceinline__ uint64_t k_operand() const
+    {
+        return lx_cu_image_descriptor(base + Room<IS_FP8>::K) + index * (K_STAGE / 16);
+    }
+
+    __device__ __forceinline__ uint64_t v_operand() const
+    {
+        return lx_cu_image_descriptor(base + Room<IS_FP8>::V) +
+               index * (Room<IS_FP8>::V_STAGE / 16);
+    }
+
+    __device__ __forceinline__ uint32_t scales() const
+    {
+        return base + Room<IS_FP8>::SCALES + index * SCALE_BYTES;
     }
 
     __device__ __forceinline__ void wait(Kind kind) const
@@ -101,11 +124,12 @@ __device__ __forceinline__ void fetch(const lx_cu_attention &a, int head, int n_
     constexpr int V_BYTES = Room<IS_FP8>::V_STAGE;
     const uint8_t *k = a.k_images + (int64_t)head * n_tiles * LX_CU_IMAGE_K_BYTES;
     const uint8_t *v = a.v_images + (int64_t)head * n_tiles * V_BYTES;
-    for (int i = 0; i < n_tiles; i++) {
-        const Stage<IS_FP8> stage(shared, i);
+    Stage<IS_FP8> stage(shared, 0);
+    for (int i = 0; i < n_tiles; i++, stage.go_on()) {
         wgmma::barrier_wait(stage.bar(K_EMPTY), stage.parity ^ 1);
-        wgmma::barrier_expect(stage.bar(K_FULL), LX_CU_IMAGE_OPERAND);
+        wgmma::barrier_expect(stage.bar(K_FULL), LX_CU_IMAGE_K_BYTES);
         wgmma::bulk_copy(stage.k(), k, LX_CU_IMAGE_OPERAND, stage.bar(K_FULL));
+        wgmma::bulk_copy(stage.scales(), k + LX_CU_IMAGE_OPERAND, SCALE_BYTES, stage.bar(K_FULL));
         wgmma::barrier_wait(stage.bar(V_EMPTY), stage.parity ^ 1);
         wgmma::barrier_expect(stage.bar(V_FULL), V_BYTES);
         wgmma::bulk_copy(stage.v(), v, V_BYTES, stage.bar(V_FULL));
@@ -126,16 +150,21 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
     const float unit = a.scale * LOG2E;
     const bool is_raw = a.turn.square != NULL;
     TurnLane by;
+    uint4 raw[8];
+#pragma unroll
+    for (int step = 0; step < 8; step++) {
+        const int64_t row = row0 + 2 * step + lane / 16;
+        raw[step] = make_uint4(0, 0, 0, 0);
+        if (row < a.n_q)
+            raw[step] = *(const uint4 *)(q + row * a.q_stride);
+    }
     if (is_raw)
         by.begin(a.turn, (int64_t)head * DIM + channel);
-#pragma unroll 4
+#pragma unroll
     for (int step = 0; step < 8; step++) {
         int r = 2 * step + lane / 16;
-        uint4 raw = make_uint4(0, 0, 0, 0);
         float x[8], most = 0, dot = 0;
-        if (row0 + r < a.n_q)
-            raw = *(const uint4 *)(q + (row0 + r) * a.q_stride);
-        widen8<__nv_bfloat16>(raw, x);
+        widen8<__nv_bfloat16>(raw[step], x);
         if (is_raw && row0 + r < a.n_q)
             by.turn(turn_row(a.turn, row0 + r), x);
 #pragma unroll
@@ -161,13 +190,37 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
 
 /* --- softmax --------------------------------------------------------------------------------- */
 
+/* log2 of a weight at a new maximum, and of the largest weight. E4M3 ends at 448 = 2^8.807 and has
+ * its full precision down to 2^-6. */
+template <bool IS_FP8> struct Weights {
+    static constexpr float TOP = IS_FP8 ? 8.807f : WEIGHT_TOP,
+                           BASE = IS_FP8 ? TOP - 3 : WEIGHT_BASE;
+};
+
+/* A score that outgrows ref by more cannot be weighed and scaled afterwards: its weight, or a sum
+ * of such, might be infinite. */
+constexpr float FAR = 100;
+
+/* x, but not before `after` is known: zero is 0, which the compiler does not know. */
+__device__ __forceinline__ float not_before(float x, float after, uint32_t zero)
+{
+    return __uint_as_float(__float_as_uint(x) | (__float_as_uint(after) & zero));
+}
+
+__device__ __forceinline__ uint32_t word_at(uint32_t shared)
+{
+    uint32_t word;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(shared) : "memory");
+    return word;
+}
+
 /* A lane's two rows, slot r being row 8 r + g of its warp's 16, and its four factors. */
-struct Softmax {
-    float q_scale[2], k_scale[2]; /* per row; per half of the tile's keys */
-    float ref[2], sum[2];         /* sum is this lane's part */
-    float factor[2];              /* what the last tile's move of ref multiplies older sums by */
-    float scale[2][2];            /* of the tile at work: per row and half */
-    bool has_moved, is_cut;       /* is_cut: s is logits */
+template <bool IS_FP8> struct Softmax {
+    float q_scale[2];
+    float minus[2], sum[2]; /* minus ref; sum is this lane's part */
+    float factor[2];        /* what the last tile's move of ref multiplies older sums by */
+    float scale[2][2];      /* of the tile at work: per row and half of its keys */
+    uint32_t zero;
 
     __device__ __forceinline__ void begin(const float *scale)
     {
@@ -175,77 +228,33 @@ struct Softmax {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             q_scale[r] = scale[row + 8 * r];
-            ref[r] = -1e30f;
+            minus[r] = 1e30f;
             sum[r] = 0;
             factor[r] = 0;
         }
-        has_moved = is_cut = false;
+        zero = blockIdx.z;
     }
 
-    /* Of an image in device memory. It is asked for a tile ahead, so nothing waits for it; and no
-     * thread reads what the next copy overwrites. */
-    __device__ __forceinline__ void read_scales(const uint8_t *image)
+    /* scales: of the tile's keys, in shared memory. */
+    __device__ __forceinline__ void begin_tile(uint32_t scales)
     {
-        const float *at = (const float *)(image + lx_cu_image_scale_at((int)threadIdx.x % 4));
-        k_scale[0] = __ldg(at);
-        k_scale[1] = __ldg(at + 4);
-    }
-
-    /* F16: ref follows only what has grown by more than 2^(TOP - BASE): o is rarely scaled. */
-    __device__ __forceinline__ void follow_rarely(const float (&most)[2])
-    {
-        bool has_grown = most[0] > ref[0] + WEIGHT_TOP || most[1] > ref[1] + WEIGHT_TOP;
-        has_moved = __any_sync(0xffffffffu, has_grown);
-        if (has_moved)
+        const uint32_t at = scales + (threadIdx.x & 3) * 4;
 #pragma unroll
-            for (int r = 0; r < 2; r++) {
-                float to = most[r] > ref[r] + WEIGHT_TOP ? most[r] - WEIGHT_BASE : ref[r];
-                factor[r] = exp2_fast(ref[r] - to);
-                ref[r] = to;
-                sum[r] *= factor[r];
-            }
-    }
-
-    /* FP8: scaling o costs nothing, as it is added to anyway. */
-    __device__ __forceinline__ void follow_always(const float (&most)[2])
-    {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float to = fmaxf(ref[r], most[r] - FP8_TOP);
-            factor[r] = exp2_fast(ref[r] - to);
-            ref[r] = to;
-            sum[r] *= factor[r];
+        for (int half = 0; half < 2; half++) {
+            const float k_scale = __uint_as_float(word_at(at + half * 16));
+            scale[0][half] = q_scale[0] * k_scale;
+            scale[1][half] = q_scale[1] * k_scale;
         }
     }
 
-    /* The tile's largest logit of each row. Scores of keys that do not exist become logits of -inf,
-     * and so all of them logits, as the bits of floats: a scale may be 0. Else the largest of s32
-     * numbers is found three at a time, and none of them is converted yet. */
-    __device__ __forceinline__ void largest(int (&s)[64], const float (&scale)[2][2], bool is_cut,
-                                            int left, float (&most)[2])
+    __device__ __forceinline__ bool has_grown(const float (&most)[2], float by) const
     {
-        if (is_cut) {
-            int key = (int)threadIdx.x % 4 * 2;
-            most[0] = most[1] = -INFINITY;
-#pragma unroll
-            for (int i = 0; i < 64; i++) {
-                bool is_there = key + i / 4 * 8 + i % 2 < left;
-                float x = __int2float_rn(s[i]) * scale[i / 2 % 2][i / 32];
-                x = is_there ? x : -INFINITY;
-                most[i / 2 % 2] = fmaxf(most[i / 2 % 2], x);
-                s[i] = __float_as_int(x);
-            }
-        } else {
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                int half[2] = {s[2 * r], s[32 + 2 * r]};
-#pragma unroll
-                for (int i = 0; i < 64; i += 4)
-                    half[i / 32] = max(max(half[i / 32], s[i + 2 * r]), s[i + 2 * r + 1]);
-                most[r] = fmaxf(__int2float_rn(half[0]) * scale[r][0],
-                                __int2float_rn(half[1]) * scale[r][1]);
-            }
-        }
+        return __any_sync(0xffffffffu, most[0] + minus[0] > by || most[1] + minus[1] > by);
+    }
+
+    /* most: of this lane -> of its rows, which four lanes share. */
+    __device__ __forceinline__ void most_of_rows(float (&most)[2]) const
+    {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             most[r] = fmaxf(most[r], __shfl_xor_sync(0xffffffffu, most[r], 1));
@@ -253,48 +262,99 @@ struct Softmax {
         }
     }
 
-    /* The scores' scales, and ref moved: then weights(). */
-    template <bool IS_FP8> __device__ __forceinline__ void look(int (&s)[64], int left)
+    /* ref follows only what has grown by more than 2^(TOP - BASE): o is rarely scaled. */
+    __device__ __forceinline__ void follow(const float (&most)[2])
     {
-        float most[2];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            scale[i / 2][i % 2] = q_scale[i / 2] * k_scale[i % 2];
-        is_cut = left < TILE_KEYS;
-        largest(s, scale, is_cut, left, most);
-        if (IS_FP8)
-            follow_always(most);
-        else
-            follow_rarely(most);
+        for (int r = 0; r < 2; r++) {
+            bool is_past = most[r] + minus[r] > Weights<IS_FP8>::TOP;
+            float to = is_past ? Weights<IS_FP8>::BASE - most[r] : minus[r];
+            factor[r] = exp2_fast(to - minus[r]);
+            minus[r] = to;
+            sum[r] *= factor[r];
+        }
     }
 
-    /* Weights f from the scores. Conversions stand beside exponentials, which take four times as
-     * long. */
-    __device__ __forceinline__ void weights(const int (&s)[64], float (&f)[64])
+    /* The first and the last tile: the largest logit first, then weights. left: of the tile's keys;
+     * scores of others become logits of -inf. Returns whether ref has moved. */
+    __device__ __forceinline__ bool weigh_slowly(const int (&s)[64], float (&f)[64], int left)
     {
-        if (is_cut) {
+        int key = (int)threadIdx.x % 4 * 2;
+        float most[2] = {-INFINITY, -INFINITY};
+        asm volatile("" : "+r"(key)); /* sums of the first call are not kept for the second */
 #pragma unroll
-            for (int i = 0; i < 64; i++) {
-                f[i] = exp2_fast(__int_as_float(s[i]) - ref[i / 2 % 2]);
-                sum[i / 2 % 2] += f[i];
-            }
-        } else {
-#pragma unroll
-            for (int i = 0; i < 64; i++) {
-                float x = fmaf(__int2float_rn(s[i]), scale[i / 2 % 2][i / 32], -ref[i / 2 % 2]);
-                f[i] = exp2_fast(x);
-                sum[i / 2 % 2] += f[i];
-            }
+        for (int i = 0; i < 64; i++) {
+            float x = __int2float_rn(s[i]) * scale[i / 2 % 2][i / 32];
+            f[i] = key + i / 4 * 8 + i % 2 < left ? x : -INFINITY;
+            most[i / 2 % 2] = fmaxf(most[i / 2 % 2], f[i]);
         }
+        most_of_rows(most);
+        const bool has_moved = has_grown(most, Weights<IS_FP8>::TOP);
+        if (has_moved)
+            follow(most);
+#pragma unroll
+        for (int i = 0; i < 64; i++) {
+            f[i] = exp2_fast(f[i] + minus[i / 2 % 2]);
+            sum[i / 2 % 2] += f[i];
+        }
+        return has_moved;
+    }
+
+    /* All other tiles: weights by the ref there is, and meanwhile the largest score, by which ref
+     * may turn out to be too small. Exponentials take 8 clocks each: conversions and maxima of the
+     * next eight scores are to stand beside them, neither before all of them nor behind, so the
+     * next but one eight are told to wait for the sum of these. */
+    template <int FROM, int TO>
+    __device__ __forceinline__ float weigh(const int (&s)[64], float (&f)[64], float (&most)[2])
+    {
+        float behind[2][2] = {}; /* sums up to the eight before, and the one before that */
+        int top[2];
+#pragma unroll
+        for (int c = FROM; c < TO; c++) {
+            const int half = c / 4;
+            float with[2];
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                const int *const at = s + 8 * c + 2 * r;
+                with[r] = c < FROM + 2 ? minus[r] : not_before(minus[r], behind[c % 2][r], zero);
+                top[r] = c % 4 && c > FROM ? max(max(top[r], at[0]), at[1]) : max(at[0], at[1]);
+                top[r] = max(max(top[r], at[4]), at[5]);
+            }
+#pragma unroll
+            for (int i = 8 * c; i < 8 * c + 8; i++) {
+                const int r = i / 2 % 2;
+                f[i] = exp2_fast(fmaf(__int2float_rn(s[i]), scale[r][half], with[r]));
+                sum[r] += f[i];
+            }
+            behind[c % 2][0] = sum[0];
+            behind[c % 2][1] = sum[1];
+            if (c == TO - 1 || c % 4 == 3)
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const float x = __int2float_rn(top[r]) * scale[r][half];
+                    most[r] = fmaxf(most[r], x);
+                    asm volatile("" : "+f"(most[r])); /* now: later all scores would be wanted */
+                }
+        }
+        return behind[TO % 2][0] + behind[TO % 2][1];
+    }
+
+    /* Weights that came out too large, and all sums, are scaled. */
+    __device__ __forceinline__ void scale_weights(float (&f)[64], const float (&most)[2])
+    {
+        follow(most);
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            f[i] *= factor[i / 2 % 2];
     }
 };
 
 /* Never true, which the compiler does not know: its scheduler would move the wait for the products
- * that run beside the exponentials to before them; a branch that needs all of them stops it. (With
+ * that run beside the exponentials to before them; a branch that needs some of them stops it. (With
  * a trap instead, ptxas 13.0 spills.) */
-__device__ __forceinline__ void wall(const Softmax &soft)
+__device__ __forceinline__ void wall(float weights)
 {
-    if (soft.sum[0] + soft.sum[1] < 0)
+    if (weights < 0)
         __nanosleep(0);
 }
 
@@ -326,22 +386,48 @@ __device__ __forceinline__ void scores(int (&s)[64], uint64_t q, uint64_t k)
         wgmma::mma_s8(s, q + 2 * step, k + 2 * step, step > 0);
 }
 
-/* FP8: the sums of this tile alone. */
-__device__ __forceinline__ void add_values(float (&part)[64], const uint32_t (&p)[16], uint32_t v)
+/* The same scores once more, of this warp alone: by mma.sync. It takes few registers, not little
+ * time. */
+__device__ __forceinline__ void scores_of_warp(int (&s)[64], uint32_t q, uint32_t k)
 {
-    uint64_t d = lx_cu_image_descriptor(v);
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
-    for (int i = 0; i < TILE_KEYS / 32; i++)
-        wgmma::mma_e4m3(part, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], d + 2 * i, i > 0);
+    for (int i = 0; i < 64; i++)
+        s[i] = 0;
+#pragma unroll 1
+    for (int byte = lane % 4 * 4; byte < DIM; byte += 32) {
+        uint32_t a[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[i] = word_at(q + lx_cu_image_at(row + i % 2 * 8, byte + i / 2 * 16));
+        const uint32_t low = k + lx_cu_image_at(lane / 4, byte),
+                       high = k + lx_cu_image_at(lane / 4, byte + 16);
+#pragma unroll
+        for (int n = 0; n < TILE_KEYS / 8; n++) {
+            int c[4] = {s[4 * n], s[4 * n + 1], s[4 * n + 2], s[4 * n + 3]};
+            mma_s8(c, a, word_at(low + n * 8 * DIM), word_at(high + n * 8 * DIM), c[0], c[1], c[2],
+                   c[3]);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                s[4 * n + i] = c[i];
+        }
+    }
 }
 
-__device__ __forceinline__ void add_values(float (&o)[64], const uint32_t (&p)[32], uint32_t v)
+/* FP8: the sums of this tile alone. */
+__device__ __forceinline__ void add_values(float (&part)[64], const uint32_t (&p)[16], uint64_t v)
 {
-    uint64_t d = lx_cu_image_descriptor(v);
+#pragma unroll
+    for (int i = 0; i < TILE_KEYS / 32; i++)
+        wgmma::mma_e4m3(part, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3], v + 2 * i, i > 0);
+}
+
+__device__ __forceinline__ void add_values(float (&o)[64], const uint32_t (&p)[32], uint64_t v)
+{
 #pragma unroll
     for (int i = 0; i < TILE_KEYS / 16; i++)
         wgmma::mma_f16(o, p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3],
-                       d + i / 4 * (LX_CU_IMAGE_OPERAND / 16) + i % 4 * 2);
+                       v + i / 4 * (LX_CU_IMAGE_OPERAND / 16) + i % 4 * 2);
 }
 
 __device__ __forceinline__ void scale_rows(float (&o)[64], const float (&factor)[2])
@@ -354,81 +440,156 @@ __device__ __forceinline__ void scale_rows(float (&o)[64], const float (&factor)
 /* --- the walk of one group ------------------------------------------------------------------- */
 
 template <bool IS_FP8> struct Walk {
+    /* Of a tile's eight parts so many are weighed before the products of the tile before are waited
+     * for: products of F16 take twice as long. */
+    static constexpr int SPLIT = IS_FP8 ? 3 : 6;
+
     float o[64], part[64]; /* part: FP8 only */
     uint32_t p[IS_FP8 ? 16 : 32];
-    Softmax soft;
+    Softmax<IS_FP8> soft;
 
     __device__ __forceinline__ void start_values(const Stage<IS_FP8> &stage)
     {
         wgmma::fence();
         if constexpr (IS_FP8)
-            add_values(part, p, stage.v());
+            add_values(part, p, stage.v_operand());
         else
-            add_values(o, p, stage.v());
+            add_values(o, p, stage.v_operand());
         wgmma::commit();
     }
 
-    /* factor: of the tile whose values have been added. */
-    __device__ __forceinline__ void take_sums(const float (&factor)[2])
+    __device__ __forceinline__ void take_sums()
     {
         if constexpr (IS_FP8)
 #pragma unroll
             for (int i = 0; i < 64; i++)
-                o[i] = fmaf(o[i], factor[i / 2 % 2], part[i]);
+                o[i] += part[i];
     }
 
-    __device__ __forceinline__ void run(uint32_t shared, uint32_t group, const uint8_t *k_images,
-                                        int n_k, int n_tiles)
+    /* Scores have outgrown ref: weights by one that suits them. q and k: where this group's queries
+     * and the tile's keys are. */
+    __device__ __forceinline__ void weigh_again(int (&s)[64], float (&f)[64], float (&most)[2],
+                                                uint32_t q, uint32_t k)
+    {
+        soft.most_of_rows(most);
+        if (!soft.has_grown(most, FAR)) {
+            soft.scale_weights(f, most);
+            return;
+        }
+        bool is_far[2];
+        float sum[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            is_far[r] = most[r] + soft.minus[r] > FAR;
+            sum[r] = soft.sum[r];
+            soft.sum[r] = 0; /* what a far row's older weights are beside these */
+        }
+        scores_of_warp(s, q, k);
+        soft.weigh_slowly(s, f, TILE_KEYS);
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            soft.sum[r] = is_far[r] ? soft.sum[r] : sum[r] * soft.factor[r];
+    }
+
+    /* Scores of a tile, and then the values of the one before, are asked for. are_there: both images
+     * are known to be. */
+    __device__ __forceinline__ void start_both(int (&s)[64], uint64_t q, const Stage<IS_FP8> &now,
+                                               const Stage<IS_FP8> &before, bool are_there)
+    {
+        if (!are_there) {
+            now.wait(K_FULL);
+            before.wait(V_FULL);
+        }
+        wgmma::fence();
+        scores(s, q, now.k_operand());
+        wgmma::commit();
+        start_values(before);
+        soft.begin_tile(now.scales());
+        wgmma::wait<1>(s);
+    }
+
+    /* A tile in the midst. While its exponentials run, the sums of the one before are taken and
+     * half of its own weights packed: not earlier, as products were reading p. are_there: whether
+     * the images for what comes next are; asked for here, where the answer is not waited for. */
+    __device__ __forceinline__ void step(uint32_t q_at, uint64_t q, const Stage<IS_FP8> &now,
+                                         const Stage<IS_FP8> &before, bool &are_there)
+    {
+        int s[64];
+        float f[64], most[2] = {-INFINITY, -INFINITY};
+        start_both(s, q, now, before, are_there);
+        wall(soft.template weigh<0, SPLIT>(s, f, most));
+        wgmma::wait_all_after<8 * SPLIT>(IS_FP8 ? part : o, f);
+        before.release(V_EMPTY);
+        Stage<IS_FP8> next = now;
+        next.go_on();
+        are_there = wgmma::barriers_passed(next.bar(K_FULL), next.parity, now.bar(V_FULL),
+                                           now.parity);
+        take_sums();
+        soft.template weigh<SPLIT, 8>(s, f, most);
+        pack(f, p);
+        wgmma::taken(o);
+        if (soft.has_grown(most, Weights<IS_FP8>::TOP)) {
+            weigh_again(s, f, most, q_at, now.k());
+            scale_rows(o, soft.factor);
+            pack(f, p);
+        }
+        now.release(K_EMPTY);
+    }
+
+    __device__ __forceinline__ void step_slowly(uint64_t q, const Stage<IS_FP8> &now,
+                                                const Stage<IS_FP8> &before, int left)
     {
         int s[64];
         float f[64];
-        const uint64_t q = lx_cu_image_descriptor(shared + group * (Q_BYTES / 2));
-        const Stage<IS_FP8> first(shared, 0);
-        soft.read_scales(k_images);
-        first.wait(K_FULL);
+        start_both(s, q, now, before, false);
+        const bool has_moved = soft.weigh_slowly(s, f, left);
+        wgmma::wait_all(IS_FP8 ? part : o, f);
+        take_sums();
+        if (has_moved)
+            scale_rows(o, soft.factor);
+        pack(f, p);
+    }
+
+    __device__ __forceinline__ void begin(uint64_t q, const Stage<IS_FP8> &now, int n_k)
+    {
+        int s[64];
+        float f[64];
+        now.wait(K_FULL);
         wgmma::fence();
-        scores(s, q, lx_cu_image_descriptor(first.k()));
+        scores(s, q, now.k_operand());
         wgmma::commit();
         wgmma::wait<0>(s);
-        first.release(K_EMPTY);
-        soft.template look<IS_FP8>(s, n_k);
-        k_images += n_tiles > 1 ? LX_CU_IMAGE_K_BYTES : 0;
-        soft.read_scales(k_images);
-        soft.weights(s, f);
+        soft.begin_tile(now.scales());
+        soft.weigh_slowly(s, f, n_k);
+        now.release(K_EMPTY);
         pack(f, p);
 #pragma unroll
         for (int i = 0; i < 64; i++)
             o[i] = 0;
+    }
 
+    __device__ __forceinline__ void run(uint32_t base, uint32_t group, int n_k, int n_tiles)
+    {
+        const uint32_t q_at = base + group * (Q_BYTES / 2);
+        const uint64_t q = lx_cu_image_descriptor(q_at);
+        Stage<IS_FP8> now(base, 0), before = now;
+        bool are_there = false;
+        begin(q, now, n_k);
 #pragma unroll 1
-        for (int i = 1; i < n_tiles; i++) {
-            const Stage<IS_FP8> now(shared, i), before(shared, i - 1);
-            const float older[2] = {soft.factor[0], soft.factor[1]};
-            now.wait(K_FULL);
-            wgmma::fence();
-            scores(s, q, lx_cu_image_descriptor(now.k()));
-            wgmma::commit();
-            before.wait(V_FULL);
-            start_values(before);
-            wgmma::wait<1>(s);
-            now.release(K_EMPTY);
-            soft.template look<IS_FP8>(s, n_k - i * TILE_KEYS);
-            k_images += i + 1 < n_tiles ? LX_CU_IMAGE_K_BYTES : 0;
-            soft.read_scales(k_images);
-            soft.weights(s, f);
-            wall(soft);
-            wgmma::wait_all(IS_FP8 ? part : o, f);
-            before.release(V_EMPTY);
-            take_sums(older);
-            if (!IS_FP8 && soft.has_moved)
-                scale_rows(o, soft.factor);
-            pack(f, p); /* not earlier: the products were reading p */
+        for (int i = 2; i < n_tiles; i++) {
+            before = now;
+            now.go_on();
+            step(q_at, q, now, before, are_there);
         }
-        const Stage<IS_FP8> last(shared, n_tiles - 1);
-        last.wait(V_FULL);
-        start_values(last);
+        if (n_tiles > 1) {
+            before = now;
+            now.go_on();
+            step_slowly(q, now, before, n_k - (n_tiles - 1) * TILE_KEYS);
+        }
+        now.wait(V_FULL);
+        start_values(now);
         wgmma::wait_all(IS_FP8 ? part : o);
-        take_sums(soft.factor);
+        take_sums();
     }
 
     /* Rows row0 + 8 r + g of this warp, and the log of their sums. shift: of this warp's rows. */
@@ -436,30 +597,37 @@ template <bool IS_FP8> struct Walk {
                                           const float *shift)
     {
         const int lane = threadIdx.x % 32, column = lane % 4 * 2;
-        const float *v_scale = IS_FP8 ? a.v_scale + head * DIM + column : NULL;
-        const float *v_shift = IS_FP8 ? a.v_shift + head * DIM + column : NULL;
+        const float2 *v_scale = (const float2 *)(a.v_scale + head * DIM + column);
+        const float2 *v_shift = (const float2 *)(a.v_shift + head * DIM + column);
+        __nv_bfloat16 *to[2];
+        float factor[2];
+        bool is_there[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
+            const int64_t row = row0 + 8 * r + lane / 4;
             float total = soft.sum[r];
             total += __shfl_xor_sync(0xffffffffu, total, 1);
             total += __shfl_xor_sync(0xffffffffu, total, 2);
-            int64_t row = row0 + 8 * r + lane / 4;
-            if (row >= a.n_q)
-                continue;
-            float factor = 1.0f / total;
-            if (a.lse && lane % 4 == 0)
+            is_there[r] = row < a.n_q;
+            factor[r] = 1.0f / total;
+            to[r] = (__nv_bfloat16 *)a.out + row * a.out_stride + (int64_t)head * DIM + column;
+            if (is_there[r] && a.lse && lane % 4 == 0)
                 a.lse[head * a.n_q + row] =
-                    (soft.ref[r] + log2f(total) + shift[8 * r + lane / 4]) / LOG2E;
-            __nv_bfloat16 *to =
-                (__nv_bfloat16 *)a.out + row * a.out_stride + (int64_t)head * DIM + column;
+                    (log2f(total) - soft.minus[r] + shift[8 * r + lane / 4]) / LOG2E;
+        }
 #pragma unroll
-            for (int n = 0; n < DIM / 8; n++) {
-                float low = o[4 * n + 2 * r] * factor, high = o[4 * n + 2 * r + 1] * factor;
+        for (int n = 0; n < DIM / 8; n++) {
+            const float2 by = IS_FP8 ? __ldg(v_scale + 4 * n) : make_float2(1, 1),
+                         plus = IS_FP8 ? __ldg(v_shift + 4 * n) : make_float2(0, 0);
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float low = o[4 * n + 2 * r] * factor[r], high = o[4 * n + 2 * r + 1] * factor[r];
                 if (IS_FP8) {
-                    low = fmaf(low, v_scale[8 * n], v_shift[8 * n]);
-                    high = fmaf(high, v_scale[8 * n + 1], v_shift[8 * n + 1]);
+                    low = fmaf(low, by.x, plus.x);
+                    high = fmaf(high, by.y, plus.y);
                 }
-                *(uint32_t *)(to + 8 * n) = pack_bf16(low, high);
+                if (is_there[r])
+                    *(uint32_t *)(to[r] + 8 * n) = pack_bf16(low, high);
             }
         }
     }
@@ -480,8 +648,7 @@ __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int6
     wgmma::named_sync(1 + group, GROUP);
     Walk<IS_FP8> walk;
     walk.soft.begin(scale);
-    walk.run(shared_address(shared), group,
-             a.k_images + (int64_t)head * n_tiles * LX_CU_IMAGE_K_BYTES, (int)a.n_k, n_tiles);
+    walk.run(shared_address(shared), group, (int)a.n_k, n_tiles);
     walk.store(a, head, row0, shift + warp_row);
 }
 
@@ -491,7 +658,7 @@ template <bool IS_FP8> __device__ __forceinline__ void prepare_barriers(uint32_t
         if (shared % 1024)
             __trap(); /* operands would lie elsewhere than descriptors say */
         for (int i = 0; i < STAGES; i++) {
-            const Stage<IS_FP8> stage(shared, i);
+            const Stage<IS_FP8> stage(shared, (uint32_t)i);
             wgmma::barrier_init(stage.bar(K_FULL), 1);
             wgmma::barrier_init(stage.bar(V_FULL), 1);
             wgmma::barrier_init(stage.bar(K_EMPTY), 8);

@@ -64,6 +64,24 @@ __device__ __forceinline__ void barrier_wait(uint32_t bar, uint32_t parity)
     } while (!is_over);
 }
 
+/* Are both over? Nobody waits. */
+__device__ __forceinline__ bool barriers_passed(uint32_t a, uint32_t parity_a, uint32_t b,
+                                                uint32_t parity_b)
+{
+    uint32_t are_over;
+    asm volatile("{\n\t"
+                 ".reg .pred p, q;\n\t"
+                 "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+                 "mbarrier.test_wait.parity.shared::cta.b64 q, [%3], %4;\n\t"
+                 "and.pred p, p, q;\n\t"
+                 "selp.u32 %0, 1, 0, p;\n\t"
+                 "}"
+                 : "=r"(are_over)
+                 : "r"(a), "r"(parity_a), "r"(b), "r"(parity_b)
+                 : "memory");
+    return are_over;
+}
+
 /* bytes: a multiple of 16, as are both addresses. */
 __device__ __forceinline__ void bulk_copy(uint32_t dst, const void *src, uint32_t bytes,
                                           uint32_t bar)
@@ -136,9 +154,27 @@ __device__ __forceinline__ void wait_all(float (&d)[64], float (&f)[64])
     asm volatile("wgmma.wait_group.sync.aligned 0;" : WG_64("+f", d), WG_64("+f", f)::"memory");
 }
 
+/* The same; of f the first 24 or 48 have been computed. */
+template <int FIRST> __device__ __forceinline__ void wait_all_after(float (&d)[64], float (&f)[64])
+{
+    static_assert(FIRST == 24 || FIRST == 48, "as many operands as that");
+    if constexpr (FIRST == 24)
+        asm volatile("wgmma.wait_group.sync.aligned 0;"
+                     : WG_64("+f", d), WG_16("+f", f, 0), WG_8("+f", f, 16)::"memory");
+    else
+        asm volatile("wgmma.wait_group.sync.aligned 0;"
+                     : WG_64("+f", d), WG_32("+f", f, 0), WG_16("+f", f, 32)::"memory");
+}
+
 __device__ __forceinline__ void wait_all(float (&d)[64])
 {
     asm volatile("wgmma.wait_group.sync.aligned 0;" : WG_64("+f", d)::"memory");
+}
+
+/* By now d has been computed, which the compiler might put off. */
+__device__ __forceinline__ void taken(float (&d)[64])
+{
+    asm volatile("" : WG_64("+f", d));
 }
 
 /* d = a b^T (+ d if add): 64 x 32 and 128 x 32 INT8, both in shared memory. */
