@@ -3,35 +3,33 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Formula   that of attention_int8.cu. FP8: v = v_scale codes + v_shift (attention_tiles.cu),
- *           weights p = 2^(x - ref) in E4M3 with ref = maximum - 8.807, so that p <= 448; the sum
- *           of weights is of the unrounded ones.
+ *           weights p = 2^(x - ref) in E4M3, p <= 448; the sum of weights is of the unrounded ones.
  * Scales    one per query; keys as in attention_int8.cu: four for each 64.
  * Plan      A block of 128 queries of a head: two warp groups of 64 compute, a third group's first
  *           thread fetches images of 128 keys (attention_image.h) through 4 stages. A group has
  *             q k^T of tile j+1   and   p v of tile j
  *           in flight together; while p v runs it does the softmax of tile j+1. The groups do not
- *           wait for each other: turns in handing out products cost 6 to 8 % (measured).
+ *           wait for each other. Softmax: attention_wgmma_softmax.cuh.
  *           FP8 products keep about 14 bits of a sum (SageAttention 2), so each tile's 128 keys
  *           are summed afresh and added to o in F32; F16 products add to o themselves.
  *           One block after the other on an SM, not a loop in one: the model's length has 10,240
- *           blocks of 0.2 ms on 132 SMs, of which begin and end take about 2 %.
- * Shared    queries 16 KB, keys 4 x 16 KB, values 4 x 16 (32) KB: 145 (209) KB, one block per SM.
+ *           blocks of 0.16 ms on 132 SMs, of which begin and end take about 4 %.
+ * Shared    queries 16 KB, keys 4 x 16 KB, values 4 x 16 (32) KB: 146 (210) KB, one block per SM.
  * Registers 240 per computing thread: scores, then weights 64, o 64, FP8 sums of a tile 64, packed
  *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled.
  * Floors    32,760 x 32,760, 40 heads of 128, one H100 (132 SMs, 1.83 GHz as its data sheet
  *           reckons). 64 queries x 128 keys are 39,719 tiles an SM, each of
  *             products      256 clocks INT8 + 256 FP8 (512 F16): 11.1 ms (16.7 ms)
  *             exponentials  8,192 at 16 a clock, 512 clocks:     11.1 ms
- *             instructions  about 480 a warp, one a clock:       10.4 ms
+ *             instructions  about 490 a warp, one a clock:       10.6 ms
  *             shared memory 40 (56) KB at 128 B a clock:         7.0 (9.7) ms
  *             cache         16 (24) KB of 86 (129) GB in all: at 5.5 TB/s 15.6 (23.4) ms
- *           and device memory 1.0 (1.2) GB, 0.3 (0.4) ms. Wanted: <= 26 ms (34 ms), 1,150 (1,500)
- *           clocks a tile at 1.75 GHz.
+ *           and device memory 1.0 (1.2) GB, 0.3 (0.4) ms. Measured, by Nsight's clocks of one
+ *           launch: 957 (1,040) clocks a tile.
  */
 #include "attention_codes.cuh"
 #include "attention_image.h"
-#include "attention_tile.cuh"
-#include "wgmma.cuh"
+#include "attention_wgmma_softmax.cuh"
 
 using namespace tile;
 
@@ -188,195 +186,6 @@ __device__ __forceinline__ void quantize_queries(const lx_cu_attention &a, int h
     }
 }
 
-/* --- softmax --------------------------------------------------------------------------------- */
-
-/* log2 of a weight at a new maximum, and of the largest weight. E4M3 ends at 448 = 2^8.807 and has
- * its full precision down to 2^-6. */
-template <bool IS_FP8> struct Weights {
-    static constexpr float TOP = IS_FP8 ? 8.807f : WEIGHT_TOP,
-                           BASE = IS_FP8 ? TOP - 3 : WEIGHT_BASE;
-};
-
-/* A score that outgrows ref by more cannot be weighed and scaled afterwards: its weight, or a sum
- * of such, might be infinite. */
-constexpr float FAR = 100;
-
-/* x, but not before `after` is known: zero is 0, which the compiler does not know. */
-__device__ __forceinline__ float not_before(float x, float after, uint32_t zero)
-{
-    return __uint_as_float(__float_as_uint(x) | (__float_as_uint(after) & zero));
-}
-
-__device__ __forceinline__ uint32_t word_at(uint32_t shared)
-{
-    uint32_t word;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(shared) : "memory");
-    return word;
-}
-
-/* A lane's two rows, slot r being row 8 r + g of its warp's 16, and its four factors. */
-template <bool IS_FP8> struct Softmax {
-    float q_scale[2];
-    float minus[2], sum[2]; /* minus ref; sum is this lane's part */
-    float factor[2];        /* what the last tile's move of ref multiplies older sums by */
-    float scale[2][2];      /* of the tile at work: per row and half of its keys */
-    uint32_t zero;
-
-    __device__ __forceinline__ void begin(const float *scale)
-    {
-        int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            q_scale[r] = scale[row + 8 * r];
-            minus[r] = 1e30f;
-            sum[r] = 0;
-            factor[r] = 0;
-        }
-        zero = blockIdx.z;
-    }
-
-    /* scales: of the tile's keys, in shared memory. */
-    __device__ __forceinline__ void begin_tile(uint32_t scales)
-    {
-        const uint32_t at = scales + (threadIdx.x & 3) * 4;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float k_scale = __uint_as_float(word_at(at + half * 16));
-            scale[0][half] = q_scale[0] * k_scale;
-            scale[1][half] = q_scale[1] * k_scale;
-        }
-    }
-
-    __device__ __forceinline__ bool has_grown(const float (&most)[2], float by) const
-    {
-        return __any_sync(0xffffffffu, most[0] + minus[0] > by || most[1] + minus[1] > by);
-    }
-
-    /* most: of this lane -> of its rows, which four lanes share. */
-    __device__ __forceinline__ void most_of_rows(float (&most)[2]) const
-    {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            most[r] = fmaxf(most[r], __shfl_xor_sync(0xffffffffu, most[r], 1));
-            most[r] = fmaxf(most[r], __shfl_xor_sync(0xffffffffu, most[r], 2));
-        }
-    }
-
-    /* ref follows only what has grown by more than 2^(TOP - BASE): o is rarely scaled. */
-    __device__ __forceinline__ void follow(const float (&most)[2])
-    {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            bool is_past = most[r] + minus[r] > Weights<IS_FP8>::TOP;
-            float to = is_past ? Weights<IS_FP8>::BASE - most[r] : minus[r];
-            factor[r] = exp2_fast(to - minus[r]);
-            minus[r] = to;
-            sum[r] *= factor[r];
-        }
-    }
-
-    /* The first and the last tile: the largest logit first, then weights. left: of the tile's keys;
-     * scores of others become logits of -inf. Returns whether ref has moved. */
-    __device__ __forceinline__ bool weigh_slowly(const int (&s)[64], float (&f)[64], int left)
-    {
-        int key = (int)threadIdx.x % 4 * 2;
-        float most[2] = {-INFINITY, -INFINITY};
-        asm volatile("" : "+r"(key)); /* sums of the first call are not kept for the second */
-#pragma unroll
-        for (int i = 0; i < 64; i++) {
-            float x = __int2float_rn(s[i]) * scale[i / 2 % 2][i / 32];
-            f[i] = key + i / 4 * 8 + i % 2 < left ? x : -INFINITY;
-            most[i / 2 % 2] = fmaxf(most[i / 2 % 2], f[i]);
-        }
-        most_of_rows(most);
-        const bool has_moved = has_grown(most, Weights<IS_FP8>::TOP);
-        if (has_moved)
-            follow(most);
-#pragma unroll
-        for (int i = 0; i < 64; i++) {
-            f[i] = exp2_fast(f[i] + minus[i / 2 % 2]);
-            sum[i / 2 % 2] += f[i];
-        }
-        return has_moved;
-    }
-
-    /* All other tiles: weights by the ref there is, and meanwhile the largest score, by which ref
-     * may turn out to be too small. Exponentials take 8 clocks each: conversions and maxima of the
-     * next eight scores are to stand beside them, neither before all of them nor behind, so the
-     * next but one eight are told to wait for the sum of these. */
-    template <int FROM, int TO>
-    __device__ __forceinline__ float weigh(const int (&s)[64], float (&f)[64], float (&most)[2])
-    {
-        float behind[2][2] = {}; /* sums up to the eight before, and the one before that */
-        int top[2];
-#pragma unroll
-        for (int c = FROM; c < TO; c++) {
-            const int half = c / 4;
-            float with[2];
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                const int *const at = s + 8 * c + 2 * r;
-                with[r] = c < FROM + 2 ? minus[r] : not_before(minus[r], behind[c % 2][r], zero);
-                top[r] = c % 4 && c > FROM ? max(max(top[r], at[0]), at[1]) : max(at[0], at[1]);
-                top[r] = max(max(top[r], at[4]), at[5]);
-            }
-#pragma unroll
-            for (int i = 8 * c; i < 8 * c + 8; i++) {
-                const int r = i / 2 % 2;
-                f[i] = exp2_fast(fmaf(__int2float_rn(s[i]), scale[r][half], with[r]));
-                sum[r] += f[i];
-            }
-            behind[c % 2][0] = sum[0];
-            behind[c % 2][1] = sum[1];
-            if (c == TO - 1 || c % 4 == 3)
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    const float x = __int2float_rn(top[r]) * scale[r][half];
-                    most[r] = fmaxf(most[r], x);
-                    asm volatile("" : "+f"(most[r])); /* now: later all scores would be wanted */
-                }
-        }
-        return behind[TO % 2][0] + behind[TO % 2][1];
-    }
-
-    /* Weights that came out too large, and all sums, are scaled. */
-    __device__ __forceinline__ void scale_weights(float (&f)[64], const float (&most)[2])
-    {
-        follow(most);
-#pragma unroll
-        for (int i = 0; i < 64; i++)
-            f[i] *= factor[i / 2 % 2];
-    }
-};
-
-/* Never true, which the compiler does not know: its scheduler would move the wait for the products
- * that run beside the exponentials to before them; a branch that needs some of them stops it. (With
- * a trap instead, ptxas 13.0 spills.) */
-__device__ __forceinline__ void wall(float weights)
-{
-    if (weights < 0)
-        __nanosleep(0);
-}
-
-/* Weights as operand A. F16: register reg of step kk is row slot reg % 2, keys 16 kk + 8 (reg / 2)
- * + 2t, 2t + 1. */
-__device__ __forceinline__ void pack(const float (&f)[64], uint32_t (&p)[32])
-{
-#pragma unroll
-    for (int i = 0; i < 32; i++)
-        p[i] = pack_f16(f[2 * i], f[2 * i + 1]);
-}
-
-/* FP8: register reg of step kk is row slot reg % 2, keys 32 kk + 16 (reg / 2) + a lane's four. */
-__device__ __forceinline__ void pack(const float (&f)[64], uint32_t (&p)[16])
-{
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-        int first = lx_cu_image_fp8_score(i);
-        p[i] = pack_e4m3(f[first], f[first + 1], f[first + 4], f[first + 5]);
-    }
-}
-
 /* --- products -------------------------------------------------------------------------------- */
 
 __device__ __forceinline__ void scores(int (&s)[64], uint64_t q, uint64_t k)
@@ -442,9 +251,9 @@ __device__ __forceinline__ void scale_rows(float (&o)[64], const float (&factor)
 template <bool IS_FP8> struct Walk {
     /* Of a tile's eight parts so many are weighed before the products of the tile before are waited
      * for: products of F16 take twice as long. */
-    static constexpr int SPLIT = IS_FP8 ? 3 : 6;
+    static constexpr int SPLIT = IS_FP8 ? 3 : 5;
 
-    float o[64], part[64]; /* part: FP8 only */
+    float o[64], part[64]; /* part: of the tile before, FP8 only */
     uint32_t p[IS_FP8 ? 16 : 32];
     Softmax<IS_FP8> soft;
 
@@ -466,33 +275,42 @@ template <bool IS_FP8> struct Walk {
                 o[i] += part[i];
     }
 
-    /* Scores have outgrown ref: weights by one that suits them. q and k: where this group's queries
-     * and the tile's keys are. */
+    /* Scores have outgrown ref, which moves: weights are scaled, or those of far rows made anew.
+     * A row's are the same bits whatever the warp's other rows do. q and k: where this group's
+     * queries and the tile's keys are. */
     __device__ __forceinline__ void weigh_again(int (&s)[64], float (&f)[64], float (&most)[2],
                                                 uint32_t q, uint32_t k)
     {
         soft.most_of_rows(most);
         if (!soft.has_grown(most, FAR)) {
-            soft.scale_weights(f, most);
+            soft.follow(most);
+            scale_rows(f, soft.factor);
             return;
         }
+        const float before[2] = {soft.minus[0], soft.minus[1]};
+        float with[2], by[2], sum[2] = {};
         bool is_far[2];
-        float sum[2];
+        soft.follow(most);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            is_far[r] = most[r] + soft.minus[r] > FAR;
-            sum[r] = soft.sum[r];
-            soft.sum[r] = 0; /* what a far row's older weights are beside these */
+            is_far[r] = most[r] + before[r] > FAR;
+            with[r] = is_far[r] ? soft.minus[r] : before[r];
+            by[r] = is_far[r] ? 1 : soft.factor[r];
         }
         scores_of_warp(s, q, k);
-        soft.weigh_slowly(s, f, TILE_KEYS);
 #pragma unroll
-        for (int r = 0; r < 2; r++)
-            soft.sum[r] = is_far[r] ? soft.sum[r] : sum[r] * soft.factor[r];
+        for (int i = 0; i < 64; i++) {
+            const int r = i / 2 % 2;
+            f[i] = exp2_fast(fmaf(__int2float_rn(s[i]), soft.scale[r][i / 32], with[r])) * by[r];
+            sum[r] += f[i];
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++) /* beside a far row's weights its older ones are nothing */
+            soft.sum[r] = is_far[r] ? sum[r] : soft.sum[r];
     }
 
-    /* Scores of a tile, and then the values of the one before, are asked for. are_there: both images
-     * are known to be. */
+    /* Scores of a tile, and then the values of the one before, are asked for. are_there: both
+     * images are known to be. */
     __device__ __forceinline__ void start_both(int (&s)[64], uint64_t q, const Stage<IS_FP8> &now,
                                                const Stage<IS_FP8> &before, bool are_there)
     {
@@ -509,8 +327,8 @@ template <bool IS_FP8> struct Walk {
     }
 
     /* A tile in the midst. While its exponentials run, the sums of the one before are taken and
-     * half of its own weights packed: not earlier, as products were reading p. are_there: whether
-     * the images for what comes next are; asked for here, where the answer is not waited for. */
+     * weights packed: not earlier, as products were reading p. are_there: whether the images for
+     * what comes next are; asked for here, where the answer is not waited for. */
     __device__ __forceinline__ void step(uint32_t q_at, uint64_t q, const Stage<IS_FP8> &now,
                                          const Stage<IS_FP8> &before, bool &are_there)
     {
@@ -536,6 +354,7 @@ template <bool IS_FP8> struct Walk {
         now.release(K_EMPTY);
     }
 
+    /* The last tile. */
     __device__ __forceinline__ void step_slowly(uint64_t q, const Stage<IS_FP8> &now,
                                                 const Stage<IS_FP8> &before, int left)
     {
@@ -550,6 +369,7 @@ template <bool IS_FP8> struct Walk {
         pack(f, p);
     }
 
+    /* The first tile. */
     __device__ __forceinline__ void begin(uint64_t q, const Stage<IS_FP8> &now, int n_k)
     {
         int s[64];

@@ -154,16 +154,16 @@ __device__ __forceinline__ void wait_all(float (&d)[64], float (&f)[64])
     asm volatile("wgmma.wait_group.sync.aligned 0;" : WG_64("+f", d), WG_64("+f", f)::"memory");
 }
 
-/* The same; of f the first 24 or 48 have been computed. */
+/* The same; of f the first 24 or 40 have been computed. */
 template <int FIRST> __device__ __forceinline__ void wait_all_after(float (&d)[64], float (&f)[64])
 {
-    static_assert(FIRST == 24 || FIRST == 48, "as many operands as that");
+    static_assert(FIRST == 24 || FIRST == 40, "as many operands as that");
     if constexpr (FIRST == 24)
         asm volatile("wgmma.wait_group.sync.aligned 0;"
                      : WG_64("+f", d), WG_16("+f", f, 0), WG_8("+f", f, 16)::"memory");
     else
         asm volatile("wgmma.wait_group.sync.aligned 0;"
-                     : WG_64("+f", d), WG_32("+f", f, 0), WG_16("+f", f, 32)::"memory");
+                     : WG_64("+f", d), WG_32("+f", f, 0), WG_8("+f", f, 32)::"memory");
 }
 
 __device__ __forceinline__ void wait_all(float (&d)[64])

@@ -37,6 +37,8 @@ typedef struct shape {
     bool is_zero;      /* q and k are zeros */
     bool is_gaussian;  /* truly normal inputs */
     float k_shift;     /* times a normal number per channel, added to k */
+    float leap;        /* channel 0 of each head is 0, but this in odd queries and in key leap_at */
+    int64_t leap_at;
     int64_t n_checked; /* rows to check; 0: as many as are quick */
     double allowed;    /* relative L2; 0: by kind */
     bool has_lse;
@@ -103,6 +105,18 @@ static inline void make_keys(problem *p, check_rng *r)
     free(sign);
 }
 
+/* Odd queries see one key far above all others, even ones nothing of it. */
+static inline void make_leap(problem *p)
+{
+    const shape *s = &p->s;
+    for (int64_t h = 0; h < s->n_heads; h++) {
+        for (int64_t i = 0; i < s->n_q; i++)
+            p->q[i * p->width + h * s->head_dim] = i % 2 ? bf16(s->leap) : 0;
+        for (int64_t j = 0; j < s->n_k; j++)
+            p->k[j * p->width + h * s->head_dim] = j == s->leap_at ? bf16(s->leap) : 0;
+    }
+}
+
 static inline void make_biases(problem *p, check_rng *r, gpu *g)
 {
     const shape *s = &p->s;
@@ -128,6 +142,8 @@ static inline problem make(gpu *g, const shape *s)
     float (*draw)(check_rng *) = s->is_gaussian ? gaussian : normal;
     p.q = numbers(&r, draw, LX_DTYPE_BF16, s->n_q * p.width, s->is_zero ? 0 : 1);
     make_keys(&p, &r);
+    if (s->leap > 0)
+        make_leap(&p);
     p.v =
         numbers(&r, draw, LX_DTYPE_F16, s->n_k * p.width, s->v_magnitude > 0 ? s->v_magnitude : 1);
     p.d_q = gpu_mat(g, LX_DTYPE_BF16, p.q, s->n_q, p.width, stride);

@@ -66,6 +66,52 @@ static void test_error_is_within_the_bars(void **state)
     assert_int_equal(n_bad, 0);
 }
 
+/* The even or the odd queries of all. */
+static bool are_bad(const problem *p, const sample *all, int64_t odd)
+{
+    int64_t d = p->s.head_dim, n = all->n / 2;
+    float *got = check_floats(n * d), *want = check_floats(n * d);
+    for (int64_t r = 0; r < n; r++) {
+        memcpy(got + r * d, all->got + (2 * r + odd) * d, (size_t)d * sizeof *got);
+        memcpy(want + r * d, all->want + (2 * r + odd) * d, (size_t)d * sizeof *want);
+    }
+    gpu_error e = gpu_compare(got, want, n * d);
+    bool is_bad = !(e.rel_l2 <= all->allowed);
+    printf("  %s %-8s key %4d at %2g, %-4s queries: rel_l2 %.2e of %.2e\n", is_bad ? "BAD" : "ok ",
+           kind_names[p->s.kind], (int)p->s.leap_at, (double)p->s.leap, odd ? "odd" : "even",
+           e.rel_l2, all->allowed);
+    free(got), free(want);
+    return is_bad;
+}
+
+/* A key whose logit outgrows all before it in every other row, in the first tile, in the midst and
+ * in the last: by so little that weights fit (1: a logit of 0.1), so that they are scaled (13: of
+ * 2^21), so that sums might be infinite (31: 2^122) and weights are (45: 2^258). Rows beside them
+ * keep what they have. */
+static void test_scores_that_outgrow_all_before(void **state)
+{
+    static const float leaps[] = {1, 13, 31, 45};
+    static const int64_t at[] = {5, 300, 1027, 2000, 2100};
+    gpu *g = *state;
+    int n_bad = 0;
+    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++)
+        for (int i = 0; i < (gpu_is_small() ? 4 : 20); i++) {
+            shape s = {.n_q = 100, .n_k = 2103, .n_heads = 2, .head_dim = 128, .n_checked = 200};
+            s.kind = (lx_attention_kind)kind;
+            s.leap = leaps[i % 4];
+            s.leap_at = at[i / 4];
+            problem p = make(g, &s);
+            float *out = run(g, &p);
+            sample all = sample_rows(&p, out);
+            assert_int_equal(all.n, 200); /* pairs in their order */
+            n_bad += are_bad(&p, &all, 0) + are_bad(&p, &all, 1);
+            sample_free(&all);
+            free(out);
+            destroy(g, &p);
+        }
+    assert_int_equal(n_bad, 0);
+}
+
 /* Races show as bits that change: many runs, in many launches and one. */
 static void test_wgmma_gives_the_same_bits_however_it_runs(void **state)
 {
@@ -204,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_images_hold_keys_and_values),
         cmocka_unit_test(test_int8_around_tiles),
         cmocka_unit_test(test_error_is_within_the_bars),
+        cmocka_unit_test(test_scores_that_outgrow_all_before),
         cmocka_unit_test(test_log_of_the_sum),
         cmocka_unit_test(test_wgmma_gives_the_same_bits_however_it_runs),
     };
