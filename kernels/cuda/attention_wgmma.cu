@@ -8,12 +8,14 @@
  * Plan      A block of 128 queries of a head: two warp groups of 64 compute, a third group's first
  *           thread fetches images of 128 keys (attention_image.h) through 4 stages. A group has
  *             q k^T of tile j+1   and   p v of tile j
- *           in flight together; while p v runs it does the softmax of tile j+1. The groups do not
- *           wait for each other. Softmax: attention_wgmma_softmax.cuh.
+ *           in flight together. While p v runs it weighs the first 3 (F16: 5) of 8 parts of tile
+ *           j+1; then p v is waited for, and its sums are taken and weights packed beside the
+ *           exponentials of the other parts. The groups do not wait for each other. Softmax:
+ *           attention_wgmma_softmax.cuh.
  *           FP8 products keep about 14 bits of a sum (SageAttention 2), so each tile's 128 keys
  *           are summed afresh and added to o in F32; F16 products add to o themselves.
  *           One block after the other on an SM, not a loop in one: the model's length has 10,240
- *           blocks of 0.16 ms on 132 SMs, of which begin and end take about 4 %.
+ *           blocks of 0.28 (0.33) ms on 132 SMs, of which begin and end take about 4 %.
  * Shared    queries 16 KB, keys 4 x 16 KB, values 4 x 16 (32) KB: 146 (210) KB, one block per SM.
  * Registers 240 per computing thread: scores, then weights 64, o 64, FP8 sums of a tile 64, packed
  *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled.
@@ -41,10 +43,14 @@ constexpr int SCALE_BYTES = LX_CU_IMAGE_K_BYTES - LX_CU_IMAGE_OPERAND;
 /* The bytes of a block's shared memory. */
 template <bool IS_FP8> struct Room {
     static constexpr int V_STAGE = IS_FP8 ? LX_CU_IMAGE_V_FP8_BYTES : LX_CU_IMAGE_V_F16_BYTES;
-    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE, SCALES = V + STAGES * V_STAGE,
-                         BARRIERS = SCALES + STAGES * SCALE_BYTES, /* scales: of keys */
-        ROWS = BARRIERS + BARRIER_BYTES,                           /* scale, shift of each query */
+    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE,
+                         SCALES = V + STAGES * V_STAGE, /* of keys */
+        BARRIERS = SCALES + STAGES * SCALE_BYTES,
+                         ROWS = BARRIERS + BARRIER_BYTES, /* scale and shift of each query */
         ALL = ROWS + 2 * QUERIES * 4;
+    static_assert(K % 1024 == 0 && V % 1024 == 0 && K_STAGE % 1024 == 0 && V_STAGE % 1024 == 0,
+                  "operands");
+    static_assert(SCALES % 16 == 0 && SCALE_BYTES % 16 == 0 && BARRIERS % 8 == 0, "copies");
 };
 
 #ifdef LX_HAS_WGMMA
@@ -104,7 +110,8 @@ template <bool IS_FP8> struct Stage {
         wgmma::barrier_wait(bar(kind), parity);
     }
 
-    /* This warp reads no more of it. */
+    /* This warp reads no more of it. Its ordinary reads are over: no fence stands between them and
+     * the next copy, but the arrival and fetch()'s wait for it. */
     __device__ __forceinline__ void release(Kind kind) const
     {
         __syncwarp();
@@ -310,7 +317,7 @@ template <bool IS_FP8> struct Walk {
     }
 
     /* Scores of a tile, and then the values of the one before, are asked for. are_there: both
-     * images are known to be. */
+     * images are known to be, by this lane. */
     __device__ __forceinline__ void start_both(int (&s)[64], uint64_t q, const Stage<IS_FP8> &now,
                                                const Stage<IS_FP8> &before, bool are_there)
     {
@@ -354,7 +361,7 @@ template <bool IS_FP8> struct Walk {
         now.release(K_EMPTY);
     }
 
-    /* The last tile. */
+    /* The last tile: no image waits for its stages, so they are not released. */
     __device__ __forceinline__ void step_slowly(uint64_t q, const Stage<IS_FP8> &now,
                                                 const Stage<IS_FP8> &before, int left)
     {

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Formula   weights p = 2^(x - ref) of logits x = s q_scale k_scale; ref of a row is at least its
- *           largest logit but TOP, and moves when that is outgrown.
+ *           largest logit less TOP, and moves to that less BASE when it is outgrown.
  * Why so    A warp waits for itself more than for any unit: a tile's 64 exponentials take it 512
  *           clocks, and a tile took it 2,200. So everything that can stands beside the
  *           exponentials. They begin as soon as scores are there, by the ref that is; the largest
@@ -23,7 +23,7 @@
 namespace tile
 {
 
-/* log2 of a weight at a new maximum, and of the largest weight. E4M3 ends at 448 = 2^8.807 and has
+/* log2 of the largest weight, and of one at a new maximum. E4M3 ends at 448 = 2^8.807 and has
  * its full precision down to 2^-6. */
 template <bool IS_FP8> struct Weights {
     static constexpr float TOP = IS_FP8 ? 8.807f : WEIGHT_TOP,
