@@ -1,28 +1,15 @@
 /*
  * test_cuda_attention_choice.c - which kernel a card takes for attention without INT8: few or flash
  * SPDX-License-Identifier: Apache-2.0
- *
- * A module that only counts what it is asked stands in for the card's.
  */
-#include "check.h"
+#include "counting_card.h"
 #include "cuda/cu_attention.h"
-#include "cuda/lx_cuda_priv.h"
 #include "lx_attention.h"
-
-static const lx_card_kind hopper = {"NVIDIA H100", -1, 9, 0, 132, 232448, 80ull << 30, 0};
-static const lx_card_kind held = {"NVIDIA H100", -1, 8, 6, 132, 101376, 80ull << 30, 90};
-static const lx_card_kind rtx3060 = {"NVIDIA RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30, 0};
 
 static struct {
     int n_few, n_flash;
     lx_cu_attention last;
 } seen;
-
-/* An address that nothing touches. */
-static void *at(uintptr_t address)
-{
-    return (void *)address;
-}
 
 static int few(lx_cuda_dev *dev, const lx_cu_attention *a)
 {
@@ -77,25 +64,13 @@ static void attend(lx_exec *x, const use *u)
     check_ok(lx_attention(x, &args, err));
 }
 
-static void leave(void *self, void *memory)
-{
-    (void)self;
-    (void)memory;
-}
-
 static void check_use(const use *u)
 {
-    lx_exec plan = {0}, x = {0};
-    lx_arena *dry = NULL, *host = NULL, *arena = NULL;
-    check_ok(lx_arena_create_dry(&dry, err));
-    check_ok(lx_arena_create_dry(&host, err));
-    check_ok(lx_exec_plan_cuda(&plan, u->card ? u->card : &hopper, dry, host, err));
-    lx_cuda cuda = *plan.cuda;
-    cuda.module = &module;
-    check_ok(lx_arena_create_on(&arena, at(0x10000000), 4096, leave, NULL, err));
-    check_ok(lx_exec_open_cuda(&x, &cuda, arena, arena, err));
+    counting_card c;
+    counting_plan(&c, u->card);
+    counting_open(&c, &module);
     memset(&seen, 0, sizeof seen);
-    attend(&x, u);
+    attend(&c.x, u);
     printf("  %-40s few %d, flash %d\n", u->what, seen.n_few, seen.n_flash);
     if (seen.n_few != u->is_few || seen.n_flash != !u->is_few)
         fail_msg("%s: few %d, flash %d", u->what, seen.n_few, seen.n_flash);
@@ -103,8 +78,7 @@ static void check_use(const use *u)
     assert_int_equal(seen.last.turn.square != NULL, u->has_norm || u->is_rotated);
     assert_int_equal(seen.last.turn.head_dim, u->is_rotated ? 128 : 0);
     assert_true(seen.last.units_per_launch > 0);
-    lx_exec_plan_done(&plan);
-    lx_arena_destroy(&dry), lx_arena_destroy(&host), lx_arena_destroy(&arena);
+    counting_close(&c);
 }
 
 /* Each pair is one step apart: what shared memory holds, and what the kernel does not know. */

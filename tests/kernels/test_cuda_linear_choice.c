@@ -1,30 +1,16 @@
 /*
  * test_cuda_linear_choice.c - which BF16 linears are our own kernel's on a card, which cuBLASLt's
  * SPDX-License-Identifier: Apache-2.0
- *
- * A module that only counts what it is asked stands in for the card's, in the scratch that a plan
- * told.
  */
-#include "check.h"
+#include "counting_card.h"
 #include "cuda/cu_linear.h"
 #include "cuda/cu_rows.h"
-#include "cuda/lx_cuda_priv.h"
 #include "lx_linear.h"
-
-static const lx_card_kind hopper = {"NVIDIA H100", -1, 9, 0, 132, 232448, 80ull << 30, 0};
-static const lx_card_kind held = {"NVIDIA H100", -1, 8, 6, 132, 101376, 80ull << 30, 90};
-static const lx_card_kind rtx3060 = {"NVIDIA RTX 3060", -1, 8, 6, 28, 101376, 12ull << 30, 0};
 
 static struct {
     int n_int8, n_product, n_epilogue;
     lx_cu_int8 last;
 } seen;
-
-/* An address that nothing touches. */
-static void *at(uintptr_t address)
-{
-    return (void *)address;
-}
 
 /* --- the module ------------------------------------------------------------------------------ */
 
@@ -106,30 +92,16 @@ static lx_status linear(lx_exec *x, const use *u, lx_err *err)
                   : lx_linear(x, &in, &w, &e, &out, err);
 }
 
-static void leave(void *self, void *memory)
-{
-    (void)self;
-    (void)memory;
-}
-
 /* As a plan of that card has it, in as much memory. */
 static void run(const use *u)
 {
-    lx_exec plan = {0}, x = {0};
-    lx_arena *dry = NULL, *host = NULL, *arena = NULL;
-    check_ok(lx_arena_create_dry(&dry, err));
-    check_ok(lx_arena_create_dry(&host, err));
-    check_ok(lx_exec_plan_cuda(&plan, u->card ? u->card : &hopper, dry, host, err));
-    check_ok(linear(&plan, u, err));
-    lx_cuda cuda = *plan.cuda;
-    cuda.module = &module;
-    check_ok(lx_arena_create_on(&arena, at(0x10000000), lx_arena_peak(dry), leave, NULL, err));
-    check_ok(lx_exec_open_cuda(&x, &cuda, arena, arena, err));
+    counting_card c;
+    counting_plan(&c, u->card);
+    check_ok(linear(&c.plan, u, err));
+    counting_open(&c, &module);
     memset(&seen, 0, sizeof seen);
-    check_ok(linear(&x, u, err));
-    assert_int_equal(lx_arena_mark(arena), 0);
-    lx_exec_plan_done(&plan);
-    lx_arena_destroy(&dry), lx_arena_destroy(&host), lx_arena_destroy(&arena);
+    check_ok(linear(&c.x, u, err));
+    counting_close(&c);
 }
 
 static void check_use(const use *u)
