@@ -82,7 +82,8 @@ run() {
 }
 
 # racecheck of a test: it passes, and no hazard is in a kernel of ours (k_...). cuBLASLt's kernels copy
-# in ways (TMA) that racecheck takes for races, and leaving them out by name crashes it.
+# in ways (TMA) that racecheck takes for races, and leaving them out by name crashes it. Of a template
+# the name is `void namespace::k_...`.
 without_races() {
     LX2V_TEST_SMALL=1 compute-sanitizer --tool racecheck "$1" >"$logs/races" 2>&1
     local code=$?

@@ -71,10 +71,11 @@ template <bool IS_FP8> struct Softmax {
     /* scales: of the tile's keys, in shared memory. */
     __device__ __forceinline__ void begin_tile(uint32_t scales)
     {
-        const uint32_t at = scales + (threadIdx.x & 3) * 4;
+        const int group = (int)(threadIdx.x & 3); /* of this lane's keys, and four further on */
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const float k_scale = __uint_as_float(word_at(at + half * 16));
+            const int at = lx_cu_image_scale_at(half * 4 + group) - LX_CU_IMAGE_OPERAND;
+            const float k_scale = __uint_as_float(word_at(scales + at));
             scale[0][half] = q_scale[0] * k_scale;
             scale[1][half] = q_scale[1] * k_scale;
         }

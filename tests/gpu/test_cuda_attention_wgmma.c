@@ -85,9 +85,9 @@ static bool are_bad(const problem *p, const sample *all, int64_t odd)
 }
 
 /* A key whose logit outgrows all before it in every other row, in the first tile, in the midst and
- * in the last: by so little that weights fit (1: a logit of 0.1), so that they are scaled (13: of
- * 2^21), so that sums might be infinite (31: 2^122) and weights are (45: 2^258). Rows beside them
- * keep what they have. */
+ * in the last: not at all (1: a logit of 0.1), so that weights are scaled (13: 2^21), so that sums
+ * might be infinite (31: 2^122) and weights are (45: 2^258). Rows beside them keep what they have.
+ */
 static void test_scores_that_outgrow_all_before(void **state)
 {
     static const float leaps[] = {1, 13, 31, 45};

@@ -41,10 +41,9 @@ static inline void counting_plan(counting_card *c, const lx_card_kind *card)
     check_ok(lx_exec_plan_cuda(&c->plan, card ? card : &hopper, c->dry, c->host, err));
 }
 
-/* In as much scratch as the plan has told by now, or some. */
-static inline void counting_open(counting_card *c, const lx_cuda_module *module)
+/* bytes: of scratch. */
+static inline void counting_open(counting_card *c, const lx_cuda_module *module, size_t bytes)
 {
-    const size_t peak = lx_arena_peak(c->dry), bytes = peak ? peak : 4096;
     c->cuda = *c->plan.cuda;
     c->cuda.module = module;
     check_ok(lx_arena_create_on(&c->arena, at(0x10000000), bytes, counting_leave, NULL, err));

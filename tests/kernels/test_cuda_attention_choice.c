@@ -68,7 +68,7 @@ static void check_use(const use *u)
 {
     counting_card c;
     counting_plan(&c, u->card);
-    counting_open(&c, &module);
+    counting_open(&c, &module, 4096);
     memset(&seen, 0, sizeof seen);
     attend(&c.x, u);
     printf("  %-40s few %d, flash %d\n", u->what, seen.n_few, seen.n_flash);

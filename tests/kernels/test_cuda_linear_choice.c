@@ -98,7 +98,7 @@ static void run(const use *u)
     counting_card c;
     counting_plan(&c, u->card);
     check_ok(linear(&c.plan, u, err));
-    counting_open(&c, &module);
+    counting_open(&c, &module, lx_arena_peak(c.dry)); /* no more than the plan told */
     memset(&seen, 0, sizeof seen);
     check_ok(linear(&c.x, u, err));
     counting_close(&c);
