@@ -38,19 +38,16 @@ using namespace tile;
 constexpr int GROUP = 128, ROWS_OF_GROUP = 64, QUERIES = 2 * ROWS_OF_GROUP, THREADS = 3 * GROUP;
 constexpr int STAGES = 4, K_STAGE = LX_CU_IMAGE_OPERAND, DIM = 128;
 constexpr int Q_BYTES = QUERIES * DIM, BARRIER_BYTES = 4 * STAGES * 8;
-constexpr int SCALE_BYTES = LX_CU_IMAGE_K_BYTES - LX_CU_IMAGE_OPERAND;
 
 /* The bytes of a block's shared memory. */
 template <bool IS_FP8> struct Room {
     static constexpr int V_STAGE = IS_FP8 ? LX_CU_IMAGE_V_FP8_BYTES : LX_CU_IMAGE_V_F16_BYTES;
-    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE,
-                         SCALES = V + STAGES * V_STAGE, /* of keys */
-        BARRIERS = SCALES + STAGES * SCALE_BYTES,
+    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE, BARRIERS = V + STAGES * V_STAGE,
                          ROWS = BARRIERS + BARRIER_BYTES, /* scale and shift of each query */
         ALL = ROWS + 2 * QUERIES * 4;
     static_assert(K % 1024 == 0 && V % 1024 == 0 && K_STAGE % 1024 == 0 && V_STAGE % 1024 == 0,
                   "operands");
-    static_assert(SCALES % 16 == 0 && SCALE_BYTES % 16 == 0 && BARRIERS % 8 == 0, "copies");
+    static_assert(BARRIERS % 8 == 0, "barriers");
 };
 
 #ifdef LX_HAS_WGMMA
@@ -100,18 +97,12 @@ template <bool IS_FP8> struct Stage {
                index * (Room<IS_FP8>::V_STAGE / 16);
     }
 
-    __device__ __forceinline__ uint32_t scales() const
-    {
-        return base + Room<IS_FP8>::SCALES + index * SCALE_BYTES;
-    }
-
     __device__ __forceinline__ void wait(Kind kind) const
     {
         wgmma::barrier_wait(bar(kind), parity);
     }
 
-    /* This warp reads no more of it. Its ordinary reads are over: no fence stands between them and
-     * the next copy, but the arrival and fetch()'s wait for it. */
+    /* This warp reads no more of it. */
     __device__ __forceinline__ void release(Kind kind) const
     {
         __syncwarp();
@@ -132,9 +123,8 @@ __device__ __forceinline__ void fetch(const lx_cu_attention &a, int head, int n_
     Stage<IS_FP8> stage(shared, 0);
     for (int i = 0; i < n_tiles; i++, stage.go_on()) {
         wgmma::barrier_wait(stage.bar(K_EMPTY), stage.parity ^ 1);
-        wgmma::barrier_expect(stage.bar(K_FULL), LX_CU_IMAGE_K_BYTES);
+        wgmma::barrier_expect(stage.bar(K_FULL), LX_CU_IMAGE_OPERAND);
         wgmma::bulk_copy(stage.k(), k, LX_CU_IMAGE_OPERAND, stage.bar(K_FULL));
-        wgmma::bulk_copy(stage.scales(), k + LX_CU_IMAGE_OPERAND, SCALE_BYTES, stage.bar(K_FULL));
         wgmma::barrier_wait(stage.bar(V_EMPTY), stage.parity ^ 1);
         wgmma::barrier_expect(stage.bar(V_FULL), V_BYTES);
         wgmma::bulk_copy(stage.v(), v, V_BYTES, stage.bar(V_FULL));
@@ -202,9 +192,9 @@ __device__ __forceinline__ void scores(int (&s)[64], uint64_t q, uint64_t k)
         wgmma::mma_s8(s, q + 2 * step, k + 2 * step, step > 0);
 }
 
-/* The same scores once more, of this warp alone: by mma.sync. It takes few registers, not little
- * time. */
-__device__ __forceinline__ void scores_of_warp(int (&s)[64], uint32_t q, uint32_t k)
+/* The same scores once more, of this warp alone: by mma.sync, keys from their image in device
+ * memory. It takes few registers, not little time. */
+__device__ __forceinline__ void scores_of_warp(int (&s)[64], uint32_t q, const uint8_t *k)
 {
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
 #pragma unroll
@@ -216,13 +206,15 @@ __device__ __forceinline__ void scores_of_warp(int (&s)[64], uint32_t q, uint32_
 #pragma unroll
         for (int i = 0; i < 4; i++)
             a[i] = word_at(q + lx_cu_image_at(row + i % 2 * 8, byte + i / 2 * 16));
-        const uint32_t low = k + lx_cu_image_at(lane / 4, byte),
-                       high = k + lx_cu_image_at(lane / 4, byte + 16);
+        const uint8_t *const low = k + lx_cu_image_at(lane / 4, byte), *const high =
+                                                                           k +
+                                                                           lx_cu_image_at(
+                                                                               lane / 4, byte + 16);
 #pragma unroll
         for (int n = 0; n < TILE_KEYS / 8; n++) {
             int c[4] = {s[4 * n], s[4 * n + 1], s[4 * n + 2], s[4 * n + 3]};
-            mma_s8(c, a, word_at(low + n * 8 * DIM), word_at(high + n * 8 * DIM), c[0], c[1], c[2],
-                   c[3]);
+            mma_s8(c, a, __ldg((const uint32_t *)(low + n * 8 * DIM)),
+                   __ldg((const uint32_t *)(high + n * 8 * DIM)), c[0], c[1], c[2], c[3]);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 s[4 * n + i] = c[i];
@@ -283,10 +275,10 @@ template <bool IS_FP8> struct Walk {
     }
 
     /* Scores have outgrown ref, which moves: weights are scaled, or those of far rows made anew.
-     * A row's are the same bits whatever the warp's other rows do. q and k: where this group's
-     * queries and the tile's keys are. */
+     * A row's are the same bits whatever the warp's other rows do. q: where this group's queries
+     * are; k: the tile's image. */
     __device__ __forceinline__ void weigh_again(int (&s)[64], float (&f)[64], float (&most)[2],
-                                                uint32_t q, uint32_t k)
+                                                uint32_t q, const uint8_t *k)
     {
         soft.most_of_rows(most);
         if (!soft.has_grown(most, FAR)) {
@@ -319,8 +311,10 @@ template <bool IS_FP8> struct Walk {
     /* Scores of a tile, and then the values of the one before, are asked for. are_there: both
      * images are known to be, by this lane. */
     __device__ __forceinline__ void start_both(int (&s)[64], uint64_t q, const Stage<IS_FP8> &now,
-                                               const Stage<IS_FP8> &before, bool are_there)
+                                               const Stage<IS_FP8> &before, bool are_there,
+                                               const uint8_t *image)
     {
+        soft.ask_scales(image);
         if (!are_there) {
             now.wait(K_FULL);
             before.wait(V_FULL);
@@ -329,32 +323,33 @@ template <bool IS_FP8> struct Walk {
         scores(s, q, now.k_operand());
         wgmma::commit();
         start_values(before);
-        soft.begin_tile(now.scales());
         wgmma::wait<1>(s);
+        soft.begin_tile();
     }
 
     /* A tile in the midst. While its exponentials run, the sums of the one before are taken and
      * weights packed: not earlier, as products were reading p. are_there: whether the images for
      * what comes next are; asked for here, where the answer is not waited for. */
     __device__ __forceinline__ void step(uint32_t q_at, uint64_t q, const Stage<IS_FP8> &now,
-                                         const Stage<IS_FP8> &before, bool &are_there)
+                                         const Stage<IS_FP8> &before, bool &are_there,
+                                         const uint8_t *image)
     {
         int s[64];
         float f[64], most[2] = {-INFINITY, -INFINITY};
-        start_both(s, q, now, before, are_there);
+        start_both(s, q, now, before, are_there, image);
         wall(soft.template weigh<0, SPLIT>(s, f, most));
         wgmma::wait_all_after<8 * SPLIT>(IS_FP8 ? part : o, f);
         before.release(V_EMPTY);
         Stage<IS_FP8> next = now;
         next.go_on();
-        are_there = wgmma::barriers_passed(next.bar(K_FULL), next.parity, now.bar(V_FULL),
-                                           now.parity);
+        are_there =
+            wgmma::barriers_passed(next.bar(K_FULL), next.parity, now.bar(V_FULL), now.parity);
         take_sums();
         soft.template weigh<SPLIT, 8>(s, f, most);
         pack(f, p);
         wgmma::taken(o);
         if (soft.has_grown(most, Weights<IS_FP8>::TOP)) {
-            weigh_again(s, f, most, q_at, now.k());
+            weigh_again(s, f, most, q_at, image);
             scale_rows(o, soft.factor);
             pack(f, p);
         }
@@ -363,11 +358,12 @@ template <bool IS_FP8> struct Walk {
 
     /* The last tile: no image waits for its stages, so they are not released. */
     __device__ __forceinline__ void step_slowly(uint64_t q, const Stage<IS_FP8> &now,
-                                                const Stage<IS_FP8> &before, int left)
+                                                const Stage<IS_FP8> &before, int left,
+                                                const uint8_t *image)
     {
         int s[64];
         float f[64];
-        start_both(s, q, now, before, false);
+        start_both(s, q, now, before, false, image);
         const bool has_moved = soft.weigh_slowly(s, f, left);
         wgmma::wait_all(IS_FP8 ? part : o, f);
         take_sums();
@@ -377,16 +373,18 @@ template <bool IS_FP8> struct Walk {
     }
 
     /* The first tile. */
-    __device__ __forceinline__ void begin(uint64_t q, const Stage<IS_FP8> &now, int n_k)
+    __device__ __forceinline__ void begin(uint64_t q, const Stage<IS_FP8> &now, int n_k,
+                                          const uint8_t *image)
     {
         int s[64];
         float f[64];
+        soft.ask_scales(image);
         now.wait(K_FULL);
         wgmma::fence();
         scores(s, q, now.k_operand());
         wgmma::commit();
         wgmma::wait<0>(s);
-        soft.begin_tile(now.scales());
+        soft.begin_tile();
         soft.weigh_slowly(s, f, n_k);
         now.release(K_EMPTY);
         pack(f, p);
@@ -395,23 +393,27 @@ template <bool IS_FP8> struct Walk {
             o[i] = 0;
     }
 
-    __device__ __forceinline__ void run(uint32_t base, uint32_t group, int n_k, int n_tiles)
+    /* image: of the first keys of the head. */
+    __device__ __forceinline__ void run(uint32_t base, uint32_t group, const uint8_t *image,
+                                        int n_k, int n_tiles)
     {
         const uint32_t q_at = base + group * (Q_BYTES / 2);
         const uint64_t q = lx_cu_image_descriptor(q_at);
         Stage<IS_FP8> now(base, 0), before = now;
         bool are_there = false;
-        begin(q, now, n_k);
+        begin(q, now, n_k, image);
 #pragma unroll 1
         for (int i = 2; i < n_tiles; i++) {
             before = now;
             now.go_on();
-            step(q_at, q, now, before, are_there);
+            image += LX_CU_IMAGE_K_BYTES;
+            step(q_at, q, now, before, are_there, image);
         }
         if (n_tiles > 1) {
             before = now;
             now.go_on();
-            step_slowly(q, now, before, n_k - (n_tiles - 1) * TILE_KEYS);
+            step_slowly(q, now, before, n_k - (n_tiles - 1) * TILE_KEYS,
+                        image + LX_CU_IMAGE_K_BYTES);
         }
         now.wait(V_FULL);
         start_values(now);
@@ -475,7 +477,8 @@ __device__ __forceinline__ void compute(const lx_cu_attention &a, int head, int6
     wgmma::named_sync(1 + group, GROUP);
     Walk<IS_FP8> walk;
     walk.soft.begin(scale);
-    walk.run(shared_address(shared), group, (int)a.n_k, n_tiles);
+    walk.run(shared_address(shared), group,
+             a.k_images + (int64_t)head * n_tiles * LX_CU_IMAGE_K_BYTES, (int)a.n_k, n_tiles);
     walk.store(a, head, row0, shift + warp_row);
 }
 

@@ -49,7 +49,7 @@ __device__ __forceinline__ uint32_t word_at(uint32_t shared)
 
 /* A lane's two rows, slot r being row 8 r + g of its warp's 16, and its four factors. */
 template <bool IS_FP8> struct Softmax {
-    float q_scale[2];
+    float q_scale[2], k_scale[2];
     float minus[2], sum[2]; /* minus ref; sum is this lane's part */
     float factor[2];        /* what the last tile's move of ref multiplies older sums by */
     float scale[2][2];      /* of the tile at work: per row and half of its keys */
@@ -68,17 +68,21 @@ template <bool IS_FP8> struct Softmax {
         zero = blockIdx.z;
     }
 
-    /* scales: of the tile's keys, in shared memory. */
-    __device__ __forceinline__ void begin_tile(uint32_t scales)
+    /* Of the tile's keys, from its image in device memory, long before begin_tile: no ordinary
+     * read is of what a bulk copy writes, and racecheck, which does not follow those, stays silent. */
+    __device__ __forceinline__ void ask_scales(const uint8_t *image)
     {
         const int group = (int)(threadIdx.x & 3); /* of this lane's keys, and four further on */
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int at = lx_cu_image_scale_at(half * 4 + group) - LX_CU_IMAGE_OPERAND;
-            const float k_scale = __uint_as_float(word_at(scales + at));
-            scale[0][half] = q_scale[0] * k_scale;
-            scale[1][half] = q_scale[1] * k_scale;
-        }
+        for (int half = 0; half < 2; half++)
+            k_scale[half] = __ldg((const float *)(image + lx_cu_image_scale_at(half * 4 + group)));
+    }
+
+    __device__ __forceinline__ void begin_tile()
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            scale[i / 2][i % 2] = q_scale[i / 2] * k_scale[i % 2];
     }
 
     __device__ __forceinline__ bool has_grown(const float (&most)[2], float by) const
