@@ -117,3 +117,16 @@ int cu_int8_rate(lx_cuda_dev *dev, double *operations)
     *operations = 2.0 * 16 * 8 * 32 * RATE_SUMS * RATE_ROUNDS * (THREADS / 32) * blocks;
     return cu_launched();
 }
+
+__global__ void k_moment(lx_cu_moment *at)
+{
+    unsigned multiprocessor;
+    asm volatile("mov.u32 %0, %%smid;" : "=r"(multiprocessor));
+    *at = {clock64(), multiprocessor};
+}
+
+int cu_moment(lx_cuda_dev *dev, lx_cu_moment *at)
+{
+    k_moment<<<1, 1, 0, dev->compute>>>(at);
+    return cu_launched();
+}

@@ -9,7 +9,8 @@
  * Rest      F32 that is not added, and 16 bits that have a gate or want what no model does, end by
  *           int8_mma_192.cuh's finish_sums: with its branches, without .cs.
  * Kept      Columns' scales and biases, gates of F32 and rows' scales lie in shared memory behind
- *           the ring since the tile began: nothing is waited for when it ends.
+ *           the ring since the tile began: nothing is waited for when it ends. They are asked for
+ *           before sums are zeroed and first fragments read, and put there after that.
  * Lines     Four lanes have 64 bytes of a row of F32. Stored and added to so, an end of a residual
  *           takes 24,100 clocks (16,100 where only 16 of 132 blocks run); in lines of 128, which
  *           costs a shuffle and four selections for two numbers, 17,700 (11,900). What is left is
@@ -44,6 +45,8 @@ enum {
 
 /* Of a tile, floats: its columns' scales, biases and gates (F32 alone), as kept_eights and
  * kept_fours read them; its rows' scales. */
+template <int END> constexpr bool HAS_GATE = END == END_F32 || END == END_F32_ADD;
+template <int END> constexpr bool HAS_ROWS = END != END_F32 &&END != END_16_BITS;
 constexpr int KEPT_BIAS = BN, KEPT_GATE = 2 * BN, KEPT_ROWS = 3 * BN, KEPT_FLOATS = 3 * BN + BM;
 
 /* A bias of F32, BF16 or F16 as it lies there; others do not come here (has_plain_bias). */
@@ -60,32 +63,42 @@ __device__ __forceinline__ float bias_of(const lx_cu_vec &bias, uint32_t bits)
                                       : __half2float(__ushort_as_half((unsigned short)bits));
 }
 
-/* Read after a barrier. All is asked for before anything is waited for. */
+/* Of a thread's column and row. */
+struct asked_columns {
+    float scale, gate, x_scale;
+    uint32_t bias;
+};
+
 template <int END>
-__device__ __forceinline__ void keep(const lx_cu_int8 &p, const place &here, float *kept)
+__device__ __forceinline__ asked_columns ask(const lx_cu_int8 &p, const place &here)
 {
     static_assert(THREADS == BN && BM <= BN, "one column and one row each");
-    constexpr bool HAS_GATE = END == END_F32 || END == END_F32_ADD,
-                   HAS_ROWS = END != END_F32 && END != END_16_BITS;
     const int thread = thread_now();
     const int64_t col = (int64_t)here.n * BN + thread, row = (int64_t)here.m * BM + thread;
     const bool is_there = col < p.e.n;
-    float scale = 1, gate = 1, x_scale = 1;
-    uint32_t bias = 0;
+    asked_columns a = {1, 1, 1, 0};
     if (is_there && p.e.w_scale)
-        scale = p.e.w_scale[col];
+        a.scale = p.e.w_scale[col];
     if (is_there && p.e.bias.data)
-        bias = bias_bits(p.e.bias, col);
-    if (HAS_GATE && is_there && p.e.gate)
-        gate = p.e.gate[col];
-    if (HAS_ROWS && thread < BM)
-        x_scale = x_scale_at(p.e, row);
-    kept[thread] = scale;
-    kept[KEPT_BIAS + thread] = bias_of(p.e.bias, bias);
-    if (HAS_GATE)
-        kept[KEPT_GATE + thread] = gate;
-    if (HAS_ROWS && thread < BM)
-        kept[KEPT_ROWS + thread] = x_scale;
+        a.bias = bias_bits(p.e.bias, col);
+    if (HAS_GATE<END> && is_there && p.e.gate)
+        a.gate = p.e.gate[col];
+    if (HAS_ROWS<END> && thread < BM)
+        a.x_scale = x_scale_at(p.e, row);
+    return a;
+}
+
+/* Read after a step's barriers. */
+template <int END>
+__device__ __forceinline__ void keep(const lx_cu_int8 &p, const asked_columns &a, float *kept)
+{
+    const int thread = thread_now();
+    kept[thread] = a.scale;
+    kept[KEPT_BIAS + thread] = bias_of(p.e.bias, a.bias);
+    if (HAS_GATE<END>)
+        kept[KEPT_GATE + thread] = a.gate;
+    if (HAS_ROWS<END> && thread < BM)
+        kept[KEPT_ROWS + thread] = a.x_scale;
 }
 
 /* --- places ----------------------------------------------------------------------------------- */

@@ -4,26 +4,28 @@
  *
  * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
  *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
- *           clocks each. This one takes 1,320 in F32, by Nsight's clocks of tiles of 216 and of 80
- *           steps; loops like it were timed at 1,312 to 1,336. (Even: its reads are spread evenly.)
+ *           clocks each. This one takes 1,330 with a residual, by Nsight's clocks of an H100 for
+ *           tiles of 216 and of 80 steps; a tile of 80 steps and 16 bits takes 109,600 in all,
+ *           where mma.sync takes 92,200. (Even: its reads are spread evenly.)
  * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out, clocks
  *           for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with both
  *           1,302: 1,152 and one for every other instruction of either warp (1,164, 1,212, 1,236,
- *           1,294; of a build with 73 of them). So instructions are what counts: 161 a step and
- *           warp (F32 the same, 8.6 162 and 160), 96 of them mma.sync, 20 ldmatrix, 7 fetches, and
- *           6 that ptxas puts before fetches which come after an ldmatrix. An 8.6's product takes
- *           16 clocks: whether the others fit in between is not known.
+ *           1,294; of a build with 73 of them). So instructions count: 160 a step and warp (8.6:
+ *           159), 164 with a residual, 96 of them mma.sync, 20 ldmatrix, 7 fetches, and 6 that
+ *           ptxas puts before fetches which come after an ldmatrix. An 8.6's product takes 16
+ *           clocks: whether the others fit in between is not known.
  * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory. A
  *           ring of 3 steps, 84 KiB. Unit u of row r lies at u ^ (r / 2 % 4).
  * Order     Row by row of tiles, 8 products each, as ptxas would have them anyhow. Fragments of two
  *           rows (8 registers) and of all columns of two half steps (32): a row is read 8 products
- *           before it is used, columns 14 to 32, so that no warp waits for all others' reads in the
- *           last row. Beside codes, which want the registers, columns are there once (16).
- * Fetches   Of the step after the next, four beside a half step's first row and three beside its
- *           fourth: few groups (three idle instructions each), but not all at once, which holds up
- *           every warp's ldmatrix behind 56 fetches. They have 1.3 steps of time. A fetch keeps the
- *           registers of its address for 100 clocks and more: pointers go on before the next
- *           step's, not after their own.
+ *           before it is used, columns of the second half 14 to 32, of the next step 8 to 14.
+ *           Beside codes, which want the registers, columns are there once (16).
+ * Fetches   Of the step after the next, four beside a step's second row and three beside its
+ *           seventh: few groups (three idle instructions each), but not all at once, which holds up
+ *           every warp's ldmatrix behind 56 fetches. Where they stand is worth up to 8 %, by no
+ *           rule that was found. They have 1.4 steps of time. A fetch keeps the registers of its
+ *           address for 100 clocks and more: pointers go on before the next step's, not after
+ *           their own.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows) is done between runs of steps. The
  *           residual is not asked for ahead: that cost its loop what it saved its end, and more
@@ -33,18 +35,19 @@
  *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 63 are
  *           in its way, and apart is quicker. A GeForce's takes 16: there they may fit in between,
  *           and what apart asks of memory would cost more (not measured).
- * Barriers  Two a step: in its middle, when the next one has landed, since its columns are read
- *           from then on (beside codes in the last row); and before its last row, when all of it
- *           has been read.
- * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds, the quicker of both designs (share
- *           of mma.sync's rate; in brackets by the loop before):
- *           5120 -> 5120, 16 bits             1.65 to 1.69  (77 to 80 %)  [1.81]
- *           5120 -> 5120, gate, residual      1.89 to 1.93  (68 to 69 %)  [2.13]
- *           5120 -> 13824, gelu, codes apart  5.17 to 5.25  (68 %)        [5.63]
- *                                codes beside 5.51 to 5.58  (64 to 65 %)  [6.00]
- *           13824 -> 5120, gate, residual     4.47 to 4.62  (77 to 79 %)  [5.04]
+ * Barriers  One a step, before its last row: all of it has been read then, and the next one has
+ *           landed, whose columns are read from then on. None between tiles: what is kept of a
+ *           tile's columns and rows has two places, and where tiles are four; they are written
+ *           when a tile begins and read after the barriers of its steps.
+ * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate by time;
+ *           by clocks, which power does not bend; in brackets by the loop before):
+ *           5120 -> 5120, 16 bits             1.58 to 1.61  (82 to 83; 84.5 to 84.9 %)  [1.81]
+ *           5120 -> 5120, gate, residual      1.86 to 1.87  (71; 73 to 74 %)            [2.13]
+ *           5120 -> 13824, gelu, codes apart  5.14 to 5.34  (67 to 69; 70 to 71 %)      [5.63]
+ *                                codes beside 5.36          (67; 68 %)                  [6.00]
+ *           13824 -> 5120, gate, residual     4.60 to 4.72  (76 to 78; 82 %)            [5.04]
  *           What else was tried is in docs/performance.md.
- * Registers 253 to 255; by CUDA 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
+ * Registers 252 to 255; by ptxas 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.
  */
 #ifndef INT8_MMA_192_EVEN_CUH
@@ -58,11 +61,10 @@ namespace even
 {
 
 constexpr int STAGES = 3, X_STAGE = BM * STEP, STAGE = (BM + BN) * STEP;
-constexpr int KEPT_AT = STAGES * STAGE;                  /* a tile's columns and rows */
-constexpr int PLACES_AT = RING, SHARED_EVEN = RING + 48; /* places_of, two */
-static_assert(KEPT_AT + KEPT_FLOATS * (int)sizeof(float) <= PLACES_AT,
-              "three steps, columns and rows");
-static_assert(SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
+constexpr int KEPT_AT = STAGES * STAGE, KEPT = KEPT_FLOATS * (int)sizeof(float); /* two tiles' */
+constexpr int PLACES = 4, PLACES_AT = KEPT_AT + 2 * KEPT, SHARED_EVEN = PLACES_AT + PLACES * 24;
+static_assert(PLACES_AT % 16 == 0 && SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
+constexpr int FETCH_FIRST = 1, FETCH_REST = MT; /* rows of a step beside which is fetched */
 static_assert(MT % 2 == 0 && NT / 2 == MT - 2,
               "two rows' fragments; a pair beside each row but two");
 
@@ -90,7 +92,7 @@ __device__ __forceinline__ uint32_t line_in(int row, int unit)
 struct places_of {
     place here, first, next;
 };
-static_assert(2 * sizeof(places_of) == SHARED_EVEN - PLACES_AT, "behind the ring");
+static_assert(PLACES * sizeof(places_of) == SHARED_EVEN - PLACES_AT, "behind what is kept");
 
 /* --- fetching -------------------------------------------------------------------------------- */
 
@@ -278,27 +280,36 @@ __device__ __forceinline__ void multiply_pairs(pieces<TWICE> &w, int (&acc)[MT][
         multiply_pairs<HALF, T, PAIR + 1>(w, acc, t);
 }
 
-/* A row of tiles in one half of a step; the next row's fragment and, of rows 2 to 5, one of the
- * next half's columns. */
+template <bool TWICE>
+__device__ __forceinline__ void get_next_pairs(pieces<TWICE> &w, const moment &t)
+{
+    get_pair<0, 2>(w, t);
+    get_pair<1, 2>(w, t);
+    get_pair<2, 2>(w, t);
+    get_pair<3, 2>(w, t);
+}
+
+/* A row of tiles in one half of a step; the next row's fragment and columns of the second half
+ * beside rows 2 to 5 of the first, of the next step's beside the last of all. */
 template <int HALF, int T, bool TWICE>
 __device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, fetcher &f, pieces<TWICE> &w,
                                              int (&acc)[MT][NT][4], const moment &t)
 {
-    if constexpr (HALF == 1 && T == 0) { /* the next step has landed, for everyone */
+    if constexpr (HALF == 1 && T == MT - 1) { /* the next is there, everyone has read this one */
         fetch_wait<1>();
         __syncthreads();
     }
-    if constexpr (HALF == 1 && T == MT - 1) /* everyone has read this one */
-        __syncthreads();
     if constexpr (T + 1 < MT)
         get_row<T + 1, HALF>(w, t);
     else
         get_row<0, HALF + 1>(w, t);
-    if constexpr (TWICE && T >= 2)
-        get_pair<T - 2, HALF + 1>(w, t);
-    if constexpr (HALF == 0 && T == 0)
+    if constexpr (TWICE && HALF == 0 && T >= 2)
+        get_pair<T - 2, 1>(w, t);
+    if constexpr (TWICE && HALF == 1 && T == MT - 1)
+        get_next_pairs(w, t);
+    if constexpr (HALF * MT + T == FETCH_FIRST)
         fetch_range<0, 4, !TWICE>(p, f, t.to);
-    if constexpr (HALF == 0 && T == 3) {
+    if constexpr (HALF * MT + T == FETCH_REST) {
         fetch_range<4, FETCHES, !TWICE>(p, f, t.to);
         fetch_close();
     }
@@ -437,11 +448,13 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
     constexpr int C = END <= END_F32_ADD ? 4 : 8;
     extern __shared__ __align__(128) unsigned char ring[];
     const uint32_t shared = (uint32_t)__cvta_generic_to_shared(ring);
-    places_of *const both = (places_of *)(ring + PLACES_AT);
+    places_of *const where = (places_of *)(ring + PLACES_AT);
     pieces<!CODES> w; /* codes take the registers */
     recoding r = {};
     r.at = NOWHERE;
     r.unit = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (threadIdx.x < 3)
+        put_place(o, h, where[0], (int)blockIdx.x, steps_of((int)p.k).all);
     begin_even<C>(p, o, h, shared);
     if (C == 4 && h.delay)
         wait_for_turn(h.delay);
@@ -449,17 +462,19 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
     int turn = 0;
     for (int tile = (int)blockIdx.x; tile < o.n_tiles; tile += (int)gridDim.x) {
         const steps n = steps_of((int)p.k);
-        places_of &at = both[turn]; /* the other one may still be read */
-        turn ^= 1;
+        const places_of &at = where[turn % PLACES];
+        float *const kept = (float *)(ring + KEPT_AT + turn % 2 * KEPT);
+        const asked_columns asked = ask<END>(p, at.here);
+        turn++;
         if (threadIdx.x < 3)
-            put_place(o, h, at, tile, n.all);
-        __syncthreads();
-        keep<END>(p, at.here, (float *)(ring + KEPT_AT));
+            put_place(o, h, where[turn % PLACES], tile + (int)gridDim.x, n.all);
         fetcher f = fetcher_of<C>(p, at.first, shared, n.all > 2 ? 2 : 0);
         int acc[MT][NT][4] = {};
         get_first(w, shared, t);
+        keep<END>(p, asked, kept);
+        int done = 0;
 #pragma unroll 1
-        for (int done = 0; done < n.all;) {
+        do {
             const int until = run_until(p, f, n, done);
 #pragma unroll 1
             for (; done < until; done++) {
@@ -468,8 +483,8 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
             }
             if (done == n.own)
                 fetch_tile<C>(p, at.next, f);
-        }
-        end_tile<END, GELU>(p, at.here, acc, (const float *)(ring + KEPT_AT));
+        } while (done < n.all); /* by `for` ptxas zeroes the sums twice */
+        end_tile<END, GELU>(p, at.here, acc, kept);
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
     if (CODES) {

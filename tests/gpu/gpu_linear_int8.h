@@ -41,7 +41,8 @@ typedef struct bench {
     uint32_t *most;
     lx_cu_product product; /* as cuBLASLt is asked */
     double rate_operations;
-    double rate; /* of mma.sync alone, 1e12 a second: print_line's roof */
+    /* print_line's roofs, of mma.sync alone: 1e12 operations a second; operations a clock, or 0 */
+    double rate, rate_by_clocks;
 } bench;
 
 static void tell(const gpu *g, int code, const char *what)
@@ -157,14 +158,37 @@ static bench bench_of(gpu *g, shape_kind kind, int64_t m)
     return b;
 }
 
-static void print_line(const bench *b, const char *how, shape_kind kind, double s)
+/* Clocks of one call, between moments of one multiprocessor; 0: they were of two. */
+static double clocks_of(gpu *g, void (*call)(gpu *g, void *self), bench *b)
+{
+    enum { CALLS = 8 };
+    size_t mark = lx_arena_mark(g->store);
+    lx_cu_moment at[2], *d_at = gpu_take(g, sizeof at);
+    const lx_cuda_linear_ops *linear = g->cuda->module->linear;
+    tell(g, linear->moment(g->cuda->dev, d_at), "moment");
+    for (int i = 0; i < CALLS; i++)
+        call(g, b);
+    tell(g, linear->moment(g->cuda->dev, d_at + 1), "moment");
+    gpu_get(g, at, d_at, sizeof at);
+    lx_arena_reset(g->store, mark);
+    bool is_one = at[0].multiprocessor == at[1].multiprocessor;
+    return is_one ? (double)(at[1].clocks - at[0].clocks) / CALLS : 0;
+}
+
+/* clocks: of the call, or 0. A card short of power lowers its clock, and lowers it more for what
+ * moves operands than for mma.sync alone; by clocks both are as they are. */
+static void print_line(const bench *b, const char *how, shape_kind kind, double s, double clocks)
 {
     static const char *const kinds[] = {"-> bf16", "gate add -> f32", "gelu -> codes",
                                         "gate add -> f32"};
     double tera = 2e-12 * (double)b->m * (double)b->n * (double)b->k;
-    printf("%-14s M %5d %5d -> %5d %-16s %8.4f ms %7.1f T/s %6.1f %% of %.0f by mma.sync\n", how,
+    printf("%-14s M %5d %5d -> %5d %-16s %8.4f ms %7.1f T/s %6.1f %% of %.0f by mma.sync", how,
            (int)b->m, (int)b->k, (int)b->n, kinds[kind], 1e3 * s, tera / s,
            100 * tera / s / b->rate, b->rate);
+    if (clocks > 0 && b->rate_by_clocks > 0)
+        printf(", %.1f %% by clocks (%.2f GHz)", 1e14 * tera / clocks / b->rate_by_clocks,
+               1e-9 * clocks / s);
+    printf("\n");
 }
 
 #endif

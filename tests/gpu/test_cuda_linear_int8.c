@@ -549,10 +549,11 @@ static int64_t least(int64_t a, int64_t b)
 enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
 
 /* Operations a second of mma.sync alone, 1e12. */
-static double rate_now(gpu *g)
+static double rate_now(gpu *g, double *by_clocks)
 {
     bench b = {0};
-    double seconds = gpu_time(g, call_rate, &b);
+    double seconds = gpu_time(g, call_rate, &b), clocks = clocks_of(g, call_rate, &b);
+    *by_clocks = clocks > 0 ? b.rate_operations / clocks : 0;
     return 1e-12 * b.rate_operations / seconds;
 }
 
@@ -562,8 +563,9 @@ static void bench_line(gpu *g, bench *b, const char *how, shape_kind kind,
                        void (*call)(gpu *g, void *self))
 {
     if (b->rate == 0 || b->m >= 4096)
-        b->rate = rate_now(g);
-    print_line(b, how, kind, gpu_time(g, call, b));
+        b->rate = rate_now(g, &b->rate_by_clocks);
+    double seconds = gpu_time(g, call, b);
+    print_line(b, how, kind, seconds, clocks_of(g, call, b));
 }
 
 static void bench_shape(gpu *g, shape_kind kind, int64_t m)
@@ -606,12 +608,14 @@ static int bench_all(const char *only)
     }
     gpu g;
     gpu_open(&g, BENCH_BYTES, SCRATCH_BYTES);
-    printf("mma.sync m16n8k32 alone: %.1f T operations/s\n", rate_now(&g));
+    double by_clocks, rate = rate_now(&g, &by_clocks);
+    printf("mma.sync m16n8k32 alone: %.1f T operations/s, %.0f a clock\n", rate, by_clocks);
     for (int kind = PLAIN; kind <= SECOND; kind++)
         for (size_t m = 0; m < sizeof rows / sizeof *rows; m++)
             if (!only || rows[m] == atoll(only))
                 bench_shape(&g, (shape_kind)kind, rows[m]);
-    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s\n", rate_now(&g));
+    rate = rate_now(&g, &by_clocks);
+    printf("mma.sync m16n8k32 alone, again: %.1f T operations/s, %.0f a clock\n", rate, by_clocks);
     gpu_close(&g);
     return 0;
 }
