@@ -4,7 +4,7 @@
  *
  * Role      attention_tiles.cu writes images of 128 keys (or their values) to device memory, byte
  *           for byte what wgmma reads from shared memory; so attention_wgmma.cu fetches an image
- *           with one plain bulk copy (keys' scales are read where they are), and no tensor map.
+ *           with one plain bulk copy (keys' scales are read where they are) and no tensor map.
  *           The same bytes serve ldmatrix: attention_fp8.cu.
  * Operand   Everything is "K-major with 128-byte swizzle" (PTX ISA, wgmma, shared memory matrix
  *           layout): rows of 128 bytes along the dimension that is summed over, 8 rows make 1,024

@@ -4,7 +4,8 @@
  *
  * Formula   that of attention_int8.cu. FP8: v = v_scale codes + v_shift (attention_tiles.cu),
  *           weights p = 2^(x - ref) in E4M3, p <= 448; the sum of weights is of the unrounded ones.
- * Scales    one per query; keys as in attention_int8.cu: four for each 64.
+ * Scales    one per query; keys as in attention_int8.cu: four for each 64, read from the image in
+ *           device memory by whoever wants them.
  * Plan      A block of 128 queries of a head: two warp groups of 64 compute, a third group's first
  *           thread fetches images of 128 keys (attention_image.h) through 4 stages. A group has
  *             q k^T of tile j+1   and   p v of tile j
@@ -16,7 +17,7 @@
  *           are summed afresh and added to o in F32; F16 products add to o themselves.
  *           One block after the other on an SM, not a loop in one: the model's length has 10,240
  *           blocks of 0.28 (0.33) ms on 132 SMs, of which begin and end take about 4 %.
- * Shared    queries 16 KB, keys 4 x 16 KB, values 4 x 16 (32) KB: 146 (210) KB, one block per SM.
+ * Shared    queries 16 KB, keys 4 x 16 KB, values 4 x 16 (32) KB: 145 (209) KB, one block per SM.
  * Registers 240 per computing thread: scores, then weights 64, o 64, FP8 sums of a tile 64, packed
  *           weights 16 (F16: 32), about 25 others. 24 for fetching. None is spilled.
  * Floors    32,760 x 32,760, 40 heads of 128, one H100 (132 SMs, 1.83 GHz as its data sheet
@@ -27,7 +28,7 @@
  *             shared memory 40 (56) KB at 128 B a clock:         7.0 (9.7) ms
  *             cache         16 (24) KB of 86 (129) GB in all: at 5.5 TB/s 15.6 (23.4) ms
  *           and device memory 1.0 (1.2) GB, 0.3 (0.4) ms. Measured with FP8 values, by Nsight's
- *           clocks of one launch: 957 a tile.
+ *           clocks of one launch: 957 a tile (when scales still came from shared memory).
  */
 #include "attention_codes.cuh"
 #include "attention_image.h"
@@ -42,8 +43,8 @@ constexpr int Q_BYTES = QUERIES * DIM, BARRIER_BYTES = 4 * STAGES * 8;
 /* The bytes of a block's shared memory. */
 template <bool IS_FP8> struct Room {
     static constexpr int V_STAGE = IS_FP8 ? LX_CU_IMAGE_V_FP8_BYTES : LX_CU_IMAGE_V_F16_BYTES;
-    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE, BARRIERS = V + STAGES * V_STAGE,
-                         ROWS = BARRIERS + BARRIER_BYTES, /* scale and shift of each query */
+    static constexpr int K = Q_BYTES, V = K + STAGES * K_STAGE, BARRIERS = V + STAGES * V_STAGE;
+    static constexpr int ROWS = BARRIERS + BARRIER_BYTES, /* scale and shift of each query */
         ALL = ROWS + 2 * QUERIES * 4;
     static_assert(K % 1024 == 0 && V % 1024 == 0 && K_STAGE % 1024 == 0 && V_STAGE % 1024 == 0,
                   "operands");
@@ -206,10 +207,8 @@ __device__ __forceinline__ void scores_of_warp(int (&s)[64], uint32_t q, const u
 #pragma unroll
         for (int i = 0; i < 4; i++)
             a[i] = word_at(q + lx_cu_image_at(row + i % 2 * 8, byte + i / 2 * 16));
-        const uint8_t *const low = k + lx_cu_image_at(lane / 4, byte), *const high =
-                                                                           k +
-                                                                           lx_cu_image_at(
-                                                                               lane / 4, byte + 16);
+        const uint8_t *const low = k + lx_cu_image_at(lane / 4, byte);
+        const uint8_t *const high = k + lx_cu_image_at(lane / 4, byte + 16);
 #pragma unroll
         for (int n = 0; n < TILE_KEYS / 8; n++) {
             int c[4] = {s[4 * n], s[4 * n + 1], s[4 * n + 2], s[4 * n + 3]};

@@ -68,8 +68,9 @@ template <bool IS_FP8> struct Softmax {
         zero = blockIdx.z;
     }
 
-    /* Of the tile's keys, from its image in device memory, long before begin_tile: no ordinary
-     * read is of what a bulk copy writes, and racecheck, which does not follow those, stays silent. */
+    /* Of the tile's keys, from its image in device memory, long before begin_tile. So no ordinary
+     * read is of what a bulk copy writes: racecheck does not follow those, and took it for a race.
+     */
     __device__ __forceinline__ void ask_scales(const uint8_t *image)
     {
         const int group = (int)(threadIdx.x & 3); /* of this lane's keys, and four further on */

@@ -23,7 +23,7 @@ int cu_to_bf16(lx_cuda_dev *dev, lx_cu_vec in, int64_t n, void *out);
 int cu_int8(lx_cuda_dev *dev, const lx_cu_int8 *p);
 int cu_codes(lx_cuda_dev *dev, const lx_cu_codes *c);
 int cu_int8_rate(lx_cuda_dev *dev, double *operations);
-int cu_moment(lx_cuda_dev *dev, lx_cu_moment *at);
+int cu_clocks(lx_cuda_dev *dev, lx_cu_clocks *at);
 
 /* One design each, for 16-bit and for F32 outputs. */
 int cu_int8_mma_256(lx_cuda_dev *dev, const lx_cu_int8 *p); /* int8_mma_256.cu */

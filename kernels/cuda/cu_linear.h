@@ -130,11 +130,11 @@ typedef struct lx_cu_int8 {
     lx_cu_codes codes; /* done meanwhile or before: an earlier call's rows, never this one's */
 } lx_cu_int8;
 
-/* What a multiprocessor's counter says. Counters of two multiprocessors do not compare. */
-typedef struct lx_cu_moment {
-    int64_t clocks;
+/* What a multiprocessor's counter of clocks says; counters of two do not compare. */
+typedef struct lx_cu_clocks {
+    int64_t count;
     int64_t multiprocessor;
-} lx_cu_moment;
+} lx_cu_clocks;
 
 typedef struct lx_cuda_linear_ops {
     /* LX_CU_NOT_SERVED with is_finished alone */
@@ -149,8 +149,8 @@ typedef struct lx_cuda_linear_ops {
     int (*codes)(lx_cuda_dev *dev, const lx_cu_codes *c); /* what no later call did meanwhile */
     /* Nothing but INT8 mma.sync from registers, to time: *operations of one call */
     int (*int8_rate)(lx_cuda_dev *dev, double *operations);
-    /* A moment between two calls, to time by clocks: *at is in device memory */
-    int (*moment)(lx_cuda_dev *dev, lx_cu_moment *at);
+    /* What the counter is between two calls, to time them by: *at is in device memory */
+    int (*clocks)(lx_cuda_dev *dev, lx_cu_clocks *at);
 } lx_cuda_linear_ops;
 
 #ifdef __cplusplus

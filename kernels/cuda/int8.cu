@@ -5,7 +5,8 @@
  * Codes     5 bytes of F32 and code a number, 3 of F16. Where a design makes those of a band while
  *           it multiplies the next, only the last band's rows come here; apart, each band's.
  * Rate      16 warps a multiprocessor with 16 independent sums each and operands in registers:
- *           nothing but mma.sync. What int8_mma.cuh reaches is told as a share of this.
+ *           nothing but mma.sync. What int8_mma.cuh reaches is told as a share of this, by time
+ *           and by clocks (k_clocks).
  */
 #include "int8_finish.cuh"
 
@@ -118,15 +119,16 @@ int cu_int8_rate(lx_cuda_dev *dev, double *operations)
     return cu_launched();
 }
 
-__global__ void k_moment(lx_cu_moment *at)
+/* One thread: where and when it runs. */
+__global__ void k_clocks(lx_cu_clocks *at)
 {
     unsigned multiprocessor;
     asm volatile("mov.u32 %0, %%smid;" : "=r"(multiprocessor));
     *at = {clock64(), multiprocessor};
 }
 
-int cu_moment(lx_cuda_dev *dev, lx_cu_moment *at)
+int cu_clocks(lx_cuda_dev *dev, lx_cu_clocks *at)
 {
-    k_moment<<<1, 1, 0, dev->compute>>>(at);
+    k_clocks<<<1, 1, 0, dev->compute>>>(at);
     return cu_launched();
 }

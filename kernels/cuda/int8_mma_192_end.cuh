@@ -43,10 +43,12 @@ enum {
     END_16_BITS       /* whatever lx_cu_int8 says of 16 bits */
 };
 
+/* Which ends read gates and rows' scales that were kept. */
+template <int END> constexpr bool HAS_GATE = END == END_F32 || END == END_F32_ADD;
+template <int END> constexpr bool HAS_ROWS = !(END == END_F32 || END == END_16_BITS);
+
 /* Of a tile, floats: its columns' scales, biases and gates (F32 alone), as kept_eights and
  * kept_fours read them; its rows' scales. */
-template <int END> constexpr bool HAS_GATE = END == END_F32 || END == END_F32_ADD;
-template <int END> constexpr bool HAS_ROWS = END != END_F32 &&END != END_16_BITS;
 constexpr int KEPT_BIAS = BN, KEPT_GATE = 2 * BN, KEPT_ROWS = 3 * BN, KEPT_FLOATS = 3 * BN + BM;
 
 /* A bias of F32, BF16 or F16 as it lies there; others do not come here (has_plain_bias). */
@@ -88,7 +90,7 @@ __device__ __forceinline__ asked_columns ask(const lx_cu_int8 &p, const place &h
     return a;
 }
 
-/* Read after a step's barriers. */
+/* Read after a step's barrier. */
 template <int END>
 __device__ __forceinline__ void keep(const lx_cu_int8 &p, const asked_columns &a, float *kept)
 {

@@ -36,16 +36,20 @@
  *           in its way, and apart is quicker. A GeForce's takes 16: there they may fit in between,
  *           and what apart asks of memory would cost more (not measured).
  * Barriers  One a step, before its last row: all of it has been read then, and the next one has
- *           landed, whose columns are read from then on. None between tiles: what is kept of a
- *           tile's columns and rows has two places, and where tiles are four; they are written
- *           when a tile begins and read after the barriers of its steps.
+ *           landed, whose columns are read from then on. None between tiles: a warp that begins one
+ *           has passed the last barrier of the tile before, so all others have ended the one
+ *           before that. So what is kept of a tile's columns and rows, written when it begins and
+ *           read when it ends, has two places; where a tile is, written a tile ahead, four (three
+ *           would do, but are not counted by bits).
  * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate by time;
- *           by clocks, which power does not bend; in brackets by the loop before):
- *           5120 -> 5120, 16 bits             1.58 to 1.61  (82 to 83; 84.5 to 84.9 %)  [1.81]
- *           5120 -> 5120, gate, residual      1.86 to 1.87  (71; 73 to 74 %)            [2.13]
- *           5120 -> 13824, gelu, codes apart  5.14 to 5.34  (67 to 69; 70 to 71 %)      [5.63]
- *                                codes beside 5.36          (67; 68 %)                  [6.00]
- *           13824 -> 5120, gate, residual     4.60 to 4.72  (76 to 78; 82 %)            [5.04]
+ *           by clocks, which power does not bend) [with two barriers a step, on another H100]:
+ *           5120 -> 5120, 16 bits            1.58 to 1.61 (82 to 83; 84.5 to 84.9 %) [1.65, 1.69]
+ *           5120 -> 5120, gate, residual     1.86 to 1.87 (71; 73 to 74 %)           [1.89, 1.93]
+ *           5120 -> 13824, gelu, codes apart 5.14 to 5.34 (67 to 69; 70 to 71 %)     [5.17, 5.25]
+ *                               codes beside 5.36         (67; 68 %)                 [5.51, 5.58]
+ *           13824 -> 5120, gate, residual    4.60 to 4.72 (76 to 78; 82 %)           [4.47, 4.62]
+ *           The last is 1.6 % quicker by clocks than with no barrier between tiles alone, and no
+ *           quicker by time: that H100 had 1.69 to 1.73 GHz for it.
  *           What else was tried is in docs/performance.md.
  * Registers 252 to 255; by ptxas 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.
@@ -64,7 +68,8 @@ constexpr int STAGES = 3, X_STAGE = BM * STEP, STAGE = (BM + BN) * STEP;
 constexpr int KEPT_AT = STAGES * STAGE, KEPT = KEPT_FLOATS * (int)sizeof(float); /* two tiles' */
 constexpr int PLACES = 4, PLACES_AT = KEPT_AT + 2 * KEPT, SHARED_EVEN = PLACES_AT + PLACES * 24;
 static_assert(PLACES_AT % 16 == 0 && SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
-constexpr int FETCH_FIRST = 1, FETCH_REST = MT; /* rows of a step beside which is fetched */
+/* Beside which of a step's 12 rows is fetched: the second, and the first of the second half. */
+constexpr int FETCH_FIRST = 1, FETCH_REST = MT;
 static_assert(MT % 2 == 0 && NT / 2 == MT - 2,
               "two rows' fragments; a pair beside each row but two");
 

@@ -160,5 +160,5 @@ extern "C" {
 extern const struct lx_cuda_linear_ops lx_cuda_linear_table;
 const struct lx_cuda_linear_ops lx_cuda_linear_table = {product,     cu_few,       cu_epilogue,
                                                         cu_quantize, cu_to_bf16,   cu_int8,
-                                                        cu_codes,    cu_int8_rate, cu_moment};
+                                                        cu_codes,    cu_int8_rate, cu_clocks};
 }

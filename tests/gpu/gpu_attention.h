@@ -37,10 +37,10 @@ typedef struct shape {
     bool is_zero;      /* q and k are zeros */
     bool is_gaussian;  /* truly normal inputs */
     float k_shift;     /* times a normal number per channel, added to k */
-    float leap;        /* channel 0 of each head is 0, but this in key leap_at, and of queries */
-    float near_leap;   /*   3 i + 1: near_leap, 3 i + 2: leap, unless they are calm */
+    float leap;        /* channel 0 of each head is 0, but this in key leap_at and */
+    float near_leap;   /*   queries 3 i + 2, and near_leap in queries 3 i + 1 */
     int64_t leap_at;
-    bool is_calm;
+    bool is_calm;      /* queries 3 i + 2 have 0 there too */
     int64_t n_checked; /* rows to check; 0: as many as are quick */
     double allowed;    /* relative L2; 0: by kind */
     bool has_lse;

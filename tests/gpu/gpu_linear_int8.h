@@ -158,25 +158,27 @@ static bench bench_of(gpu *g, shape_kind kind, int64_t m)
     return b;
 }
 
-/* Clocks of one call, between moments of one multiprocessor; 0: they were of two. */
+/* Clocks of one call, of many in a row, by one multiprocessor's counter; 0: it was told by two. */
 static double clocks_of(gpu *g, void (*call)(gpu *g, void *self), bench *b)
 {
     enum { CALLS = 8 };
     size_t mark = lx_arena_mark(g->store);
-    lx_cu_moment at[2], *d_at = gpu_take(g, sizeof at);
+    lx_cu_clocks at[2], *d_at = gpu_take(g, sizeof at);
     const lx_cuda_linear_ops *linear = g->cuda->module->linear;
-    tell(g, linear->moment(g->cuda->dev, d_at), "moment");
+    call(g, b); /* the first count then waits in line, as those behind it do */
+    tell(g, linear->clocks(g->cuda->dev, d_at), "clocks");
     for (int i = 0; i < CALLS; i++)
         call(g, b);
-    tell(g, linear->moment(g->cuda->dev, d_at + 1), "moment");
+    tell(g, linear->clocks(g->cuda->dev, d_at + 1), "clocks");
     gpu_get(g, at, d_at, sizeof at);
     lx_arena_reset(g->store, mark);
     bool is_one = at[0].multiprocessor == at[1].multiprocessor;
-    return is_one ? (double)(at[1].clocks - at[0].clocks) / CALLS : 0;
+    return is_one ? (double)(at[1].count - at[0].count) / CALLS : 0;
 }
 
 /* clocks: of the call, or 0. A card short of power lowers its clock, and lowers it more for what
- * moves operands than for mma.sync alone; by clocks both are as they are. */
+ * moves operands than for mma.sync alone; clocks do not show that, but memory is quicker
+ * by them. */
 static void print_line(const bench *b, const char *how, shape_kind kind, double s, double clocks)
 {
     static const char *const kinds[] = {"-> bf16", "gate add -> f32", "gelu -> codes",

@@ -69,7 +69,7 @@ static void test_error_is_within_the_bars(void **state)
 }
 
 /* The queries 3 i + which of all. A near one's weight may be shared by that key and by others: a
- * key of 13 in one channel has its others rounded to 0.1, 0.03 of such a weight. */
+ * key of 13 in one channel has its others rounded to 0.1, which is 0.03 of such a weight. */
 static bool are_bad(const problem *p, const sample *all, int64_t which)
 {
     static const char *const names[] = {"still", "near", "far"};
@@ -125,9 +125,9 @@ static int n_bad_leaps(gpu *g, const shape *s)
     return n_bad;
 }
 
-/* A key whose logit outgrows all before it, in the first tile, in the midst and in the last, by as
- * many octaves in near and far queries: 8 and 22 (weights are scaled), 20 and 122 (sums of far ones
- * might be infinite), 75 and 258 (weights are). Still queries see nothing of it. */
+/* A key whose logit outgrows all before it, in the first tile, in the midst and in the last. It is
+ * so many octaves in near and far queries: 8 and 22 (weights are scaled), 20 and 122 (sums of far
+ * ones might be infinite), 75 and 258 (weights are). Still queries see nothing of it. */
 static void test_scores_that_outgrow_all_before(void **state)
 {
     static const float leaps[3][2] = {{5, 13}, {5, 31}, {13, 45}};
@@ -142,8 +142,8 @@ static void test_scores_that_outgrow_all_before(void **state)
             s.leap = leaps[i % 3][1];
             s.leap_at = at[i / 3];
             s.n_checked = s.n_q * s.n_heads;
-            s.allowed =
-                is_small ? 2 * FP8_ALLOWED : 0; /* 15 coarse keys beside it are more there */
+            if (is_small) /* the leap's 15 neighbours have its coarse scale: many, of 515 keys */
+                s.allowed = 2 * FP8_ALLOWED;
             n_bad += n_bad_leaps(*state, &s);
         }
     assert_int_equal(n_bad, 0);

@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * --bench [ROWS]   milliseconds, operations, and the share of what mma.sync alone reaches on this
- *           card (for wgmma too: there it may pass 100 %), beside cuBLASLt with the epilogue's
- *           kernel; ROWS: of so many alone.
+ *           card, by time and by clocks (for wgmma too: there it may pass 100 %), beside cuBLASLt
+ *           with the epilogue's kernel; ROWS: of so many alone.
  *
  * LX2V_TEST_DESIGNS=01   only these (lx_cu_int8's numbers).
  *
