@@ -259,15 +259,22 @@ __device__ __forceinline__ void get_pair(pieces<TWICE> &w, const moment &t)
              half_at<HALF>(w.at_b, t) + (uint32_t)(PAIR * 16 * STEP));
 }
 
+/* All columns at once. */
+template <int HALF, bool TWICE>
+__device__ __forceinline__ void get_pairs(pieces<TWICE> &w, const moment &t)
+{
+    get_pair<0, HALF>(w, t);
+    get_pair<1, HALF>(w, t);
+    get_pair<2, HALF>(w, t);
+    get_pair<3, HALF>(w, t);
+}
+
 template <bool TWICE>
 __device__ __forceinline__ void get_first(pieces<TWICE> &w, uint32_t shared, const moment &t)
 {
     find_pieces(w, shared);
     get_row<0, 0>(w, t);
-    get_pair<0, 0>(w, t);
-    get_pair<1, 0>(w, t);
-    get_pair<2, 0>(w, t);
-    get_pair<3, 0>(w, t);
+    get_pairs<0>(w, t);
 }
 
 /* 8 products; in the last row, where columns are there once, each pair's registers are free then,
@@ -283,15 +290,6 @@ __device__ __forceinline__ void multiply_pairs(pieces<TWICE> &w, int (&acc)[MT][
         get_pair<PAIR, HALF + 1>(w, t);
     if constexpr (PAIR + 1 < NT / 2)
         multiply_pairs<HALF, T, PAIR + 1>(w, acc, t);
-}
-
-template <bool TWICE>
-__device__ __forceinline__ void get_next_pairs(pieces<TWICE> &w, const moment &t)
-{
-    get_pair<0, 2>(w, t);
-    get_pair<1, 2>(w, t);
-    get_pair<2, 2>(w, t);
-    get_pair<3, 2>(w, t);
 }
 
 /* A row of tiles in one half of a step; the next row's fragment and columns of the second half
@@ -311,7 +309,7 @@ __device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, fetcher &f, pi
     if constexpr (TWICE && HALF == 0 && T >= 2)
         get_pair<T - 2, 1>(w, t);
     if constexpr (TWICE && HALF == 1 && T == MT - 1)
-        get_next_pairs(w, t);
+        get_pairs<2>(w, t);
     if constexpr (HALF * MT + T == FETCH_FIRST)
         fetch_range<0, 4, !TWICE>(p, f, t.to);
     if constexpr (HALF * MT + T == FETCH_REST) {
