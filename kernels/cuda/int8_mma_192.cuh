@@ -651,10 +651,11 @@ __device__ __forceinline__ void ask_residual(const lx_cu_epilogue &e, const plac
 
 /* How a tile's end is eased; and what int8_mma_192_even.cuh is told. */
 struct habits {
-    bool is_asking;             /* ask_residual */
-    uint32_t delay;             /* wait_for_turn */
-    uint32_t units, over_units; /* units_of_row, 2^32 / that rounded up */
-    uint32_t step;              /* STEP, which ptxas need not know: it would keep pointers twice */
+    bool is_asking;                            /* ask_residual */
+    uint32_t delay;                            /* wait_for_turn */
+    uint32_t units, over_units;                /* units_of_row, 2^32 / that rounded up */
+    bool is_split;                             /* x or w has a multiple of 2^32 in it */
+    int split_x, split_w;                      /* the step of K it is in, or one after; or NEVER */
     uint32_t over_group, over_rows, over_last; /* 2^32 / what place_of divides by, rounded up */
 };
 
@@ -742,7 +743,6 @@ static int group_of(int n_sm)
 static habits find_habits(const lx_cuda_dev *dev, const lx_cu_int8 *p, const order &o)
 {
     habits h = {};
-    h.step = STEP;
     if (p->design == LX_CU_MMA_192x256_APART && o.n_tiles >= 4 * dev->n_sm) {
         const int64_t products = BM / 16 * (BN / 8) * cu_ceil_div<int64_t>(p->k, 32);
         const int halves = dev->major == 9 ? 3 : dev->major == 8 && dev->minor == 0 ? 4 : 8;

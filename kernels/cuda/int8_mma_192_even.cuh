@@ -4,35 +4,40 @@
  *
  * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
  *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
- *           clocks each. This one takes 1,330 with a residual, by Nsight's clocks of an H100 for
- *           tiles of 216 and of 80 steps; a tile of 80 steps and 16 bits takes 109,600 in all,
- *           where mma.sync takes 92,200. (Even: its reads are spread evenly.)
- * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out, clocks
- *           for 64 of K: products alone 1,162, with ldmatrix 1,207, with fetches 1,234, with both
- *           1,302: 1,152 and one for every other instruction of either warp (1,164, 1,212, 1,236,
- *           1,294; of a build with 73 of them). So instructions count: 160 a step and warp (8.6:
- *           159), 164 with a residual, 96 of them mma.sync, 20 ldmatrix, 7 fetches, and 6 that
- *           ptxas puts before fetches which come after an ldmatrix. An 8.6's product takes 16
- *           clocks: whether the others fit in between is not known.
+ *           clocks each. This one takes 1,276 in 16 bits and 1,292 with a residual, by Nsight's
+ *           samples of an H100. (Even: its reads are spread evenly.)
+ * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out of an
+ *           earlier build of 169 instructions, clocks for 64 of K: products alone 1,162, with
+ *           ldmatrix 1,207, with fetches 1,234, with both 1,302: 1,152 and one for every other
+ *           instruction of either warp (1,164, 1,212, 1,236, 1,294). So instructions count: 149 a
+ *           step and warp (8.6: 148), 96 of them mma.sync, 20 ldmatrix, 7 fetches, 7 that let
+ *           addresses go on, and 6 that ptxas puts before fetches which come after an ldmatrix.
+ *           An 8.6's product takes 16 clocks: whether the others fit in between is not known.
  * Lines     Rows are 64 bytes: what a fetch brings of a row lies in one line of shared memory. A
  *           ring of 3 steps, 84 KiB. Unit u of row r lies at u ^ (r / 2 % 4).
  * Order     Row by row of tiles, 8 products each, as ptxas would have them anyhow. Fragments of two
  *           rows (8 registers) and of all columns of two half steps (32): a row is read 8 products
  *           before it is used, columns of the second half 14 to 32, of the next step 8 to 14.
  *           Beside codes, which want the registers, columns are there once (16).
- * Fetches   Of the step after the next, four beside a step's second row and three beside its
- *           seventh: few groups (three idle instructions each), but not all at once, which holds up
+ * Fetches   Of the step after the next, x beside a step's third row and the weights beside its
+ *           eighth: few groups (three idle instructions each), but not all at once, which holds up
  *           every warp's ldmatrix behind 56 fetches. Where they stand is worth up to 8 %, by no
  *           rule that was found. They have 1.4 steps of time. A fetch keeps the registers of its
- *           address for 100 clocks and more: pointers go on before the next step's, not after
+ *           address for 100 clocks and more: addresses go on before the next step's, not after
  *           their own.
+ * Addresses Each fetch has its own, which goes on by one addition to its lower half: the upper
+ *           halves are looked after where an operand has a multiple of 2^32 in it, in the few steps
+ *           that may pass it. So rows beyond a matrix's last need no predicate each: they are the
+ *           last one again. This took 11 instructions out of a step, with halves' addresses kept
+ *           and one place in the ring reckoned from the others.
  * Branches  None in a step: ptxas lets all products end before each, 24 clocks. What happens once a
  *           tile (the last columns of K, the next tile's rows) is done between runs of steps. The
- *           residual is not asked for ahead: that cost its loop what it saved its end, and more
- *           (5120 -> 5120: 1.92 to 1.94 ms with it).
+ *           residual is not asked for ahead, neither there nor between runs: that cost the loop
+ *           what it saved the end, and more (5120 -> 5120: 3.14 M clocks without, 3.20 to 3.32 M
+ *           with it, 8 to 24 steps before the end).
  * Codes     of F16 rows of a band before: without branches, in the midst of the products, asked for
- *           a step before, 63 instructions more; or not here at all but by a kernel before this one
- *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 63 are
+ *           a step before, 56 instructions more; or not here at all but by a kernel before this one
+ *           (LX_CU_MMA_192x256_APART). Where a product takes 6 clocks, as on a Hopper, the 56 are
  *           in its way, and apart is quicker. A GeForce's takes 16: there they may fit in between,
  *           and what apart asks of memory would cost more (not measured).
  * Barriers  One a step, before its last row: all of it has been read then, and the next one has
@@ -41,17 +46,17 @@
  *           before that. So what is kept of a tile's columns and rows, written when it begins and
  *           read when it ends, has two places; where a tile is, written a tile ahead, four (three
  *           would do, but are not counted by bits).
- * Measured  on one H100 held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate by time;
- *           by clocks, which power does not bend) [with two barriers a step, on another H100]:
- *           5120 -> 5120, 16 bits            1.58 to 1.61 (82 to 83; 84.5 to 84.9 %) [1.65, 1.69]
- *           5120 -> 5120, gate, residual     1.86 to 1.87 (71; 73 to 74 %)           [1.89, 1.93]
- *           5120 -> 13824, gelu, codes apart 5.14 to 5.34 (67 to 69; 70 to 71 %)     [5.17, 5.25]
- *                               codes beside 5.36         (67; 68 %)                 [5.51, 5.58]
- *           13824 -> 5120, gate, residual    4.60 to 4.72 (76 to 78; 82 %)           [4.47, 4.62]
- *           The last is 1.6 % quicker by clocks than with no barrier between tiles alone, and no
- *           quicker by time: that H100 had 1.69 to 1.73 GHz for it.
- *           What else was tried is in docs/performance.md.
- * Registers 252 to 255; by ptxas 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
+ * Measured  on three H100s held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate by
+ *           time; by clocks, which power does not bend) [share by clocks at the card's base clock]:
+ *           5120 -> 5120, 16 bits            1.56 to 1.67 (79 to 84; 84.5 to 86.0 %) [86.0]
+ *           5120 -> 5120, gate, residual     1.85 to 1.90 (69 to 71; 74 to 77 %)     [77.8]
+ *           5120 -> 13824, gelu, codes apart 4.98 to 5.10 (69 to 72; 72 to 73 %)     [81.4]
+ *                               codes beside 5.09 to 5.17 (69 to 71; 71 %)
+ *           13824 -> 5120, gate, residual    4.30 to 4.57 (78 to 83; 84.5 to 85.5 %) [86.0]
+ *           In brackets gelu without its codes. The loop before, by turns on one of them: 1.58 to
+ *           1.67, 1.89 to 1.91, 5.11 to 5.27, 4.39 to 4.76 ms. What else was tried is in
+ *           docs/performance.md.
+ * Registers 250 to 255; by ptxas 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.
  */
 #ifndef INT8_MMA_192_EVEN_CUH
@@ -68,8 +73,10 @@ constexpr int STAGES = 3, X_STAGE = BM * STEP, STAGE = (BM + BN) * STEP;
 constexpr int KEPT_AT = STAGES * STAGE, KEPT = KEPT_FLOATS * (int)sizeof(float); /* two tiles' */
 constexpr int PLACES = 4, PLACES_AT = KEPT_AT + 2 * KEPT, SHARED_EVEN = PLACES_AT + PLACES * 24;
 static_assert(PLACES_AT % 16 == 0 && SHARED_EVEN <= 99 << 10, "what a block may have on an 8.6");
-/* Beside which of a step's 12 rows is fetched: the second, and the first of the second half. */
-constexpr int FETCH_FIRST = 1, FETCH_REST = MT;
+/* Beside which of a step's 12 rows is fetched: x beside the third, the weights beside the second of
+ * its second half, or beside codes one later. */
+constexpr int FETCHES_X = BM / PASS, FETCH_X = 2;
+template <bool CODES> constexpr int FETCH_W = CODES ? MT + 2 : MT + 1;
 static_assert(MT % 2 == 0 && NT / 2 == MT - 2,
               "two rows' fragments; a pair beside each row but two");
 
@@ -81,10 +88,10 @@ struct moment {
 
 __device__ __forceinline__ void go_on(moment &t)
 {
-    const uint32_t now = t.now;
+    const uint32_t to = 3 * STAGE - t.now - t.next;
     t.now = t.next;
-    t.next = t.to;
-    t.to = now;
+    t.next = to;
+    t.to = 3 * STAGE - t.now - t.next;
 }
 
 /* Of a row of 64 bytes: eight rows of one unit, and two whole rows, touch all banks once. */
@@ -113,11 +120,11 @@ __device__ __forceinline__ steps steps_of(int k)
     return {all, all > 2 ? all - 2 : all};
 }
 
-/* What a thread fetches: rows `row`, row + 64, ... of x and of the weights, 16 bytes of each. */
+/* What a thread fetches: 16 bytes of each of its rows of x and of the weights. */
 struct fetcher {
-    const int8_t *x, *w; /* one step before the one that comes next */
-    int rows_x, rows_w;  /* that exist from this thread's first row on */
-    uint32_t at;         /* of the first row in the ring's first step */
+    uint64_t from[FETCHES]; /* one step before the one that comes next */
+    uint32_t at;            /* of the first row in the ring's first step */
+    bool is_there;          /* else zeros: there is no such tile, or K is over */
 };
 
 /* Weights' rows lie in the order of their columns in the products (int8_finish.cuh, pieces): what
@@ -128,19 +135,29 @@ template <int C> __device__ __forceinline__ int row_of_weights(int row)
     return row - in + in % 8 / 2 * C + in / 8 * 2 + in % 2;
 }
 
+/* `ahead` steps after the tile's first one. Where a matrix ends, its last row stands for those that
+ * do not exist: what they give is not written, and rows are told nothing by such columns, whose
+ * scale is 0 (int8_mma_192_end.cuh, ask). */
 template <int C>
-__device__ __forceinline__ void fetch_tile(const lx_cu_int8 &p, const place &next, fetcher &f)
+__device__ __forceinline__ void fetch_tile(const lx_cu_int8 &p, const place &next, int ahead,
+                                           fetcher &f)
 {
-    const int thread = thread_now(), row = thread / UNITS, unit16 = thread % UNITS * 16;
-    f.rows_x = f.rows_w = 0;
+    const int thread = thread_now(), row = thread / UNITS, k = (int)p.k;
+    const int x_row = next.m * BM + row, w_row = next.n * BN + row_of_weights<C>(row);
+    const int64_t in_row = thread % UNITS * 16 + (ahead - 1) * STEP;
+    f.is_there = next.m >= 0 && thread % UNITS * 16 < k;
     if (next.m < 0)
         return;
-    const int64_t m = (int64_t)next.m * BM + row, n = (int64_t)next.n * BN + row_of_weights<C>(row);
-    f.x = p.x + m * p.k + unit16 - STEP;
-    f.w = p.w + n * p.k + unit16 - STEP;
-    if (unit16 < (int)p.k) {
-        f.rows_x = (int)min((int64_t)BM, p.e.m - m);
-        f.rows_w = (int)min((int64_t)BN, p.e.n - n);
+#pragma unroll
+    for (int i = 0; i < FETCHES; i++) {
+        const int8_t *const from =
+            i < FETCHES_X ? p.x + min((int64_t)x_row + i * PASS, p.e.m - 1) * k
+                          : p.w + min((int64_t)w_row + (i - FETCHES_X) * PASS, p.e.n - 1) * k;
+        const uint64_t bits = (uint64_t)(from + in_row);
+        /* so packed, ptxas keeps both halves side by side: else each fetch moves them together */
+        asm volatile("mov.b64 %0, {%1, %2};"
+                     : "=l"(f.from[i])
+                     : "r"((uint32_t)bits), "r"((uint32_t)(bits >> 32)));
     }
 }
 
@@ -148,7 +165,7 @@ __device__ __forceinline__ void fetch_tile(const lx_cu_int8 &p, const place &nex
 __device__ __forceinline__ void fetch_last(const lx_cu_int8 &p, fetcher &f, int all)
 {
     if ((all - 1) * STEP + thread_now() % UNITS * 16 >= (int)p.k)
-        f.rows_x = f.rows_w = 0;
+        f.is_there = false;
 }
 
 /* `ahead` steps after the first one's beginning. Nothing of it is kept while a tile ends. */
@@ -157,45 +174,48 @@ __device__ __forceinline__ fetcher fetcher_of(const lx_cu_int8 &p, const place &
                                               uint32_t shared, int ahead)
 {
     fetcher f = {};
-    f.x = p.x; /* of what is not there nothing is read */
-    f.w = p.w;
-    fetch_tile<C>(p, first, f);
-    f.x += ahead * STEP;
-    f.w += ahead * STEP;
+    fetch_tile<C>(p, first, ahead, f);
     f.at = shared + line_in(thread_now() / UNITS, thread_now() % UNITS);
     return f;
 }
 
 /* Before a step's first fetch, long after the last one of the step before: a register that a fetch
- * takes its address from is not free at once. */
-__device__ __forceinline__ void fetch_on(const habits &h, fetcher &f)
+ * takes its address from is not free at once. The lower halves alone, one instruction each; carry
+ * does the rest. */
+__device__ __forceinline__ void fetch_on(fetcher &f)
 {
-    f.x += h.step;
-    f.w += h.step;
+#pragma unroll
+    for (int i = 0; i < FETCHES; i++)
+        asm volatile("{\n.reg .b32 low, high;\nmov.b64 {low, high}, %0;\nadd.u32 low, low, %1;\n"
+                     "mov.b64 %0, {low, high};\n}"
+                     : "+l"(f.from[i])
+                     : "n"(STEP));
 }
 
-/* 16 bytes of every thread. IS_PINNED: rows there are, are asked for each time. Else the compiler
- * keeps it in all the predicates it has, and beside codes other things in memory. */
-template <int I, bool IS_PINNED>
-__device__ __forceinline__ void fetch_at(const lx_cu_int8 &p, fetcher &f, uint32_t to)
+/* Before fetch_on, where it passes a multiple of 2^32. */
+__device__ __forceinline__ void carry(fetcher &f)
 {
-    constexpr bool IS_X = I * PASS < BM;
-    constexpr int ROW = IS_X ? I * PASS : I * PASS - BM;
-    const int8_t *from = (IS_X ? f.x : f.w) + (uint32_t)(ROW * (int)p.k);
-    int &rows = IS_X ? f.rows_x : f.rows_w;
-    if (ROW)
-        asm volatile("" : "+l"(from)); /* here and not before */
-    if (IS_PINNED)
-        asm volatile("" : "+r"(rows));
-    fetch16(f.at + to + (uint32_t)(I * PASS * STEP), from, rows > ROW);
+#pragma unroll
+    for (int i = 0; i < FETCHES; i++)
+        asm volatile("{\n.reg .b32 low, high;\n.reg .pred is_over;\nmov.b64 {low, high}, %0;\n"
+                     "setp.ge.u32 is_over, low, %1;\n@is_over add.u32 high, high, 1;\n"
+                     "mov.b64 %0, {low, high};\n}"
+                     : "+l"(f.from[i])
+                     : "n"((uint32_t)-STEP));
 }
 
-template <int I, int END_AT, bool IS_PINNED>
-__device__ __forceinline__ void fetch_range(const lx_cu_int8 &p, fetcher &f, uint32_t to)
+/* 16 bytes of every thread. */
+template <int I> __device__ __forceinline__ void fetch_at(const fetcher &f, uint32_t to)
+{
+    fetch16(f.at + to + (uint32_t)(I * PASS * STEP), (const void *)f.from[I], f.is_there);
+}
+
+template <int I, int END_AT>
+__device__ __forceinline__ void fetch_range(const fetcher &f, uint32_t to)
 {
     if constexpr (I < END_AT) {
-        fetch_at<I, IS_PINNED>(p, f, to);
-        fetch_range<I + 1, END_AT, IS_PINNED>(p, f, to);
+        fetch_at<I>(f, to);
+        fetch_range<I + 1, END_AT>(f, to);
     }
 }
 
@@ -211,13 +231,15 @@ __device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, 
     for (int i = 0; i < 2; i++) {
         if (i % n.all == n.all - 1)
             fetch_last(p, f, n.all);
-        fetch_on(h, f);
-        fetch_range<0, FETCHES, false>(p, f, to);
+        if (h.is_split)
+            carry(f);
+        fetch_on(f);
+        fetch_range<0, FETCHES>(f, to);
         fetch_close();
         to += STAGE;
         if ((i + 1) % n.all == 0)
             fetch_tile<C>(p, place_or_none(o, (int)blockIdx.x + (i + 1) / n.all * (int)gridDim.x),
-                          f);
+                          0, f);
     }
     fetch_wait<1>();
     __syncthreads();
@@ -228,22 +250,26 @@ __device__ __forceinline__ void begin_even(const lx_cu_int8 &p, const order &o, 
 /* Fragments: a row of tiles and the next; all columns of a half step and, TWICE, of the next. */
 template <bool TWICE> struct pieces {
     uint32_t a[2][4], b[TWICE ? 2 : 1][NT / 2][4];
-    uint32_t at_a, at_b; /* where this lane reads them, of a step's first half */
+    uint32_t at_a[2], at_b[2]; /* where this lane reads them, of a step's halves */
 };
 
 template <bool TWICE> __device__ __forceinline__ void find_pieces(pieces<TWICE> &w, uint32_t shared)
 {
     const int thread = thread_now(), lane = thread % 32, warp = thread / 32;
     const int row = warp / WN * WARP_M + lane % 16, col = warp % WN * WARP_N + lane / 16 * 8;
-    w.at_a = shared + line_in(row, lane / 16);
+    w.at_a[0] = shared + line_in(row, lane / 16);
+    w.at_a[1] = w.at_a[0] ^ 32;
     /* matrices 0 and 1: both units of an even tile of eight columns, 2 and 3: of the odd one */
-    w.at_b = shared + X_STAGE + line_in(col + lane % 8, lane / 8 % 2);
+    w.at_b[0] = shared + X_STAGE + line_in(col + lane % 8, lane / 8 % 2);
+    w.at_b[1] = w.at_b[0] ^ 32;
+    asm volatile("" : "+r"(w.at_a[1]), "+r"(w.at_b[1])); /* kept, not made each time */
 }
 
 /* HALF: 0 and 1 this step's halves, 2 the next one's first. Halves are two units apart. */
-template <int HALF> __device__ __forceinline__ uint32_t half_at(uint32_t at, const moment &t)
+template <int HALF>
+__device__ __forceinline__ uint32_t half_at(const uint32_t (&at)[2], const moment &t)
 {
-    return (HALF == 1 ? at ^ 32 : at) + (HALF == 2 ? t.next : t.now);
+    return at[HALF % 2] + (HALF == 2 ? t.next : t.now);
 }
 
 template <int T, int HALF, bool TWICE>
@@ -295,7 +321,7 @@ __device__ __forceinline__ void multiply_pairs(pieces<TWICE> &w, int (&acc)[MT][
 /* A row of tiles in one half of a step; the next row's fragment and columns of the second half
  * beside rows 2 to 5 of the first, of the next step's beside the last of all. */
 template <int HALF, int T, bool TWICE>
-__device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, fetcher &f, pieces<TWICE> &w,
+__device__ __forceinline__ void multiply_row(const fetcher &f, pieces<TWICE> &w,
                                              int (&acc)[MT][NT][4], const moment &t)
 {
     if constexpr (HALF == 1 && T == MT - 1) { /* the next is there, everyone has read this one */
@@ -310,22 +336,22 @@ __device__ __forceinline__ void multiply_row(const lx_cu_int8 &p, fetcher &f, pi
         get_pair<T - 2, 1>(w, t);
     if constexpr (TWICE && HALF == 1 && T == MT - 1)
         get_pairs<2>(w, t);
-    if constexpr (HALF * MT + T == FETCH_FIRST)
-        fetch_range<0, 4, !TWICE>(p, f, t.to);
-    if constexpr (HALF * MT + T == FETCH_REST) {
-        fetch_range<4, FETCHES, !TWICE>(p, f, t.to);
+    if constexpr (HALF * MT + T == FETCH_X)
+        fetch_range<0, FETCHES_X>(f, t.to);
+    if constexpr (HALF * MT + T == FETCH_W<!TWICE>) {
+        fetch_range<FETCHES_X, FETCHES>(f, t.to);
         fetch_close();
     }
     multiply_pairs<HALF, T, 0>(w, acc, t);
 }
 
 template <int HALF, int T, int END_AT, bool TWICE>
-__device__ __forceinline__ void multiply_rows(const lx_cu_int8 &p, fetcher &f, pieces<TWICE> &w,
+__device__ __forceinline__ void multiply_rows(const fetcher &f, pieces<TWICE> &w,
                                               int (&acc)[MT][NT][4], const moment &t)
 {
     if constexpr (T < END_AT) {
-        multiply_row<HALF, T>(p, f, w, acc, t);
-        multiply_rows<HALF, T + 1, END_AT>(p, f, w, acc, t);
+        multiply_row<HALF, T>(f, w, acc, t);
+        multiply_rows<HALF, T + 1, END_AT>(f, w, acc, t);
     }
 }
 
@@ -388,30 +414,41 @@ __device__ __forceinline__ void step_even(const lx_cu_int8 &p, const habits &h, 
                                           const moment &t)
 {
     float with = 0;
-    fetch_on(h, f);
-    multiply_rows<0, 0, MT>(p, f, w, acc, t);
+    fetch_on(f);
+    multiply_rows<0, 0, MT>(f, w, acc, t);
     if constexpr (CODES) {
         with = over_most(r.most);
         asm volatile("" : "+f"(with));
     }
-    multiply_rows<1, 0, 2>(p, f, w, acc, t);
+    multiply_rows<1, 0, 2>(f, w, acc, t);
     if constexpr (CODES) {
         even_put(p.codes, r, with);
         even_ask(p.codes, h, r);
     }
-    multiply_rows<1, 2, MT>(p, f, w, acc, t);
+    multiply_rows<1, 2, MT>(f, w, acc, t);
 }
 
 /* --- the kernel ------------------------------------------------------------------------------ */
 
-/* Until which step of the tile nothing else is to be done. */
-__device__ __forceinline__ int run_until(const lx_cu_int8 &p, fetcher &f, const steps &n, int done)
+/* Until which step of the tile nothing else is to be done than in a step. */
+__device__ __forceinline__ int run_until(const lx_cu_int8 &p, const habits &h, fetcher &f,
+                                         const steps &n, int done)
 {
     int until = done < n.own ? n.own : n.all;
     if (p.k % STEP) {
         until = done < n.own - 1 ? n.own - 1 : until;
         if (done == n.own - 1)
             fetch_last(p, f, n.all);
+    }
+    if (h.is_split) {
+        const int step = done < n.own ? done + (n.own < n.all ? 2 : 0) : done - n.own;
+        const int left_x = h.split_x - step, left_w = h.split_w - step; /* of those fetched */
+        until = min(until, left_x > 1 ? done + left_x - 1 : until);
+        until = min(until, left_w > 1 ? done + left_w - 1 : until);
+        if (step == 0 || left_x == 0 || left_x == 1 || left_w == 0 || left_w == 1) {
+            carry(f);
+            until = done + 1;
+        }
     }
     return until;
 }
@@ -478,14 +515,14 @@ __global__ void __launch_bounds__(THREADS, 1) k_int8_even(lx_cu_int8 p, order o,
         int done = 0;
 #pragma unroll 1
         do {
-            const int until = run_until(p, f, n, done);
+            const int until = run_until(p, h, f, n, done);
 #pragma unroll 1
             for (; done < until; done++) {
                 step_even<CODES>(p, h, f, w, r, acc, t);
                 go_on(t);
             }
             if (done == n.own)
-                fetch_tile<C>(p, at.next, f);
+                fetch_tile<C>(p, at.next, 0, f);
         } while (done < n.all); /* by `for` ptxas zeroes the sums twice */
         end_tile<END, GELU>(p, at.here, acc, kept);
     }

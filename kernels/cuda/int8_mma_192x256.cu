@@ -54,6 +54,32 @@ static bool has_plain_bias(const lx_cu_int8 *p)
     return !p->e.bias.data || dtype == LX_CU_F32 || dtype == LX_CU_BF16 || dtype == LX_CU_F16;
 }
 
+/* At which step of K a row that has a multiple of 2^32 in it has passed it: some lanes pass it at
+ * that step, some at the one before. NEVER: there is no such row. */
+constexpr int NEVER = 1 << 30;
+constexpr uint64_t OVER = (uint64_t)1 << 32;
+
+static int split_of(const int8_t *data, int64_t rows, int64_t k)
+{
+    const uint64_t first = (uint64_t)(uintptr_t)data, at = (first - STEP) / OVER * OVER + OVER;
+    const int64_t into = (int64_t)(at - first); /* addresses begin a step before */
+    return into >= rows * k ? NEVER : into <= 0 ? 0 : (int)cu_ceil_div<int64_t>(into % k, STEP);
+}
+
+static void find_split(const lx_cu_int8 *p, habits *h)
+{
+    h->split_x = split_of(p->x, p->e.m, p->k);
+    h->split_w = split_of(p->w, p->e.n, p->k);
+    h->is_split = h->split_x != NEVER || h->split_w != NEVER;
+}
+
+/* Others might have two such multiples. */
+static bool has_small_operands(const lx_cu_int8 *p)
+{
+    const uint64_t most = OVER - STEP;
+    return (uint64_t)(p->e.m * p->k) <= most && (uint64_t)(p->e.n * p->k) <= most;
+}
+
 /* As tall::run, but F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart
  * do so over half a tile, of many. Codes are made beside products for gelu's F16 alone, others
  * before. */
@@ -68,6 +94,7 @@ static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
     if (o.n_tiles >= 8 * dev->n_sm)
         h.delay *= 2;
     find_divisors(o, &h);
+    find_split(p, &h);
     const int end = end_of(*p);
     if (end == END_F32_ADD)
         return launch_even<END_F32_ADD, false>(dev, p, o, h);
@@ -99,7 +126,7 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     if ((p->most && p->squares) || !even::has_plain_bias(p))
         return (int)cudaErrorInvalidValue;
     CU_TRY(tall::codes_before(dev, p, &call));
-    if (!tall::has_wide_out(p) || (is_f32 && p->most))
+    if (!tall::has_wide_out(p) || !even::has_small_operands(p) || (is_f32 && p->most))
         return p->most && !is_f32 ? (int)cudaErrorInvalidValue : cu_int8_mma_256(dev, &call);
     return even::run(dev, &call, o);
 }

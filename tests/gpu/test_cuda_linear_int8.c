@@ -137,6 +137,69 @@ static void test_designs_at_the_ends_of_s32(void **state)
     destroy(g, &p);
 }
 
+/* --- operands on both sides of a multiple of 2^32 --------------------------------------------- */
+
+/* A copy of `codes`, into which such a multiple, `boundary`, is so many bytes. */
+static void *across(gpu *g, unsigned char *boundary, const void *codes, int64_t bytes, int64_t into)
+{
+    gpu_ok(lx_upload(&g->x, boundary - into, codes, (size_t)bytes, err));
+    return boundary - into;
+}
+
+/* The designs by tiles of 192 x 256, which let addresses' upper halves be but where it matters. */
+static void check_across(gpu *g, check_rng *r, unsigned char *boundary, const int64_t shape[3])
+{
+    static const finish all[] = {
+        {.bias = true, .out = LX_DTYPE_BF16},
+        {.bias = true, .gate = true, .add = true, .out = LX_DTYPE_F32},
+        {.bias = true, .activation = LX_ACTIVATION_GELU, .out = LX_DTYPE_F16},
+    };
+    const int64_t k = shape[2], rows[2] = {shape[0], shape[1]};
+    const int64_t in_row[] = {0, 16, 64, k / 32 * 16, k - 16};
+    enum { IN_ROW = sizeof in_row / sizeof *in_row, PLACES = IN_ROW + 4 };
+    problem p = make(g, r, variants[0], CHECK_RANDOM, shape[0], shape[1], k);
+    const lx_act x = p.d_in;
+    const lx_weight w = p.d_w;
+    p.out0 = random_elements(r, LX_DTYPE_F32, p.m * p.n, 1);
+    for (int i = 0; i < 2 * PLACES; i += gpu_is_small() ? 5 : 1) {
+        const int64_t bytes = rows[i % 2] * k, at = i / 2;
+        const int64_t ends[] = {-48, -16, bytes - 16, bytes};
+        const int64_t into = at < IN_ROW ? rows[i % 2] / 2 * k + in_row[at] : ends[at - IN_ROW];
+        p.d_in = x, p.d_w = w;
+        if (i % 2)
+            p.d_w.data = across(g, boundary, p.w.data, bytes, into);
+        else
+            p.d_in.data = across(g, boundary, p.in.data, bytes, into);
+        for (int design = LX_CU_MMA_192x256; design < LX_CU_INT8_DESIGNS; design++)
+            for (size_t f = 0; f < sizeof all / sizeof *all && has_design(g, design, p.n); f++)
+                check_design(g, &p, &all[f], design);
+    }
+    destroy(g, &p);
+}
+
+static void test_designs_across_four_gib(void **state)
+{
+    static const int64_t shapes[][3] = {
+        {300, 288, 208}, {200, 288, 128}, {700, 512, 64}, {200, 544, 1040}};
+    const size_t room = (size_t)64 << 20, four = (size_t)1 << 32;
+    gpu *g = *state;
+    lx_arena *wide = NULL;
+    void *data = NULL;
+    check_rng r = {32};
+    lx_err why = {0};
+    if (lx_cuda_arena(g->cuda, four + room, &wide, &why) != LX_OK) {
+        printf("  no memory for it: %s\n", why.message);
+        skip();
+    }
+    gpu_ok(lx_arena_take(wide, four + room, &data, err));
+    const uintptr_t middle = (uintptr_t)data + room / 2;
+    unsigned char *boundary = (unsigned char *)((middle + four - 1) / four * four);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (!gpu_is_small() || is_small_shape(shapes[i]))
+            check_across(g, &r, boundary, shapes[i]);
+    lx_arena_destroy(&wide);
+}
+
 /* --- sums of squares ------------------------------------------------------------------------- */
 
 /* Each row's sum in f64 of what the same design writes as F32. */
@@ -635,6 +698,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_designs_refuse),
         cmocka_unit_test(test_designs_over_shapes),
         cmocka_unit_test(test_designs_over_sixteens),
+        cmocka_unit_test(test_designs_across_four_gib),
         cmocka_unit_test(test_designs_tell_squares),
         cmocka_unit_test(test_linear_tells_squares),
         cmocka_unit_test(test_designs_tell_maxima),
