@@ -122,7 +122,8 @@ typedef struct lx_cu_int8 {
      * BF16 or F16 */
     lx_cu_epilogue e;
     /* [m] or NULL: raised to the largest magnitudes of the output's rows: F32, or F16 where
-     * LX_CU_INT8_HALF and out is 16-byte aligned in all rows */
+     * LX_CU_INT8_HALF, out is 16-byte aligned in all rows and, of I8 by 192 x 256, x and w are
+     * smaller than 4 GiB */
     uint32_t *most;
     /* [parts, m] or NULL: sums of squares of 16-bit outputs' rows, as before rounding, over columns
      * of LX_CU_INT8_PART each, by design; not beside `most` */

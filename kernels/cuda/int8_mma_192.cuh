@@ -50,7 +50,7 @@
  *           in memory, 258 instructions in the loop for 96 of mma.sync, 20 of ldmatrix and 7
  *           fetches.
  * Serves    what int8_mma.cuh serves; outputs whose rows are not aligned, and F32 of which maxima
- *           are wanted, go to it.
+ *           are wanted, go to it. So do INT8's operands of 4 GiB and more.
  */
 #ifndef INT8_MMA_192_CUH
 #define INT8_MMA_192_CUH

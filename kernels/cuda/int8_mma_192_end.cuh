@@ -15,8 +15,8 @@
  *           takes 24,100 clocks (16,100 where only 16 of 132 blocks run); in lines of 128, which
  *           costs a shuffle and four selections for two numbers, 17,700 (11,900). What is left is
  *           memory's: 52 MB of residual and results a wave. 16 bits lose by that: 7,200 clocks.
- *           All with the residual asked for ahead. It is not any more, and by Nsight's samples an
- *           end takes 13,900 clocks, 6,500 of them waiting for the residual (16 bits: 3,900).
+ *           All with the residual asked for ahead. It is not any more, and by Nsight's samples
+ *           an end took 13,900 clocks, 6,500 of them waiting for the residual (16 bits: 3,900).
  * Streams   What is written is not read again soon, and pushes no operands out of the second-level
  *           cache (.cs): 13824 -> 5120 4.70 ms instead of 4.91. But F16 rows of which codes are
  *           made.
@@ -155,8 +155,8 @@ template <int END> __device__ __forceinline__ uint32_t pack_two(float low, float
     return *(const uint32_t *)&pair;
 }
 
-/* What a row is told of two more numbers. Columns that do not exist are 0: their scale is 1 and
- * their sums and bias are 0, and a row's scale is finite. */
+/* What a row is told of two more numbers. Columns that do not exist are 0: their scale and bias are
+ * 0, whatever their sums (the last column's again), and a row's scale is finite. */
 template <int END>
 __device__ __forceinline__ uint32_t told_with(uint32_t told, float low, float high)
 {

@@ -4,8 +4,8 @@
  *
  * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
  *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
- *           clocks each. This one takes 1,276 in 16 bits and 1,292 with a residual, by Nsight's
- *           samples of an H100. (Even: its reads are spread evenly.)
+ *           clocks each. A build of this one shortly before took 1,276 in 16 bits and 1,292 with a
+ *           residual, by Nsight's samples of an H100. (Even: its reads are spread evenly.)
  * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out of an
  *           earlier build of 169 instructions, clocks for 64 of K: products alone 1,162, with
  *           ldmatrix 1,207, with fetches 1,234, with both 1,302: 1,152 and one for every other
@@ -22,8 +22,8 @@
  * Fetches   Of the step after the next, x beside a step's third row and the weights beside its
  *           eighth: few groups (three idle instructions each), but not all at once, which holds up
  *           every warp's ldmatrix behind 56 fetches. Where they stand is worth up to 8 %, by no
- *           rule that was found. They have 1.4 steps of time. A fetch keeps the registers of its
- *           address for 100 clocks and more: addresses go on before the next step's, not after
+ *           rule that was found. They have 1.7 and 1.3 steps of time. A fetch keeps the registers of
+ *           its address for 100 clocks and more: addresses go on before the next step's, not after
  *           their own.
  * Addresses Each fetch has its own, which goes on by one addition to its lower half: the upper
  *           halves are looked after where an operand has a multiple of 2^32 in it, in the few steps

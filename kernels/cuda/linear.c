@@ -211,7 +211,7 @@ static int design_of_192(const job *j)
 
 /* The design for a shape, of those that this card has: the one whose waves of tiles take the least
  * time. Speeds of tiles as measured on one H200 held to 8.6, when the loop of 192 x 256 was the one
- * before: 128 x 256 0.77 to 0.82 of it (on one H100 now 0.74 to 0.77), 128 x 128 0.90 to 0.93 of
+ * before: 128 x 256 0.77 to 0.82 of it (on one H100 0.74 to 0.77), 128 x 128 0.90 to 0.93 of
  * that. Taken for all cards. */
 static int design_of(const job *j)
 {
