@@ -22,9 +22,9 @@
  * Fetches   Of the step after the next, x beside a step's third row and the weights beside its
  *           eighth: few groups (three idle instructions each), but not all at once, which holds up
  *           every warp's ldmatrix behind 56 fetches. Where they stand is worth up to 8 %, by no
- *           rule that was found. They have 1.7 and 1.3 steps of time. A fetch keeps the registers of
- *           its address for 100 clocks and more: addresses go on before the next step's, not after
- *           their own.
+ *           rule that was found. They have 1.7 and 1.3 steps of time. A fetch keeps the registers
+ *           of its address for 100 clocks and more: addresses go on before the next step's, not
+ *           after their own.
  * Addresses Each fetch has its own, which goes on by one addition to its lower half: the upper
  *           halves are looked after where an operand has a multiple of 2^32 in it, in the few steps
  *           that may pass it. So rows beyond a matrix's last need no predicate each: they are the
