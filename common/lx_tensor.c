@@ -26,6 +26,11 @@ size_t lx_dtype_size(lx_dtype dtype)
     return (unsigned)dtype < LX_DTYPE_COUNT ? dtype_table[dtype].bytes : 0;
 }
 
+bool lx_dtype_is_code(lx_dtype dtype)
+{
+    return dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+}
+
 const char *lx_dtype_name(lx_dtype dtype)
 {
     return (unsigned)dtype < LX_DTYPE_COUNT ? dtype_table[dtype].name : "?";

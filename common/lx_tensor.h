@@ -49,6 +49,7 @@ typedef struct lx_tensor {
 } lx_tensor;
 
 size_t lx_dtype_size(lx_dtype dtype);      /* bytes per element */
+bool lx_dtype_is_code(lx_dtype dtype);     /* I8 and F8_E4M3: 8 bits that want a scale */
 const char *lx_dtype_name(lx_dtype dtype); /* "F32", "BF16", ...: the safetensors spelling */
 bool lx_dtype_parse(const char *name, lx_dtype *out);
 

@@ -16,14 +16,9 @@ lx_dtype lx_linear_act_dtype(const lx_exec *x, const lx_weight *w)
     return x->backend->act_dtype(x, w);
 }
 
-static bool is_coded(lx_dtype dtype)
-{
-    return dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
-}
-
 static bool is_act_dtype(const lx_exec *x, lx_dtype dtype)
 {
-    return dtype == LX_DTYPE_F32 || dtype == x->rows || is_coded(dtype);
+    return dtype == LX_DTYPE_F32 || dtype == x->rows || lx_dtype_is_code(dtype);
 }
 
 lx_status lx_act_take(lx_exec *x, lx_dtype dtype, int64_t rows, int64_t cols, lx_act *out,
@@ -36,7 +31,7 @@ lx_status lx_act_take(lx_exec *x, lx_dtype dtype, int64_t rows, int64_t cols, lx
     size_t mark = lx_arena_mark(x->arena);
     uint64_t bytes = (uint64_t)rows * (uint64_t)cols * lx_dtype_size(dtype);
     lx_status status = lx_arena_take(x->arena, (size_t)bytes, &act.data, err);
-    if (status == LX_OK && is_coded(dtype))
+    if (status == LX_OK && lx_dtype_is_code(dtype))
         status = lx_arena_take_f32(x->arena, (uint64_t)rows, &act.scale, err);
     if (status != LX_OK) {
         lx_arena_reset(x->arena, mark);
@@ -48,7 +43,7 @@ lx_status lx_act_take(lx_exec *x, lx_dtype dtype, int64_t rows, int64_t cols, lx
 
 static lx_status check_act(const lx_exec *x, const lx_act *act, lx_err *err)
 {
-    bool has_scale = !is_coded(act->dtype) || act->scale;
+    bool has_scale = !lx_dtype_is_code(act->dtype) || act->scale;
     if (is_act_dtype(x, act->dtype) && has_scale && act->data &&
         lx_matrix_is_sane(act->rows, act->cols))
         return LX_OK;
@@ -117,7 +112,7 @@ static lx_status check_weight(const lx_exec *x, const lx_weight *w, const lx_act
                        lx_dtype_name(w->dtype));
     }
     lx_dtype wanted = lx_linear_act_dtype(x, w);
-    bool is_widened = in->dtype == LX_DTYPE_F32 && !is_coded(wanted);
+    bool is_widened = in->dtype == LX_DTYPE_F32 && !lx_dtype_is_code(wanted);
     if (in->dtype != wanted && !is_widened)
         return lx_fail(err, LX_EJOB, "%s: takes %s activations, got %s", w->name,
                        lx_dtype_name(wanted), lx_dtype_name(in->dtype));

@@ -21,7 +21,7 @@ static lx_status check_vector(const lx_weight *w, int64_t cols, lx_err *err)
 lx_status lx_norm_rows(lx_exec *x, const float *in, const lx_norm *norm, lx_act *out, lx_err *err)
 {
     bool is_act = out->dtype == LX_DTYPE_F32 || out->dtype == x->rows ||
-                  ((out->dtype == LX_DTYPE_I8 || out->dtype == LX_DTYPE_F8_E4M3) && out->scale);
+                  (lx_dtype_is_code(out->dtype) && out->scale);
     if (!is_act || !lx_matrix_is_sane(out->rows, out->cols))
         return lx_fail(err, LX_EJOB, "norm to %s [%" PRId64 ", %" PRId64 "]: not possible",
                        lx_dtype_name(out->dtype), out->rows, out->cols);

@@ -8,7 +8,7 @@
  *           lx_cache_folder's. A stage reads it when it opens the card (lx_cuda_tune).
  * Promise   The file is hostile until checked. Whatever is wrong with it costs one warning with
  *           file, key and value, and the built-in choices are used. A table changes no plan: what
- *           it chooses finds room in the scratch that is planned without one (cuda/linear.c).
+ *           it chooses finds room in the scratch that is planned without one (cuda/linear_plan.c).
  * Bits      follow from the design: with another table other bits may come.
  * Tests     tests/kernels/test_tune.c, tests/fuzz/fuzz_tune.c, tests/gpu/test_cuda_tune.c
  */

@@ -85,7 +85,7 @@ static void check_dtype(check *c, const lx_weight *w, role r)
 {
     bool is_float =
         w->dtype == LX_DTYPE_F32 || w->dtype == LX_DTYPE_BF16 || w->dtype == LX_DTYPE_F16;
-    bool is_code = w->dtype == LX_DTYPE_I8 || w->dtype == LX_DTYPE_F8_E4M3;
+    bool is_code = lx_dtype_is_code(w->dtype);
     const char *type = lx_dtype_name(w->dtype);
     if (is_float && w->scale)
         wrong(c, "%s is %s and has a weight_scale; only I8 and F8_E4M3 are scaled", w->name, type);

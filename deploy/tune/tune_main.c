@@ -15,7 +15,7 @@
 #include "weights/lx_catalog.h"
 #include "weights/lx_model_dir.h"
 
-#define ROWS_LEAST 256 /* fewer go another way: kernels/cuda/linear.c */
+#define ROWS_LEAST 256 /* fewer go another way: kernels/cuda/linear_plan.c */
 #define ROWS_MOST  (1 << 17)
 #define REPEATS    7
 

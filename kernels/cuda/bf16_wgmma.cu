@@ -15,7 +15,7 @@
  * Measured  on one H100, 32,760 rows, milliseconds, in brackets cuBLASLt and what finishes its
  *           sums, three by turns: 5120 -> 5120 2.22 to 2.35 (2.13 to 2.46), with squares 2.29 to
  *           2.42 (2.40 to 2.54), gate and residual 2.43 to 2.48 (3.07 to 3.26), 13824 -> 5120 6.31
- *           to 6.58 (7.15 to 7.96). At 1,024 rows, without linear.c's limit, cuBLASLt
+ *           to 6.58 (7.15 to 7.96). At 1,024 rows, without linear_plan.c's limit, cuBLASLt
  *           was quicker in all.
  */
 #include "int8_wgmma.cuh"

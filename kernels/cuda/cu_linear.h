@@ -4,7 +4,7 @@
  *
  * Role      A linear is a product into a band of sums, acc [m, n], and then one kernel that reads
  *           the sums once while they lie in the second-level cache: scale, bias, activation,
- *           factors, gate, residual, rounding or quantization. linear.c cuts the bands.
+ *           factors, gate, residual, rounding or quantization. linear_plan.c cuts the bands.
  * INT8      The large INT8 linears finish their sums in registers instead: one kernel, no sums in
  *           memory (lx_cu_int8). Only a quantized output needs a second look at its rows, and that
  *           is work for idle warps of the next band's kernel.

@@ -1,5 +1,5 @@
 /*
- * cu_tune.h - what linear.c asks a table for
+ * cu_tune.h - what linear_plan.c asks a table for
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef CU_TUNE_H

@@ -86,23 +86,6 @@ __device__ __forceinline__ void mma(int (&c)[4], const uint32_t (&a)[4], uint32_
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* E4M3: 8.9 and later; elsewhere nobody gets here. */
-__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-#if __CUDA_ARCH__ >= 890
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-
-/* Whether what is compiled for has the instruction for sums of SUM, and may use it. */
-template <typename SUM> constexpr bool has_mma = true;
-#if (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890) || LX2V_ARCH_MAX < 89
-template <> constexpr bool has_mma<float> = false;
-#endif
-
 /* --- fetching -------------------------------------------------------------------------------- */
 
 /* Where the fetching of this block has come to: ahead of its products, also across tiles. Rows

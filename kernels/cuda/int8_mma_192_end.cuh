@@ -2,12 +2,12 @@
  * int8_mma_192_end.cuh - how tiles of int8_mma_192_even.cuh end: from 192 sums a thread to memory
  * SPDX-License-Identifier: Apache-2.0
  *
- * Why       Nothing overlaps an end: no product is given while it lasts. int8_mma_192.cuh's asks of
+ * Why       Nothing overlaps an end: no product is given while it lasts. finish_sums asks of
  *           every eight numbers of 16 bits what is wanted of them, 200 branches a tile, and takes
  *           10,400 clocks of an H100 until the next tile's products; here that is the kernel's
  *           kind, no branch is left, and it took 6,200 (2,000 of them without an end at all).
  * Rest      F32 that is not added, and 16 bits that have a gate or want what no model does, end by
- *           int8_mma_192.cuh's finish_sums: with its branches, without .cs.
+ *           int8_mma_192_finish.cuh's finish_sums: with its branches, without .cs.
  * Kept      Columns' scales and biases, gates of F32 and rows' scales lie in shared memory behind
  *           the ring since the tile began: nothing is waited for when it ends. They are asked for
  *           before sums are zeroed and first fragments read, and put there after that.
@@ -24,7 +24,7 @@
 #ifndef INT8_MMA_192_END_CUH
 #define INT8_MMA_192_END_CUH
 
-#include "int8_mma_192.cuh"
+#include "int8_mma_192_finish.cuh"
 
 namespace int8
 {

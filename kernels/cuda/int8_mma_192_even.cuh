@@ -2,10 +2,11 @@
  * int8_mma_192_even.cuh - INT8 linears by mma.sync in tiles of 192 x 256: the loop and the kernel
  * SPDX-License-Identifier: Apache-2.0
  *
- * Why       Tiles and warps are int8_mma_192.cuh's. Its loop took about 1,565 clocks of one H200
- *           for 64 of K, where mma.sync takes 1,152: 96 of each of a scheduler's two warps, 6
- *           clocks each. A build of this one shortly before took 1,276 in 16 bits and 1,292 with a
- *           residual, by Nsight's samples of an H100. (Even: its reads are spread evenly.)
+ * Why       Tiles and warps are int8_mma_192.cuh's. The loop that FP8 has (fp8_mma_192x256.cu) took
+ *           about 1,565 clocks of one H200 for 64 of K, where mma.sync takes 1,152: 96 of each of a
+ *           scheduler's two warps, 6 clocks each. A build of this one shortly before took 1,276 in
+ *           16 bits and 1,292 with a residual, by Nsight's samples of an H100. (Even: its reads are
+ *           spread evenly.)
  * Slots     A Hopper's scheduler gives nothing else in these 6 clocks. With parts left out of an
  *           earlier build of 169 instructions, clocks for 64 of K: products alone 1,162, with
  *           ldmatrix 1,207, with fetches 1,234, with both 1,302: 1,152 and one for every other
@@ -99,6 +100,16 @@ __device__ __forceinline__ uint32_t line_in(int row, int unit)
 {
     return (uint32_t)(row * STEP + (unit ^ row / 2 % 4) * 16);
 }
+
+/* What the host works out for a call; over_: 2^32 / what is divided by, rounded up. */
+struct habits {
+    uint32_t over_last;             /* rows of tiles in the last group: place_of */
+    uint32_t delay;                 /* wait_for_turn */
+    uint32_t units, over_units;     /* units_of_row */
+    bool is_split;                  /* x or w has a multiple of 2^32 in it */
+    int split_x, split_w;           /* the step of K it is in, or one after; or NEVER */
+    uint32_t over_group, over_rows; /* tiles of a group, its rows of tiles: place_of */
+};
 
 /* The tile being multiplied; the one to be fetched when it begins, and the one after that. */
 struct places_of {

@@ -1,5 +1,5 @@
 /*
- * int8_mma_192x256.cu - INT8 by int8_mma_192_even.cuh; F32 with gelu by int8_mma_192.cuh
+ * int8_mma_192x256.cu - INT8 by int8_mma_192_even.cuh: which of its kernels, and what they are told
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "int8_mma_192_even.cuh"
@@ -80,17 +80,13 @@ static bool has_small_operands(const lx_cu_int8 *p)
     return (uint64_t)(p->e.m * p->k) <= most && (uint64_t)(p->e.n * p->k) <= most;
 }
 
-/* As tall::run, but F32 with gelu is no model's: it keeps the other loop. Blocks that begin apart
- * do so over half a tile, of many. Codes are made beside products for gelu's F16 alone, others
- * before. */
+/* What a call takes that these kernels serve. Of many tiles blocks that begin apart do so over half
+ * a tile. Codes are made beside products for gelu's F16 alone, others before. */
 static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
 {
     const bool is_gelu = p->e.activation == LX_CU_GELU;
-    habits h = find_habits(dev, p, o);
-    if (p->e.out.dtype == LX_CU_F32 && is_gelu) {
-        CU_TRY(find_asking(dev, p, &h));
-        return tall::launch<4, true, int>(dev, p, o, h);
-    }
+    habits h = {};
+    h.delay = find_delay(dev, p, o);
     if (o.n_tiles >= 8 * dev->n_sm)
         h.delay *= 2;
     find_divisors(o, &h);
@@ -122,11 +118,12 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     using namespace int8;
     const order o = order_of(p, tall::BM, tall::BN, tall::group_of(dev->n_sm));
     const bool is_f32 = p->e.out.dtype == LX_CU_F32;
+    const bool is_other = is_f32 && (p->most || p->e.activation == LX_CU_GELU); /* no model's */
     lx_cu_int8 call;
     if ((p->most && p->squares) || !even::has_plain_bias(p))
         return (int)cudaErrorInvalidValue;
     CU_TRY(tall::codes_before(dev, p, &call));
-    if (!tall::has_wide_out(p) || !even::has_small_operands(p) || (is_f32 && p->most))
+    if (!tall::has_wide_out(p) || !even::has_small_operands(p) || is_other)
         return p->most && !is_f32 ? (int)cudaErrorInvalidValue : cu_int8_mma_256(dev, &call);
     return even::run(dev, &call, o);
 }

@@ -18,7 +18,7 @@
 #include "lx_utf8.h"
 
 #define ROWS_MOST  ((int64_t)1 << 24)
-#define SIDE_MOST  ((int64_t)1 << 20) /* as linear.c's INT8 serves */
+#define SIDE_MOST  ((int64_t)1 << 20) /* as linear_plan.c's INT8 serves */
 #define K_MOST     ((int64_t)1 << 17)
 #define BAND_LEAST 128
 #define NEAR       2.0 /* rows of an entry that is used: so many times more or fewer, at most */

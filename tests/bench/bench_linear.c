@@ -103,7 +103,7 @@ static void bench_linear(bench *b, lx_dtype dtype, int64_t m, int64_t n, int64_t
         else if (dtype == LX_DTYPE_I8)
             ((int8_t *)(void *)wide)[i] = (int8_t)(v * 127);
     }
-    if (dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3)
+    if (lx_dtype_is_code(dtype))
         w.scale = scale;
     lx_act act;
     must(b, lx_act_take(&b->x, lx_linear_act_dtype(&b->x, &w), m, k, &act, &b->err));

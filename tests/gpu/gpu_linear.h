@@ -107,7 +107,7 @@ static inline lx_act act_on_card(gpu *g, lx_dtype dtype, int64_t rows, int64_t c
 {
     lx_act out = {.dtype = dtype, .rows = rows, .cols = cols};
     out.data = gpu_take(g, (size_t)(rows * cols) * lx_dtype_size(dtype));
-    if (dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3)
+    if (lx_dtype_is_code(dtype))
         out.scale = gpu_take(g, (size_t)rows * sizeof(float));
     return out;
 }
@@ -123,7 +123,7 @@ static inline float *random_scale(check_rng *r, int64_t n, float about)
 /* Rows of a kind: random ones are made as codes, others are made as floats and then quantized. */
 static inline lx_act make_rows(check_rng *r, lx_dtype dtype, int kind, int64_t m, int64_t k)
 {
-    bool is_coded = dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+    bool is_coded = lx_dtype_is_code(dtype);
     lx_act out = {.dtype = dtype, .rows = m, .cols = k};
     if (is_coded)
         out.scale = random_scale(r, m, 1 / range_of(dtype, true));
@@ -243,7 +243,7 @@ static inline bool is_in_f32(const problem *p)
 static inline void *gather(const problem *p, const void *data, lx_dtype dtype, const int64_t *at,
                            int64_t n)
 {
-    bool is_coded = p->in.dtype == LX_DTYPE_I8 || p->in.dtype == LX_DTYPE_F8_E4M3;
+    bool is_coded = lx_dtype_is_code(p->in.dtype);
     unsigned char *out = check_alloc(n * p->k, is_coded ? 1 : sizeof(float));
     for (int64_t i = 0; i < n; i++)
         for (int64_t k = 0; k < p->k; k++) {

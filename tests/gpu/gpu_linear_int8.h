@@ -82,7 +82,7 @@ static lx_cu_epilogue epilogue_for(const bench *b, int64_t row, int64_t rows)
     return e;
 }
 
-/* Forced; codes in bands as linear.c has them. */
+/* Forced; codes in bands as linear_plan.c has them. */
 static void call_design(gpu *g, void *self)
 {
     bench *b = self;

@@ -16,7 +16,7 @@
 #define SCRATCH_BYTES ((size_t)512 << 20)
 
 enum { BF16 = 1, FP8 = 2 }; /* among `variants` */
-enum { BF16_ROWS = 2048 };  /* from which on linear.c takes our own kernel for BF16 */
+enum { BF16_ROWS = 2048 };  /* from which on linear_plan.c takes our own kernel for BF16 */
 
 /* Ends the program, as skipped, on a card without. */
 static inline void skip_without(bool (*has)(const lx_card_kind *card), const char *what)
@@ -30,7 +30,7 @@ static inline void skip_without(bool (*has)(const lx_card_kind *card), const cha
     exit(77);
 }
 
-/* lx_cu_int8's number: as linear.c chooses. */
+/* lx_cu_int8's number: as linear_plan.c chooses. */
 static inline int design_here(const gpu *g)
 {
     return lx_card_has_wgmma(lx_cuda_card(g->cuda)) ? LX_CU_WGMMA_128x256 : LX_CU_MMA_192x256;

@@ -13,8 +13,8 @@
 /* v; the attention's output; the FFN's first; its second; q and k. */
 typedef enum shape_kind { PLAIN, RESIDUAL, FIRST, SECOND, SQUARES, KINDS } shape_kind;
 
-/* What linear.c gives to our own kernels: of BF16 neither few rows nor what GELU follows. Squares
- * are timed of BF16 alone. */
+/* What linear_plan.c gives to our own kernels: of BF16 neither few rows nor what GELU follows.
+ * Squares are timed of BF16 alone. */
 static bool is_timed(lx_dtype dtype, shape_kind kind, int64_t m)
 {
     return dtype == LX_DTYPE_BF16 ? kind != FIRST && m >= BF16_ROWS : kind != SQUARES;

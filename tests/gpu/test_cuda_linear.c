@@ -30,7 +30,7 @@ static unsigned char *run(gpu *g, const problem *p, const finish *f)
     return out;
 }
 
-/* Whether linear.c may multiply it by a kernel of our own that finishes it too. */
+/* Whether linear_plan.c may multiply it by a kernel of our own that finishes it too. */
 static bool is_one_kernel(const gpu *g, const problem *p)
 {
     bool is_fp8 = p->in.dtype == LX_DTYPE_F8_E4M3, is_i8 = p->in.dtype == LX_DTYPE_I8;
@@ -205,7 +205,7 @@ static void get_act(gpu *g, const lx_act *from, lx_act *out)
         gpu_get(g, out->scale, from->scale, (size_t)from->rows * sizeof(float));
 }
 
-/* linear.c: such products hold rows that become codes of their kind in F16. */
+/* linear_plan.c: such products hold rows that become codes of their kind in F16. */
 static bool is_half_before_codes(const gpu *g, const problem *p, lx_dtype dtype,
                                  lx_activation activation)
 {
@@ -220,7 +220,7 @@ static bool is_half_before_codes(const gpu *g, const problem *p, lx_dtype dtype,
 static void check_to_act(gpu *g, problem *p, lx_dtype dtype, lx_activation activation)
 {
     char what[96];
-    bool is_coded = dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3;
+    bool is_coded = lx_dtype_is_code(dtype);
     bool is_half = is_half_before_codes(g, p, dtype, activation);
     finish f = {.bias = true, .activation = activation, .out = is_coded ? LX_DTYPE_F32 : dtype};
     lx_epilogue e = epilogue_of(p, &f);

@@ -629,7 +629,7 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Rows of a band of codes, as linear.c has them on a card of 132 multiprocessors. */
+/* Rows of a band of codes, as linear_plan.c has them on a card of 132 multiprocessors. */
 enum { F32_BAND = 896, F16_BAND = 2816, TALL_BAND = 4224 };
 
 /* Operations a second of mma.sync alone, 1e12. */

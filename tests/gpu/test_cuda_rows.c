@@ -158,7 +158,7 @@ static void check_norm(gpu *g, normed *p, lx_dtype dtype, bool in_place)
     run_norm(g, p, dtype, in_place, &again);
     if (memcmp(out.data, again.data, (size_t)n * lx_dtype_size(dtype)) != 0)
         fail_msg("%s: other bits the second time", what);
-    if (dtype == LX_DTYPE_I8 || dtype == LX_DTYPE_F8_E4M3) {
+    if (lx_dtype_is_code(dtype)) {
         check_norm_codes(what, p, &out, 3e-7 + 2 * gpu_compare(p->plain, p->want, n).rel_l2);
     } else {
         float *got = check_floats(n);

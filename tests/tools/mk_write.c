@@ -97,7 +97,7 @@ static lx_status write_tensor(void *self, size_t i, lx_err *err)
 
 static void plan_tensor(file *f, const mk_tensor *t, const mk_format *format)
 {
-    bool is_code = format->linear == LX_DTYPE_I8 || format->linear == LX_DTYPE_F8_E4M3;
+    bool is_code = lx_dtype_is_code(format->linear);
     place *p = &f->place[f->n];
     *p = (place){.tensor = t,
                  .dtype = t->is_linear ? format->linear : format->other,
