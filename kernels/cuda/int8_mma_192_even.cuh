@@ -55,8 +55,8 @@
  *                               codes beside 5.09 to 5.17 (69 to 71; 71 %)
  *           13824 -> 5120, gate, residual    4.30 to 4.57 (78 to 83; 84.5 to 85.5 %) [86.0]
  *           In brackets gelu without its codes. The loop before, by turns on one of them: 1.58 to
- *           1.67, 1.89 to 1.91, 5.11 to 5.27, 4.39 to 4.76 ms. What else was tried is in
- *           docs/performance.md.
+ *           1.67, 1.89 to 1.91, 5.11 to 5.27, 4.39 to 4.76 ms. What else was tried, and why two of
+ *           the four stay where they are: docs/waits.md.
  * Registers 250 to 255; by ptxas 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.
  */
