@@ -2,16 +2,13 @@
  * clients.c - one place per client, answers, events
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "clients.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "journal.h"
-#include "lx_hash.h"
+#include "clients_private.h"
 #include "lx_log.h"
 #include "submit.h"
 #include "text.h"
@@ -22,58 +19,6 @@
 #define IDLE_S         10.0 /* a place unused for that long may be taken by another */
 #define PROBE_S        1.0  /* between two searches of a full house */
 #define LOST_MAX       200  /* events in a row that found no room: the watcher does not read */
-#define BUSY_MS        1000
-#define DRAINING_MS    5000
-#define ROOM_MAX_MS    3600000
-
-typedef struct client {
-    bool is_used;
-    lx_peer peer;
-    double seen_s;
-
-    bool is_watching;
-    uint64_t watch_req;
-    char watched[LX_LIMIT_ID + 1]; /* "" = all jobs */
-    int n_lost;
-
-    bool is_listing; /* an answer to QUERY is under way */
-    uint64_t list_req;
-    bool wants_jobs, wants_stages;
-    bool is_one;            /* one job only */
-    lx_entry *cursor;       /* next to tell; NULL: jobs are done */
-    uint64_t cursor_serial; /* of that entry: it may have been reused */
-    int stage_cursor;       /* kind * LX_LIMIT_REPLICAS + replica */
-    int link_cursor;
-    double moved_s;
-
-    bool is_draining;
-    uint64_t drain_req;
-} client;
-
-/* An ACCEPTED that waits until the job is safe. */
-typedef struct promise {
-    lx_peer peer;
-    uint64_t req;
-    char job[LX_LIMIT_ID + 1];
-    int64_t ahead;
-    bool is_new;
-} promise;
-
-#define PROMISES 256 /* as many messages as the loop takes in one turn */
-
-struct clients {
-    clients_options o;
-    promise promise[PROMISES];
-    int n_promises;
-    int n;
-    client *client; /* [limits.clients] */
-    int n_watching;
-    int probe;     /* where the search for a free place goes on */
-    double full_s; /* when it last found none */
-    lx_msg out;    /* scratch */
-    lx_job job;    /* scratch: a request being completed */
-    lx_msg abroad; /* scratch: the same for a client on another machine */
-};
 
 lx_status clients_create(clients **out, const clients_options *options, lx_err *err)
 {
@@ -241,8 +186,8 @@ static void fill_refusal(lx_msg *msg, const lx_err *why, int64_t retry_after_ms)
     msg->u.failed.retry_after_ms = why->status == LX_EAGAIN ? retry_after_ms : 0;
 }
 
-static void refuse(clients *c, client *x, const lx_msg *to, const lx_err *why,
-                   int64_t retry_after_ms)
+void clients_refuse(clients *c, client *x, const lx_msg *to, const lx_err *why,
+                    int64_t retry_after_ms)
 {
     lx_msg *msg = answer(c, to, LX_MSG_REFUSED);
     fill_refusal(msg, why, retry_after_ms);
@@ -261,168 +206,6 @@ static lx_entry *find_job(clients *c, client *x, const lx_msg *msg)
     text_put(no->u.failed.field, sizeof no->u.failed.field, "job");
     tell(c, x, no, NULL);
     return NULL;
-}
-
-/* --- submit ----------------------------------------------------------------------------------- */
-
-static lx_status is_open(const clients *c, lx_err *err)
-{
-    if (c->o.mode->is_stopping)
-        return lx_fail(err, LX_EAGAIN, "the launcher is stopping");
-    if (c->o.mode->is_draining)
-        return lx_fail(err, LX_EAGAIN,
-                       "the launcher accepts no more jobs (drain); resume it first");
-    for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
-        const char *why = route_parked(c->o.route, (lx_stage_kind)kind);
-        if (why)
-            return lx_fail(err, LX_ESTAGE, "stage %s is parked: %s",
-                           lx_stage_kind_name((lx_stage_kind)kind), why);
-    }
-    return LX_OK;
-}
-
-/* Whose jobs count together: those of a key, however often its owner connects; on this machine,
- * where all are the same user, those of a connection, by its name. Never 0. */
-static uint64_t owner_of(const lx_peer *peer)
-{
-    if (peer->key)
-        return peer->key;
-    return lx_hash_add(LX_HASH_START, peer->id, peer->n) | 1;
-}
-
-static void set_owner(lx_entry *e, const lx_peer *peer)
-{
-    e->owner = owner_of(peer);
-    e->key = peer->key;
-}
-
-/* One client must not take all places; asked only where the limit says anything. */
-static lx_status check_share(const clients *c, uint64_t owner, lx_err *err)
-{
-    int32_t most = c->o.config->limits.per_client;
-    if (most >= c->o.config->limits.queue || lx_jobs_live_of(c->o.jobs, owner) < most)
-        return LX_OK;
-    return lx_fail(err, LX_EAGAIN, "%d jobs of yours have not ended (limits.per_client)", most);
-}
-
-/* The rest of a submission, for an id that is not known. */
-static lx_status accept_new(clients *c, const lx_peer *peer, lx_job *job, lx_entry **out,
-                            double now_s, lx_err *err)
-{
-    lx_status status = is_open(c, err);
-    if (status == LX_OK)
-        status = submit_check_output(job, c->o.config, err);
-    if (status == LX_OK)
-        status = submit_check_space(job, c->o.config, true, err);
-    if (status == LX_OK)
-        status = check_share(c, owner_of(peer), err);
-    if (status != LX_OK)
-        return status;
-    const lx_entry *other = lx_jobs_find_output(c->o.jobs, job->output);
-    if (other)
-        return lx_fail(err, LX_ECONFIG, "output: %s is being written by job %s", job->output,
-                       other->job->id);
-    bool is_drawn = job->seed == LX_SEED_DRAW;
-    if (is_drawn)
-        status = submit_draw_seed(job, err);
-    if (status == LX_OK)
-        status = lx_jobs_has_room(c->o.jobs, err);
-    if (status == LX_OK && c->o.keep)
-        status = c->o.keep(c->o.self, job, peer->key, is_drawn, false, err);
-    if (status == LX_OK)
-        status = lx_jobs_add(c->o.jobs, job, now_s, out, err);
-    if (status == LX_OK) {
-        (*out)->has_drawn_seed = is_drawn;
-        set_owner(*out, peer);
-        (*out)->submit_wall_us = journal_wall_us();
-    }
-    return status;
-}
-
-static void tell_promise(clients *c, const promise *p)
-{
-    const lx_entry *e = lx_jobs_find(c->o.jobs, p->job);
-    bool is_full;
-    if (!e)
-        return; /* so many jobs have ended meanwhile that it is forgotten; asking again tells so */
-    lx_msg *msg = &c->out;
-    *msg = (lx_msg){.kind = LX_MSG_ACCEPTED, .req = p->req};
-    memcpy(msg->job, e->job->id, sizeof msg->job);
-    msg->u.accepted.seed = e->job->seed;
-    msg->u.accepted.ahead = p->ahead;
-    msg->u.accepted.is_new = p->is_new;
-    memcpy(msg->u.accepted.output, e->job->output, sizeof msg->u.accepted.output);
-    c->o.send(c->o.self, &p->peer, msg, &is_full);
-}
-
-/* Also what is accepted already may not be safe yet: its first answer waits as well. */
-static void accepted(clients *c, const client *x, const lx_msg *to, const lx_entry *e, bool is_new)
-{
-    promise p = {.peer = x->peer,
-                 .req = to->req,
-                 .ahead = is_new ? lx_jobs_live(c->o.jobs) - 1 : 0,
-                 .is_new = is_new};
-    memcpy(p.job, e->job->id, sizeof p.job);
-    if (c->o.keep && c->n_promises < PROMISES)
-        c->promise[c->n_promises++] = p;
-    else if (!c->o.keep)
-        tell_promise(c, &p);
-    /* else: more than the loop can have brought; the client asks again */
-}
-
-void clients_kept(clients *c)
-{
-    for (int i = 0; i < c->n_promises; i++)
-        tell_promise(c, &c->promise[i]);
-    c->n_promises = 0;
-}
-
-/* Names of memory go between stages only. */
-static lx_status has_no_ticket(const lx_ticket *ticket, lx_err *err)
-{
-    if (!ticket->serial && !ticket->epoch && !ticket->name[0] && !ticket->bytes)
-        return LX_OK;
-    return lx_fail(err, LX_ECONFIG, "ticket: a client lends nothing");
-}
-
-/* When to come back to a full queue: once the next job is expected to end. */
-static int64_t room_ms(const clients *c, double now_s)
-{
-    double ms = route_room_s(c->o.route, now_s) * 1e3;
-    return ms < BUSY_MS ? BUSY_MS : ms > ROOM_MAX_MS ? ROOM_MAX_MS : (int64_t)ms;
-}
-
-static void on_submit(clients *c, client *x, const lx_msg *msg, double now_s)
-{
-    lx_err why = {0};
-    lx_entry *e = NULL;
-    c->job = msg->u.work.job;
-    lx_status status = has_no_ticket(&msg->u.work.ticket, &why);
-    if (status == LX_OK)
-        status = submit_fill(&c->job, c->o.config, &why);
-    if (status == LX_OK)
-        status = submit_check(&c->job, c->o.config, &why);
-    if (status == LX_OK)
-        e = lx_jobs_find(c->o.jobs, c->job.id);
-    bool is_new = !e;
-    if (status == LX_OK && e && !submit_is_same(e, &c->job))
-        status = lx_fail(&why, LX_ECONFIG, "id: job %s exists with other content; choose another",
-                         c->job.id);
-    else if (status == LX_OK && is_new)
-        status = accept_new(c, &x->peer, &c->job, &e, now_s, &why);
-    if (status != LX_OK || !e) {
-        refuse(c, x, msg, &why, c->o.mode->is_draining ? DRAINING_MS : room_ms(c, now_s));
-        return;
-    }
-    accepted(c, x, msg, e, is_new);
-    if (!is_new)
-        return;
-    /* Never the prompt itself: its length. */
-    LX_I("job=%s accepted size=%dx%d frames=%d steps=%d prompt_bytes=%zu seed=%" PRId64
-         " output=%s",
-         e->job->id, e->job->width, e->job->height, e->job->frames, e->job->n_steps,
-         strlen(e->job->prompt), e->job->seed, e->job->output);
-    clients_news(c, e, true, now_s);
 }
 
 /* --- query ------------------------------------------------------------------------------------ */
@@ -648,26 +431,6 @@ static void on_watch(clients *c, client *x, const lx_msg *msg, double now_s)
 
 /* --- commands --------------------------------------------------------------------------------- */
 
-/* May this job, if it has ended, live again for this client? */
-static lx_status check_retry(clients *c, const client *x, const lx_entry *e, lx_err *err)
-{
-    lx_status status = is_open(c, err);
-    if (status != LX_OK || e->list != LX_LIST_ENDED)
-        return status;
-    const lx_entry *other = lx_jobs_find_output(c->o.jobs, e->job->output);
-    if (other)
-        return lx_fail(err, LX_ECONFIG, "output: %s is being written by job %s", e->job->output,
-                       other->job->id);
-    if (e->state == LX_JOB_DONE)
-        return LX_OK; /* route says why not */
-    status = check_share(c, owner_of(&x->peer), err);
-    if (status == LX_OK)
-        status = lx_jobs_has_room(c->o.jobs, err);
-    if (status == LX_OK && c->o.keep)
-        status = c->o.keep(c->o.self, e->job, x->peer.key, e->has_drawn_seed, true, err);
-    return status;
-}
-
 static void on_job_command(clients *c, client *x, const lx_msg *msg, double now_s)
 {
     lx_err why = {0};
@@ -678,16 +441,16 @@ static void on_job_command(clients *c, client *x, const lx_msg *msg, double now_
     if (msg->u.command.command == LX_COMMAND_CANCEL) {
         status = route_cancel(c->o.route, e, now_s, &why);
     } else {
-        status = check_retry(c, x, e, &why);
+        status = clients_check_retry(c, x, e, &why);
         if (status == LX_OK)
             status = route_retry(c->o.route, e, now_s, &why);
         if (status == LX_OK)
-            set_owner(e, &x->peer);
+            clients_set_owner(e, &x->peer);
     }
     if (status == LX_OK)
         ok(c, x, msg, lx_job_state_name(e->state));
     else
-        refuse(c, x, msg, &why, BUSY_MS);
+        clients_refuse(c, x, msg, &why, CLIENTS_BUSY_MS);
 }
 
 static void on_command(clients *c, client *x, const lx_msg *msg, double now_s)
@@ -733,7 +496,7 @@ static void refuse_stranger(clients *c, const lx_peer *peer, const lx_msg *msg)
     bool is_full;
     lx_fail(&why, LX_EAGAIN, "busy: %d clients are connected (limits.clients)", c->n);
     lx_msg *no = answer(c, msg, LX_MSG_REFUSED);
-    fill_refusal(no, &why, BUSY_MS);
+    fill_refusal(no, &why, CLIENTS_BUSY_MS);
     c->o.send(c->o.self, peer, no, &is_full);
 }
 
@@ -746,7 +509,7 @@ void clients_message(clients *c, const lx_peer *peer, const lx_msg *msg, double 
     }
     x->seen_s = now_s;
     if (msg->kind == LX_MSG_SUBMIT)
-        on_submit(c, x, msg, now_s);
+        clients_on_submit(c, x, msg, now_s);
     else if (msg->kind == LX_MSG_QUERY)
         on_query(c, x, msg, now_s);
     else if (msg->kind == LX_MSG_WATCH)

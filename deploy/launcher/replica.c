@@ -2,8 +2,6 @@
  * replica.c - the life of a stage process, seen from the launcher
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "replica.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -13,106 +11,19 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "leases.h"
-#include "lx_device.h"
 #include "lx_log.h"
-#include "lx_number.h"
-#include "lx_process.h"
 #include "lx_share.h"
-#include "pace.h"
+#include "replica_private.h"
 #include "spawn.h"
 #include "text.h"
 
-#define BEATS_MISSED 3
-#define HELLO_S      30.0 /* exec and dynamic linking from a cold disk */
-/* Loading has no time limit, but a disk that gives nothing for that many hang_s is gone. */
-#define LOAD_FACTOR  10
-#define DEATHS       5
 #define DEATHS_S     60.0
 #define REST_LONGEST 32.0
 #define EXIT_CONFIG  2
 #define EXIT_AGAIN   3   /* nothing is wrong but that others have the memory */
 #define EXIT_LOADER  127 /* ld.so: a library is missing, or glibc too old */
-#define LATE_S       1.0 /* the loop wakes several times a second */
-
-typedef enum replica_state {
-    REPLICA_IDLE,
-    REPLICA_STARTING,
-    REPLICA_LOADING,
-    REPLICA_READY,
-    REPLICA_RESTING,
-    REPLICA_PARKED,
-    REPLICA_GONE,
-    REPLICA_RELEASED
-} replica_state;
-
-typedef struct replica {
-    lx_stage_kind kind;
-    int index;
-    replica_state state;
-    pid_t pid;    /* 0: no process */
-    int lifeline; /* valid while there is a process: closed by our death, it ends */
-    uint64_t epoch;
-    char token[33];
-    lx_peer peer; /* valid from LOADING on */
-    lx_number number;
-    double started_s, heard_s, moved_s, restart_s;
-    uint64_t moved;
-    char unit[LX_LIMIT_WORD];
-    uint64_t done, total, rss_bytes, peak_bytes, weight_bytes;
-    pace pace;
-    bool was_ready;      /* this process */
-    bool was_ever_ready; /* any of its predecessors */
-    bool is_killed, is_told_to_stop;
-    double kill_s;        /* told to stop: when patience ends */
-    bool is_config_fault; /* parked by exit code 2, or 127 of the loader */
-    char kill_why[160];
-    int n_rests; /* restarts in a row without having been ready */
-    double death_s[DEATHS];
-    uint64_t n_deaths;
-    char last_words[512];         /* why it cannot start, if it could still say so */
-    char obituary[LX_LIMIT_TEXT]; /* of the last death, or "" */
-} replica;
-
-struct replicas {
-    replicas_options o;
-    route *route;   /* borrowed */
-    links *links;   /* borrowed; may be NULL */
-    leases *leases; /* owned; NULL: nothing was planned */
-    uint64_t last_epoch;
-    double tick_s, stop_by_s;
-    bool is_stopping;
-    bool is_released;             /* memory of devices goes back: no process has any */
-    int n, first[LX_STAGE_COUNT]; /* where each kind begins in `all` */
-    /* Memory files that all replicas of a kind share for their weights; owned, 0: none. They are
-     * empty until a stage fills them, and outlive it: a restart finds its weights there. */
-    int shared_fd[LX_STAGE_COUNT];
-    lx_msg out; /* scratch */
-    replica all[LX_STAGE_COUNT * LX_LIMIT_REPLICAS];
-};
-
-static replica *at(replicas *r, lx_stage_kind kind, int i)
-{
-    return &r->all[r->first[kind] + i];
-}
-
-static const replica *look_at(const replicas *r, lx_stage_kind kind, int i)
-{
-    return &r->all[r->first[kind] + i];
-}
-
-static int count(const replicas *r, int kind)
-{
-    return r->o.config->stage[kind].n_replicas;
-}
-
-static bool is_on_card(const replicas *r, const replica *p)
-{
-    return lx_device_is_card(r->o.config->stage[p->kind].replica[p->index].device);
-}
 
 /* One copy per checkpoint; the VAE's is small and mux has none. Without it all works as well. */
 static void open_shared(replicas *r)
@@ -130,41 +41,6 @@ static void open_shared(replicas *r)
     }
 }
 
-static lx_status say(replicas *r, replica *p, const lx_msg *msg, lx_err *err)
-{
-    r->out = *msg;
-    return lx_number_send(&p->number, r->o.bus, &p->peer, &r->out, err);
-}
-
-/* The ledger's hands: also a stage that is still loading may be told. */
-static void tell_of_lease(replicas *r, lx_stage_kind kind, int i, lx_msg_kind what, uint64_t bytes)
-{
-    replica *p = at(r, kind, i);
-    lx_msg msg = {.kind = what};
-    lx_err err = {0};
-    msg.u.arena.bytes = bytes;
-    if (p->pid > 0 && (p->state == REPLICA_LOADING || p->state == REPLICA_READY) &&
-        say(r, p, &msg, &err) != LX_OK)
-        replicas_kill(r, kind, i, "it takes no messages");
-}
-
-static void grant_lease(void *self, lx_stage_kind kind, int i, uint64_t bytes)
-{
-    at(self, kind, i)->moved_s = lx_now_s(); /* what it waited is no hang */
-    tell_of_lease(self, kind, i, LX_MSG_LEASE, bytes);
-}
-
-static void recall_lease(void *self, lx_stage_kind kind, int i)
-{
-    tell_of_lease(self, kind, i, LX_MSG_RELEASE, 0);
-}
-
-static lx_status open_leases(replicas *r, lx_err *err)
-{
-    const leases_hands hands = {.grant = grant_lease, .recall = recall_lease, .self = r};
-    return r->o.plan ? leases_create(&r->leases, r->o.plan, hands, err) : LX_OK;
-}
-
 lx_status replicas_create(replicas **out, const replicas_options *options, lx_err *err)
 {
     replicas *r = calloc(1, sizeof *r);
@@ -173,13 +49,13 @@ lx_status replicas_create(replicas **out, const replicas_options *options, lx_er
     r->o = *options;
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
         r->first[kind] = r->n;
-        for (int i = 0; i < count(r, kind); i++) {
+        for (int i = 0; i < replica_count(r, kind); i++) {
             r->all[r->n].kind = (lx_stage_kind)kind;
             r->all[r->n++].index = i;
         }
     }
     open_shared(r);
-    lx_status status = open_leases(r, err);
+    lx_status status = replicas_open_leases(r, err);
     if (status != LX_OK)
         replicas_destroy(&r);
     else
@@ -293,13 +169,14 @@ static void park(replicas *r, replica *p, double now_s)
 
 static bool dies_too_often(const replica *p, double now_s)
 {
-    return p->n_deaths >= DEATHS && now_s - p->death_s[p->n_deaths % DEATHS] <= DEATHS_S;
+    return p->n_deaths >= REPLICA_DEATHS &&
+           now_s - p->death_s[p->n_deaths % REPLICA_DEATHS] <= DEATHS_S;
 }
 
 /* The process is gone (or never came to be); what now? The obituary is written. */
 static void bury(replicas *r, replica *p, int exit_code, double now_s)
 {
-    p->death_s[p->n_deaths++ % DEATHS] = now_s;
+    p->death_s[p->n_deaths++ % REPLICA_DEATHS] = now_s;
     if (r->is_stopping) {
         p->state = REPLICA_GONE;
         return;
@@ -316,7 +193,8 @@ static void bury(replicas *r, replica *p, int exit_code, double now_s)
         char last[LX_LIMIT_TEXT];
         text_put(last, sizeof last, p->obituary);
         text_format(p->obituary, sizeof p->obituary,
-                    "died %d times within %.0f s; the last time: %s", DEATHS, DEATHS_S, last);
+                    "died %d times within %.0f s; the last time: %s", REPLICA_DEATHS, DEATHS_S,
+                    last);
         park(r, p, now_s);
     } else {
         double rest_s = 0;
@@ -390,7 +268,7 @@ void replicas_reap(replicas *r, double now_s)
 
 void replicas_kill(replicas *r, lx_stage_kind kind, int replica_index, const char *why)
 {
-    replica *p = at(r, kind, replica_index);
+    replica *p = replica_at(r, kind, replica_index);
     if (p->pid <= 0 || p->is_killed)
         return;
     p->is_killed = true;
@@ -400,200 +278,7 @@ void replicas_kill(replicas *r, lx_stage_kind kind, int replica_index, const cha
     kill(p->pid, SIGKILL);
 }
 
-/* --- messages --------------------------------------------------------------------------------- */
-
-static bool same_peer(const lx_peer *a, const lx_peer *b)
-{
-    return a->n == b->n && memcmp(a->id, b->id, a->n) == 0;
-}
-
-static void on_hello(replicas *r, const lx_peer *peer, const lx_msg *msg, double now_s)
-{
-    int kind = msg->u.hello.stage, i = msg->u.hello.replica;
-    replica *p = NULL;
-    if (kind >= 0 && kind < LX_STAGE_COUNT && i >= 0 && i < count(r, kind))
-        p = at(r, (lx_stage_kind)kind, i);
-    if (!p || p->state != REPLICA_STARTING || p->is_killed || msg->u.hello.epoch != p->epoch ||
-        strcmp(msg->u.hello.token, p->token) || msg->u.hello.pid != p->pid) {
-        LX_W("hello refused: not a stage that was started here and now");
-        return;
-    }
-    if (strcmp(msg->u.hello.version, LX2V_VERSION)) {
-        char why[160];
-        text_format(why, sizeof why,
-                    "it is version %s, this launcher is " LX2V_VERSION ": install them together",
-                    msg->u.hello.version);
-        replicas_kill(r, p->kind, p->index, why);
-        return;
-    }
-    explicit_bzero(p->token, sizeof p->token); /* good for one hello */
-    p->token[0] = '-';
-    p->peer = *peer;
-    p->number.heard = msg->req; /* a beat may have come before, from nobody that was known */
-    p->state = REPLICA_LOADING;
-    p->heard_s = p->moved_s = now_s;
-}
-
-static void on_ready(replicas *r, replica *p, const lx_msg *msg, double now_s)
-{
-    if (p->state != REPLICA_LOADING)
-        return;
-    p->state = REPLICA_READY;
-    p->was_ready = p->was_ever_ready = true;
-    p->n_rests = 0;
-    p->weight_bytes = msg->u.ready.weight_bytes;
-    p->unit[0] = 0; /* what was loaded is no work of a job */
-    p->done = p->total = 0;
-    p->moved_s = now_s;
-    LX_I("stage=%s replica=%d ready load_s=%.2f weights_mib=%.1f arena_mib=%.1f weights_id=%s",
-         lx_stage_kind_name(p->kind), p->index, msg->u.ready.load_s,
-         (double)p->weight_bytes / 0x1p20, (double)msg->u.ready.arena_bytes / 0x1p20,
-         msg->u.ready.weights_id[0] ? msg->u.ready.weights_id : "-");
-    route_up(r->route, p->kind, p->index, p->epoch);
-    if (r->links)
-        links_up(r->links, p->kind, p->index, p->epoch, now_s);
-}
-
-static void on_beat(replicas *r, replica *p, const lx_msg *msg, double now_s)
-{
-    const lx_entry *e = route_holds(r->route, p->kind, p->index);
-    if (msg->u.beat.moved != p->moved) {
-        double since = route_free_since_s(r->route, p->kind, p->index);
-        double from = p->moved_s > since ? p->moved_s : since;
-        if (p->state == REPLICA_READY && e && msg->u.beat.moved > p->moved)
-            pace_note(&p->pace, (now_s - from) / (double)(msg->u.beat.moved - p->moved),
-                      pace_work(p->kind, e->job));
-        p->moved = msg->u.beat.moved;
-        p->moved_s = now_s;
-    }
-    memcpy(p->unit, msg->u.beat.unit, sizeof p->unit);
-    p->done = msg->u.beat.done;
-    p->total = msg->u.beat.total;
-    p->rss_bytes = msg->u.beat.rss_bytes;
-    p->peak_bytes = msg->u.beat.peak_bytes;
-}
-
-static void on_lease(replicas *r, const replica *p, const lx_msg *msg)
-{
-    if (!r->leases)
-        return;
-    if (msg->kind == LX_MSG_LEASE)
-        leases_ask(r->leases, p->kind, p->index, msg->u.arena.bytes);
-    else
-        leases_given_back(r->leases, p->kind, p->index, msg->u.arena.bytes);
-}
-
-void replicas_message(replicas *r, const lx_peer *peer, const lx_msg *msg, double now_s)
-{
-    if (msg->kind == LX_MSG_HELLO) {
-        on_hello(r, peer, msg, now_s);
-        return;
-    }
-    for (int k = 0; k < r->n; k++) {
-        replica *p = &r->all[k];
-        if (p->pid <= 0 || p->state < REPLICA_LOADING || p->state > REPLICA_READY ||
-            !same_peer(&p->peer, peer))
-            continue;
-        lx_heard heard = lx_number_hear(&p->number, msg);
-        if (heard == LX_HEARD_GAP)
-            replicas_kill(r, p->kind, p->index, "a message of it is missing");
-        if (heard != LX_HEARD_NEXT)
-            return;
-        p->heard_s = now_s; /* any message counts as a beat */
-        if (msg->kind == LX_MSG_BEAT)
-            on_beat(r, p, msg, now_s);
-        if (msg->kind == LX_MSG_FAILED && p->state == REPLICA_LOADING)
-            text_put(p->last_words, sizeof p->last_words, msg->u.failed.text);
-        if (msg->kind == LX_MSG_READY)
-            on_ready(r, p, msg, now_s);
-        else if (msg->kind == LX_MSG_LEASE || msg->kind == LX_MSG_RELEASE)
-            on_lease(r, p, msg);
-        else if (p->state == REPLICA_READY && r->links &&
-                 (msg->kind == LX_MSG_LINK_LENT || msg->kind == LX_MSG_LINK_RESULT))
-            links_message(r->links, p->kind, p->index, msg);
-        else if (p->state == REPLICA_READY)
-            route_message(r->route, p->kind, p->index, msg, now_s);
-        return;
-    }
-    LX_D("message %s from nobody that is known", lx_msg_kind_name(msg->kind));
-}
-
-bool replicas_send(replicas *r, lx_stage_kind kind, int replica_index, const lx_msg *msg)
-{
-    replica *p = at(r, kind, replica_index);
-    lx_err err = {0};
-    if (p->state != REPLICA_READY || p->is_killed)
-        return true; /* on its way out: its death will be told */
-    if (say(r, p, msg, &err) == LX_OK)
-        return true;
-    LX_W("stage=%s replica=%d %s", lx_stage_kind_name(kind), replica_index, err.message);
-    return false;
-}
-
-/* --- watching --------------------------------------------------------------------------------- */
-
-static double unit_limit_s(const replicas *r, const replica *p, const lx_entry *e)
-{
-    const lx_config *c = r->o.config;
-    /* `total` may count all steps of the DiT; a pass is one of them. */
-    uint64_t pass = p->kind == LX_STAGE_DIT && e->job->n_steps > 0
-                        ? p->total / (uint64_t)e->job->n_steps
-                        : p->total;
-    const plan_process *planned = r->o.plan ? plan_of(r->o.plan, p->kind, p->index) : NULL;
-    double step_s =
-        planned ? fmax(planned->compute_s, fmax(planned->stream_s, planned->disk_s)) : 0;
-    pace_guess guess = {.planned_s = pass > 0 ? step_s / (double)pass : 0,
-                        .slowest_s =
-                            pace_predicted_s(p->kind, e->job, p->weight_bytes, pass, c->vae.chunk),
-                        .is_card = is_on_card(r, p)};
-    return pace_limit_s(&p->pace, c->supervision.hang_s, guess, pace_work(p->kind, e->job));
-}
-
-/* NULL if all is well, else why not. Lowers *due_s to when it must be looked at again. */
-static const char *check_alive(const replicas *r, const replica *p, double now_s, double *due_s,
-                               char why[160])
-{
-    const lx_config *c = r->o.config;
-    double silent_by = p->state == REPLICA_STARTING
-                           ? p->started_s + HELLO_S
-                           : p->heard_s + BEATS_MISSED * c->supervision.beat_s;
-    double stuck_by = HUGE_VAL;
-    const lx_entry *e = route_holds(r->route, p->kind, p->index);
-    if (r->leases && leases_waits(r->leases, p->kind, p->index)) {
-        stuck_by = HUGE_VAL; /* others have the card; they are watched themselves */
-    } else if (p->state == REPLICA_LOADING) {
-        stuck_by = p->moved_s + LOAD_FACTOR * c->supervision.hang_s;
-    } else if (p->state == REPLICA_READY && e && !route_may_wait(r->route, p->kind, p->index)) {
-        double since = route_free_since_s(r->route, p->kind, p->index);
-        stuck_by = (p->moved_s > since ? p->moved_s : since) + unit_limit_s(r, p, e);
-    }
-    double by = silent_by < stuck_by ? silent_by : stuck_by;
-    if (by < *due_s)
-        *due_s = by;
-    if (now_s < by)
-        return NULL;
-    if (silent_by <= now_s)
-        snprintf(why, 160, "no word for %.1f s", now_s - p->heard_s);
-    else
-        snprintf(why, 160, "no progress for %.1f s", now_s - p->moved_s);
-    return why;
-}
-
-/* If this process did not run for a while, messages wait unread and nobody else is late. */
-static void forgive(replicas *r, double now_s)
-{
-    double late = now_s - r->tick_s;
-    r->tick_s = now_s;
-    if (late < LATE_S)
-        return;
-    LX_W("the launcher was away for %.1f s", late);
-    for (int k = 0; k < r->n; k++) {
-        replica *p = &r->all[k];
-        p->heard_s += late;
-        p->moved_s += late;
-        p->started_s += late;
-    }
-}
+/* --- stopping --------------------------------------------------------------------------------- */
 
 static void tell_to_stop(replicas *r, replica *p, double now_s)
 {
@@ -603,7 +288,7 @@ static void tell_to_stop(replicas *r, replica *p, double now_s)
     p->kill_s = now_s + r->o.config->supervision.stop_s;
     if (p->state == REPLICA_READY) {
         lx_msg msg = {.kind = LX_MSG_STOP};
-        say(r, p, &msg, NULL);
+        replica_say(r, p, &msg, NULL);
     }
     kill(p->pid, SIGTERM);
     kill(p->pid, SIGCONT); /* a stopped process hears TERM only then */
@@ -618,10 +303,10 @@ static double tick_stopping(replicas *r, double now_s)
     }
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
         bool is_left = false;
-        for (int i = 0; i < count(r, kind); i++)
-            if (at(r, (lx_stage_kind)kind, i)->pid > 0) {
+        for (int i = 0; i < replica_count(r, kind); i++)
+            if (replica_at(r, (lx_stage_kind)kind, i)->pid > 0) {
                 is_left = true;
-                tell_to_stop(r, at(r, (lx_stage_kind)kind, i), now_s);
+                tell_to_stop(r, replica_at(r, (lx_stage_kind)kind, i), now_s);
             }
         if (is_left)
             break;
@@ -637,8 +322,8 @@ static bool has_memory(const replicas *r, const replica *p)
 {
     bool is_any = false;
     for (int k = 0; k < r->n; k++)
-        is_any = is_any || is_on_card(r, &r->all[k]);
-    return is_any ? is_on_card(r, p) : p->kind != LX_STAGE_MUX;
+        is_any = is_any || replica_is_on_card(r, &r->all[k]);
+    return is_any ? replica_is_on_card(r, p) : p->kind != LX_STAGE_MUX;
 }
 
 /* Its whole process goes: what a driver keeps for a process (0.3 to 0.5 GB) goes only with it. */
@@ -663,7 +348,7 @@ void replicas_release(replicas *r, bool is_released)
 
 double replicas_tick(replicas *r, double now_s)
 {
-    forgive(r, now_s);
+    replicas_forgive(r, now_s);
     if (r->is_stopping)
         return tick_stopping(r, now_s);
     double due_s = HUGE_VAL;
@@ -679,7 +364,7 @@ double replicas_tick(replicas *r, double now_s)
                 start(r, p, now_s);
             else if (p->restart_s < due_s)
                 due_s = p->restart_s;
-        } else if (p->pid > 0 && !p->is_killed && check_alive(r, p, now_s, &due_s, why)) {
+        } else if (p->pid > 0 && !p->is_killed && replica_check_alive(r, p, now_s, &due_s, why)) {
             replicas_kill(r, p->kind, p->index, why);
         }
     }
@@ -748,12 +433,12 @@ const char *replicas_hopeless(const replicas *r)
 {
     for (int kind = 0; kind < LX_STAGE_COUNT; kind++) {
         int n = 0;
-        for (int i = 0; i < count(r, kind); i++) {
-            const replica *p = look_at(r, (lx_stage_kind)kind, i);
+        for (int i = 0; i < replica_count(r, kind); i++) {
+            const replica *p = replica_look_at(r, (lx_stage_kind)kind, i);
             n += p->state == REPLICA_PARKED && p->is_config_fault && !p->was_ever_ready;
         }
-        if (n == count(r, kind))
-            return look_at(r, (lx_stage_kind)kind, 0)->obituary;
+        if (n == replica_count(r, kind))
+            return replica_look_at(r, (lx_stage_kind)kind, 0)->obituary;
     }
     return NULL;
 }
@@ -762,7 +447,7 @@ void replicas_info(const replicas *r, lx_stage_kind kind, int replica_index, lx_
 {
     static const char *const words[] = {"dead", "starting", "loading", "ready",
                                         "dead", "parked",   "dead",    "released"};
-    const replica *p = look_at(r, kind, replica_index);
+    const replica *p = replica_look_at(r, kind, replica_index);
     const char *word = words[p->state];
     if (p->state == REPLICA_READY && route_holds(r->route, kind, replica_index))
         word = "busy";
@@ -786,8 +471,8 @@ void replicas_info(const replicas *r, lx_stage_kind kind, int replica_index, lx_
 bool replicas_loading(const replicas *r, lx_stage_kind kind, uint64_t *done, uint64_t *total)
 {
     bool is_found = false;
-    for (int i = 0; i < count(r, (int)kind); i++) {
-        const replica *p = look_at(r, (lx_stage_kind)kind, i);
+    for (int i = 0; i < replica_count(r, (int)kind); i++) {
+        const replica *p = replica_look_at(r, (lx_stage_kind)kind, i);
         if (p->state == REPLICA_READY)
             return false;
         if (p->state == REPLICA_LOADING && (!is_found || p->done > *done)) {

@@ -1,5 +1,5 @@
 /*
- * route_private.h - what route.c and route_lend.c share
+ * route_private.h - what route.c, route_lend.c and route_give.c share
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef ROUTE_PRIVATE_H
@@ -49,6 +49,12 @@ struct route {
     route_worker worker[LX_STAGE_COUNT][LX_LIMIT_REPLICAS];
 };
 
+/* --- route.c: the state of a job -------------------------------------------------------------- */
+
+/** The job shall end in this state: stages that hold it are asked to stop, and once none does it
+ *  has ended. error: why it failed, or ""; copied. */
+void route_end_job(route *r, lx_entry *e, lx_job_state state, const char *error);
+
 /* --- route_lend.c: tickets -------------------------------------------------------------------- */
 
 void route_tell(route *r, lx_stage_kind kind, int replica, lx_msg *msg);
@@ -74,5 +80,10 @@ int route_lent_by(const route *r, lx_stage_kind kind, const route_worker *w);
 
 void route_mourn(route *r, uint64_t epoch); /* a lender died */
 void route_sweep_dead(route *r);
+
+/* --- route_give.c: what jobs cost ------------------------------------------------------------- */
+
+/** A job took this worker so many seconds; 0: that is not known, and nothing is noted. */
+void route_note_cost(route_worker *w, lx_stage_kind kind, const lx_entry *e, double seconds);
 
 #endif

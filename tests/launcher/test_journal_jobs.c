@@ -62,7 +62,7 @@ static int tear_down(void **state)
     return failed;
 }
 
-/* As clients.c, route.c and launcher.c do it together. */
+/* As clients_accept.c, route.c and launcher.c do it together. */
 static lx_entry *submit_with(desk *d, const char *id, uint64_t key)
 {
     lx_job job = world_job(id);
