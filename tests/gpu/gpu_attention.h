@@ -410,32 +410,4 @@ static inline bool has_design(const lx_card_kind *real, const attention_design *
            (d->kind != LX_ATTENTION_INT8_FP8 || lx_card_has_fp8(real));
 }
 
-/* A launch of a kernel by itself, in one piece. */
-static inline lx_cu_attention direct_of(const lx_attention_args *args)
-{
-    const lx_kv *kv = args->kv;
-    return (lx_cu_attention){.q = args->q.data,
-                             .k = kv->k.data,
-                             .v = kv->v.data,
-                             .out = args->out.data,
-                             .q_stride = args->q.stride,
-                             .k_stride = kv->k.stride,
-                             .v_stride = kv->v.stride,
-                             .out_stride = args->out.stride,
-                             .n_q = args->q.rows,
-                             .n_k = kv->n,
-                             .n_heads = (int)kv->n_heads,
-                             .head_dim = (int)kv->head_dim,
-                             .scale = args->scale,
-                             .key_bias = args->key_bias,
-                             .codes = kv->codes,
-                             .k_scale = kv->scale,
-                             .k_images = kv->k_images,
-                             .v_images = kv->v_images,
-                             .v_scale = kv->v_scale,
-                             .v_shift = kv->v_shift,
-                             .k_mean = kv->k_mean,
-                             .units_per_launch = 1 << 20};
-}
-
 #endif

@@ -431,37 +431,4 @@ static inline size_t scratch_of(gpu *g, const problem *p, lx_act *out, size_t by
     return planned;
 }
 
-/* --- for kernels of their own ---------------------------------------------------------------- */
-
-/* The simplest first: the first red line says most. One tile, then tails of each side, more tiles
- * than blocks, steps of K that are cut short. */
-static const int64_t TILE_SHAPES[][3] = {
-    {128, 256, 128}, {128, 256, 64},   {128, 256, 16},   {128, 256, 640},  {64, 64, 64},
-    {1, 32, 16},     {1, 64, 16},      {17, 32, 48},     {127, 96, 80},    {129, 272, 144},
-    {192, 256, 256}, {256, 512, 256},  {193, 320, 272},  {257, 288, 272},  {256, 512, 80},
-    {300, 1024, 64}, {1000, 160, 336}, {1000, 192, 336}, {383, 544, 1040}, {383, 576, 1040},
-    {130, 320, 384}, {385, 784, 128},
-};
-enum { N_TILE_SHAPES = sizeof TILE_SHAPES / sizeof *TILE_SHAPES };
-
-/* Every block has several tiles, of one step of K, of two, of many. */
-static const int64_t LARGE_SHAPES[][3] = {
-    {1000, 1536, 1536}, {4096, 5120, 64},   {4100, 5120, 1024},  {4096, 5120, 5120},
-    {1500, 13824, 512}, {900, 13824, 5120}, {1111, 5120, 13824}, {512, 5120, 5120},
-    {1700, 5120, 256},  {1700, 5120, 384},  {1700, 5120, 640}};
-enum { N_LARGE_SHAPES = sizeof LARGE_SHAPES / sizeof *LARGE_SHAPES };
-
-/* With a sanitizer only such tiles. */
-static inline bool is_small_shape(const int64_t shape[3])
-{
-    return shape[0] * shape[1] * shape[2] <= 10000000;
-}
-
-/* A launch by itself: its code. */
-static inline void must(const gpu *g, int code, const char *what)
-{
-    if (code)
-        fail_msg("%s: %s (%d)", what, g->cuda->module->error_text(code), code);
-}
-
 #endif

@@ -8,7 +8,7 @@
 #include <assert.h>
 
 #include "cuda/lx_cuda_priv.h"
-#include "gpu_linear.h"
+#include "gpu_linear_kernel.h"
 
 #define SCRATCH_BYTES ((size_t)512 << 20)
 #define BENCH_BYTES   ((size_t)3 << 30)

@@ -8,9 +8,8 @@
 #ifndef LX_TESTS_GPU_LINEAR_OWN_H
 #define LX_TESTS_GPU_LINEAR_OWN_H
 
-#include "cuda/cu_rows.h"
 #include "cuda/lx_cuda_priv.h"
-#include "gpu_linear.h"
+#include "gpu_linear_kernel.h"
 
 #define STORE_BYTES   ((size_t)1 << 30)
 #define SCRATCH_BYTES ((size_t)512 << 20)
@@ -28,6 +27,12 @@ static inline void skip_without(bool (*has)(const lx_card_kind *card), const cha
         return;
     printf("skipped: this card (or what it is held to) has no %s\n", what);
     exit(77);
+}
+
+/* For a group of tests. */
+static inline int open_card(void **state)
+{
+    return gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
 }
 
 /* lx_cu_int8's number: as linear_plan.c chooses. */
@@ -52,23 +57,10 @@ static inline bool *own(const gpu *g, lx_dtype dtype)
 
 static lx_cu_int8 call_of(const gpu *g, const problem *p, const finish *f)
 {
-    lx_cu_int8 call = {.design = design_here(g), .k = p->k};
+    lx_cu_int8 call = call_by(design_here(g), p, f);
     call.is_bf16 = p->v.dtype == LX_DTYPE_BF16;
     call.is_fp8 = !call.is_bf16;
-    call.x = p->d_in.data;
-    call.w = p->d_w.data;
-    call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
-    call.e.x_scale = p->d_in.scale;
-    call.e.w_scale = p->d_w.scale;
-    call.e.bias = f->bias ? lx_cu_vec_of(&p->d_bias) : (lx_cu_vec){0, NULL};
-    call.e.activation = (int)f->activation;
-    call.e.gate = f->gate ? p->d_gate : NULL;
     return call;
-}
-
-static int launch(const gpu *g, const lx_cu_int8 *call)
-{
-    return g->cuda->module->linear->int8(g->cuda->dev, call);
 }
 
 /* What sums may lose: fp8_wgmma.cu. */
@@ -80,15 +72,7 @@ static double lost_in_sums(const problem *p)
 /* The output's bytes. */
 static unsigned char *run(gpu *g, const problem *p, const finish *f)
 {
-    size_t bytes, mark = lx_arena_mark(g->store);
-    unsigned char *out = out_before(p, f, &bytes);
-    lx_cu_int8 call = call_of(g, p, f);
-    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, p->n + f->gap, gpu_put(g, out, bytes)};
-    must(g, launch(g, &call), p->v.name);
-    gpu_get(g, out, call.e.out.data, bytes);
-    check_gaps(p, f, out);
-    lx_arena_reset(g->store, mark);
-    return out;
+    return run_call(g, p, f, call_of(g, p, f), p->v.name);
 }
 
 static void check_finish(gpu *g, const problem *p, const finish *f, double lost)
@@ -169,39 +153,49 @@ static void check_model_shapes(gpu *g, check_rng *r, variant v)
 }
 
 /* Parts that the kernel leaves, folded, against the rows it writes as F32; twice. */
-static void check_squares(gpu *g, const problem *p)
+static void check_squares(gpu *g, check_rng *r, variant v, const int64_t shape[3])
 {
-    const lx_cuda_module *module = g->cuda->module;
+    problem p = make(g, r, v, CHECK_RANDOM, shape[0], shape[1], shape[2]);
     finish f = {.bias = true, .out = LX_DTYPE_BF16}, wide = {.bias = true, .out = LX_DTYPE_F32};
-    const int64_t part = LX_CU_INT8_PART(design_here(g)), parts = (p->n + part - 1) / part;
-    unsigned char *y = run(g, p, &wide);
+    unsigned char *y = run(g, &p, &wide);
     float *got[2];
-    for (int i = 0; i < 2; i++) {
-        size_t mark = lx_arena_mark(g->store), bytes = (size_t)(parts * p->m) * sizeof(float);
-        float *sums = gpu_take(g, bytes), *square = gpu_take(g, (size_t)p->m * sizeof *square);
-        void *out = gpu_take(g, (size_t)(p->m * p->n) * 2);
-        lx_cu_int8 call = call_of(g, p, &f);
-        call.e.out = (lx_cu_mat){LX_CU_BF16, p->m, p->n, p->n, out};
-        call.squares = sums;
-        must(g, launch(g, &call), p->v.name);
-        must(g, module->rows->fold(g->cuda->dev, sums, (int)parts, p->m, square), "fold");
-        got[i] = check_floats(p->m);
-        gpu_get(g, got[i], square, (size_t)p->m * sizeof *square);
-        lx_arena_reset(g->store, mark);
-    }
-    assert_memory_equal(got[0], got[1], (size_t)p->m * sizeof(float));
-    for (int64_t i = 0; i < p->m; i++) {
+    for (int i = 0; i < 2; i++)
+        got[i] = run_squares(g, &p, call_of(g, &p, &f), v.name);
+    assert_memory_equal(got[0], got[1], (size_t)p.m * sizeof(float));
+    for (int64_t i = 0; i < p.m; i++) {
         double want = 0;
-        for (int64_t j = 0; j < p->n; j++) {
-            double v = (double)gpu_widen(y, LX_DTYPE_F32, i * p->n + j);
-            want += v * v;
+        for (int64_t j = 0; j < p.n; j++) {
+            double one = (double)gpu_widen(y, LX_DTYPE_F32, i * p.n + j);
+            want += one * one;
         }
         if (!(fabs((double)got[0][i] - want) <= 1e-5 * want + 1e-30))
-            fail_msg("%dx%dx%d: row %d: %.9g, not %.9g", (int)p->m, (int)p->n, (int)p->k, (int)i,
+            fail_msg("%dx%dx%d: row %d: %.9g, not %.9g", (int)p.m, (int)p.n, (int)p.k, (int)i,
                      (double)got[0][i], want);
     }
-    printf("  %dx%dx%d: squares\n", (int)p->m, (int)p->n, (int)p->k);
+    printf("  %dx%dx%d: squares\n", (int)p.m, (int)p.n, (int)p.k);
     free(y), free(got[0]), free(got[1]);
+    destroy(g, &p);
+}
+
+/* What is served, 32 rows of 64 columns to BF16: but for one thing of it, what is refused. */
+static lx_cu_int8 served_call(gpu *g, const problem *p)
+{
+    finish f = {.out = LX_DTYPE_BF16};
+    lx_cu_int8 call = call_of(g, p, &f);
+    call.e.out = (lx_cu_mat){LX_CU_BF16, 32, 64, 64, gpu_take(g, 32 * 72 * 4)};
+    return call;
+}
+
+/* What neither FP8's kernels nor BF16's serve. */
+static void check_refusals(const gpu *g, const lx_cu_int8 *served)
+{
+    lx_cu_int8 bad = *served;
+    bad.k = 40;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = *served, bad.e.add_to_out = true;
+    assert_int_not_equal(launch(g, &bad), 0);
+    bad = *served, bad.e.out.stride = 65; /* rows that are not aligned */
+    assert_int_not_equal(launch(g, &bad), 0);
 }
 
 /* --- as the model calls it ------------------------------------------------------------------- */

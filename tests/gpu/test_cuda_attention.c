@@ -5,10 +5,7 @@
  * Designs  On Hopper INT8 of head_dim 128 is the wgmma kernel, which has more tests in
  *          test_cuda_attention_wgmma.c; `pretend` has those of other cards run.
  */
-#include "gpu_attention.h"
-
-#define STORE_BYTES   ((size_t)1 << 30)
-#define SCRATCH_BYTES ((size_t)256 << 20)
+#include "gpu_attention_kernel.h"
 
 /* --- tests ----------------------------------------------------------------------------------- */
 
@@ -85,17 +82,11 @@ static void test_few_keys_however_launched(void **state)
     gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, s.n_heads, &kv, err));
     lx_attention_args args = args_of(&p, &kv);
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        char how[32];
         lx_cu_attention a = direct_of(&args);
         a.units_per_launch = units[i];
-        gpu_ok(lx_zero(&g->x, p.d_out.data, (size_t)(s.n_q * p.width) * 2, err));
-        gpu_ok(lx_cuda_status(g->cuda, g->cuda->module->attention->few(g->cuda->dev, &a),
-                              "attention", err));
-        float *got = gpu_mat_get(g, &p.d_out);
-        for (int64_t e = 0; e < s.n_q * p.width; e++)
-            if (memcmp(got + e, want + e, sizeof *got))
-                fail_msg("%d units a launch: query %d, column %d is %.9g, was %.9g", (int)units[i],
-                         (int)(e / p.width), (int)(e % p.width), (double)got[e], (double)want[e]);
-        free(got);
+        snprintf(how, sizeof how, "%d units a launch", (int)units[i]);
+        check_launch(g, how, &p, g->cuda->module->attention->few, &a, want);
     }
     free(want);
     destroy(g, &p);

@@ -10,21 +10,13 @@
  *           wrong: v_top or the packing of sums. Images themselves are looked at by
  *           test_cuda_attention_wgmma.c.
  */
-#include "gpu_attention.h"
-
-#define STORE_BYTES   ((size_t)1 << 30)
-#define SCRATCH_BYTES ((size_t)256 << 20)
+#include "gpu_attention_kernel.h"
 
 static lx_card_kind real;
 
 static int begin(void **state)
 {
-    gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
-    gpu *g = *state;
-    if (!lx_card_has_fp8(&g->cuda->card)) {
-        printf("skipped: this card, or this build, has no FP8\n");
-        exit(77);
-    }
+    gpu *g = begin_with(state, lx_card_has_fp8, "FP8");
     real = lx_card_has_wgmma(&g->cuda->card) ? pretend(g, 8, 9) : g->cuda->card;
     return 0;
 }
@@ -79,20 +71,9 @@ static void test_fp8_around_tiles(void **state)
     with_both_sums(state, around_tiles);
 }
 
-/* What SageAttention makes on this input is 0.0379 with FP8 values and 0.0113 with F16. */
 static int within_bars(gpu *g)
 {
-    static const double bars[] = {[LX_ATTENTION_INT8] = 0.0115, [LX_ATTENTION_INT8_FP8] = 0.038};
-    int n_bad = 0;
-    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
-        shape s = {.n_q = 4096, .n_k = 4096, .n_heads = 8, .head_dim = 128, .is_gaussian = true};
-        s.kind = (lx_attention_kind)kind;
-        s.k_shift = 3;
-        s.n_checked = 800;
-        s.allowed = bars[kind];
-        n_bad += is_bad(g, &s);
-    }
-    return n_bad;
+    return n_beyond_bars(g, 800);
 }
 
 static void test_error_is_within_the_bars(void **state)
@@ -158,39 +139,12 @@ static void test_the_fullest_sums_stay_finite(void **state)
     with_both_sums(state, fullest_sums);
 }
 
-/* Races show as bits that change: many runs, in many launches and one. */
 static int same_bits(gpu *g)
 {
-    static const int64_t n_k[] = {1, 128, 130, 600, 4097};
-    for (int i = 0; i < 5; i++) {
-        shape s = {.n_q = 1000, .n_k = n_k[i], .n_heads = 9, .head_dim = 128};
-        s.kind = LX_ATTENTION_INT8_FP8;
-        if (gpu_is_small() && s.n_k > 600)
-            continue;
-        problem p = make(g, &s);
-        float *want = run(g, &p);
-        lx_kv kv;
-        size_t mark = lx_arena_mark(g->scratch);
-        gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, s.n_heads, &kv, err));
-        lx_attention_args args = args_of(&p, &kv);
-        for (int turn = 0; turn < 12; turn++) {
-            lx_cu_attention a = direct_of(&args);
-            a.has_f16_sums = g->x.sums == LX_SUMS_F16;
-            a.units_per_launch = turn % 3 ? 1 << 20 : 5 + turn;
-            gpu_ok(lx_zero(&g->x, p.d_out.data, (size_t)(s.n_q * p.width) * 2, err));
-            gpu_ok(lx_cuda_status(g->cuda, g->cuda->module->attention->fp8(g->cuda->dev, &a),
-                                  "attention", err));
-            float *got = gpu_mat_get(g, &p.d_out);
-            for (int64_t e = 0; e < s.n_q * p.width; e++)
-                if (memcmp(got + e, want + e, sizeof *got))
-                    fail_msg("%d keys, run %d: query %d, column %d is %.9g, was %.9g", (int)s.n_k,
-                             turn, (int)(e / p.width), (int)(e % p.width), (double)got[e],
-                             (double)want[e]);
-            free(got);
-        }
-        lx_arena_reset(g->scratch, mark);
-        free(want);
-        destroy(g, &p);
+    char what[32];
+    for (int i = 0; i < N_RUN_KEYS; i++) {
+        snprintf(what, sizeof what, "%d keys", (int)RUN_KEYS[i]);
+        check_runs(g, what, LX_ATTENTION_INT8_FP8, RUN_KEYS[i], g->cuda->module->attention->fp8);
     }
     return 0;
 }

@@ -10,19 +10,12 @@
  *           the products of one warp; still ones: rows disturb each other.
  */
 #include "cuda/attention_image.h"
-#include "gpu_attention.h"
-
-#define STORE_BYTES   ((size_t)1 << 30)
-#define SCRATCH_BYTES ((size_t)256 << 20)
+#include "gpu_attention_kernel.h"
 
 static int begin(void **state)
 {
-    gpu_begin_tests(state, STORE_BYTES, SCRATCH_BYTES);
-    gpu *g = *state;
-    if (lx_card_has_wgmma(&g->cuda->card))
-        return 0;
-    printf("skipped: this card, or this build, has no wgmma kernels\n");
-    exit(77);
+    (void)begin_with(state, lx_card_has_wgmma, "wgmma kernels");
+    return 0;
 }
 
 /* Tiles of 128 keys in 4 stages, 64 queries to a group: around each edge, and the model's length.
@@ -52,20 +45,9 @@ static void test_int8_around_tiles(void **state)
     assert_int_equal(n_bad, 0);
 }
 
-/* What SageAttention makes on this input is 0.0113 with F16 and 0.0379 with FP8. */
 static void test_error_is_within_the_bars(void **state)
 {
-    static const double bars[] = {[LX_ATTENTION_INT8] = 0.0115, [LX_ATTENTION_INT8_FP8] = 0.038};
-    int n_bad = 0;
-    for (int kind = LX_ATTENTION_INT8; kind <= LX_ATTENTION_INT8_FP8; kind++) {
-        shape s = {.n_q = 4096, .n_k = 4096, .n_heads = 8, .head_dim = 128, .is_gaussian = true};
-        s.kind = (lx_attention_kind)kind;
-        s.k_shift = 3;
-        s.n_checked = 400;
-        s.allowed = bars[kind];
-        n_bad += is_bad(*state, &s);
-    }
-    assert_int_equal(n_bad, 0);
+    assert_int_equal(n_beyond_bars(*state, 400), 0);
 }
 
 /* The queries 3 i + which of all. A near one's weight may be shared by that key and by others: a
@@ -149,39 +131,15 @@ static void test_scores_that_outgrow_all_before(void **state)
     assert_int_equal(n_bad, 0);
 }
 
-/* Races show as bits that change: many runs, in many launches and one. */
 static void test_wgmma_gives_the_same_bits_however_it_runs(void **state)
 {
     gpu *g = *state;
-    static const int64_t n_k[] = {1, 128, 130, 600, 4097};
-    for (int i = 0; i < 10; i++) {
-        shape s = {.n_q = 1000, .n_k = n_k[i % 5], .n_heads = 9, .head_dim = 128};
-        s.kind = i < 5 ? LX_ATTENTION_INT8 : LX_ATTENTION_INT8_FP8;
-        if (gpu_is_small() && s.n_k > 600)
-            continue;
-        problem p = make(g, &s);
-        float *want = run(g, &p);
-        lx_kv kv;
-        size_t mark = lx_arena_mark(g->scratch);
-        gpu_ok(lx_kv_prepare(&g->x, s.kind, &p.d_k, &p.d_v, s.n_heads, &kv, err));
-        lx_attention_args args = args_of(&p, &kv);
-        for (int turn = 0; turn < 12; turn++) {
-            lx_cu_attention a = direct_of(&args);
-            a.units_per_launch = turn % 3 ? 1 << 20 : 5 + turn;
-            gpu_ok(lx_zero(&g->x, p.d_out.data, (size_t)(s.n_q * p.width) * 2, err));
-            gpu_ok(lx_cuda_status(g->cuda, g->cuda->module->attention->wgmma(g->cuda->dev, &a),
-                                  "attention", err));
-            float *got = gpu_mat_get(g, &p.d_out);
-            for (int64_t e = 0; e < s.n_q * p.width; e++)
-                if (memcmp(got + e, want + e, sizeof *got))
-                    fail_msg("%s, %d keys, run %d: query %d, column %d is %.9g, was %.9g",
-                             kind_names[s.kind], (int)s.n_k, turn, (int)(e / p.width),
-                             (int)(e % p.width), (double)got[e], (double)want[e]);
-            free(got);
-        }
-        lx_arena_reset(g->scratch, mark);
-        free(want);
-        destroy(g, &p);
+    char what[32];
+    for (int i = 0; i < 2 * N_RUN_KEYS; i++) {
+        const lx_attention_kind kind = i < N_RUN_KEYS ? LX_ATTENTION_INT8 : LX_ATTENTION_INT8_FP8;
+        const int64_t n_k = RUN_KEYS[i % N_RUN_KEYS];
+        snprintf(what, sizeof what, "%s, %d keys", kind_names[kind], (int)n_k);
+        check_runs(g, what, kind, n_k, g->cuda->module->attention->wgmma);
     }
 }
 

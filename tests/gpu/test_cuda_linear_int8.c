@@ -13,7 +13,6 @@
  *
  * Every call runs twice: same bits. Outputs begin as all ones: what is not written shows.
  */
-#include "cuda/cu_rows.h"
 #include "gpu_linear_int8.h"
 
 #define STORE_BYTES ((size_t)1 << 30)
@@ -22,29 +21,15 @@
 
 static lx_cu_int8 call_of(const problem *p, const finish *f, int design)
 {
-    lx_cu_int8 call = {.design = design, .k = p->k, .x = p->d_in.data, .w = p->d_w.data};
-    call.e = (lx_cu_epilogue){.m = p->m, .n = p->n, .add_to_out = f->add};
+    lx_cu_int8 call = call_by(design, p, f);
     call.e.acc_is_s32 = true;
-    call.e.x_scale = p->d_in.scale;
-    call.e.w_scale = p->d_w.scale;
-    call.e.bias = f->bias ? lx_cu_vec_of(&p->d_bias) : (lx_cu_vec){0, NULL};
-    call.e.activation = (int)f->activation;
-    call.e.gate = f->gate ? p->d_gate : NULL;
     return call;
 }
 
 /* The output's bytes. */
 static unsigned char *run(gpu *g, const problem *p, const finish *f, int design)
 {
-    size_t bytes, mark = lx_arena_mark(g->store);
-    unsigned char *out = out_before(p, f, &bytes);
-    lx_cu_int8 call = call_of(p, f, design);
-    call.e.out = (lx_cu_mat){(int)f->out, p->m, p->n, p->n + f->gap, gpu_put(g, out, bytes)};
-    must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
-    gpu_get(g, out, call.e.out.data, bytes);
-    check_gaps(p, f, out);
-    lx_arena_reset(g->store, mark);
-    return out;
+    return run_call(g, p, f, call_of(p, f, design), names[design]);
 }
 
 static void check_design(gpu *g, const problem *p, const finish *f, int design)
@@ -254,24 +239,11 @@ static void check_squares(const char *what, const float *got, const double *want
 static void design_squares(gpu *g, const problem *p, int design)
 {
     char what[96];
-    const lx_cuda_module *module = g->cuda->module;
     finish f = {.bias = true, .out = LX_DTYPE_BF16};
-    const int64_t part = LX_CU_INT8_PART(design), parts = (p->n + part - 1) / part;
     double *want = squares_wanted(g, p, design);
     float *got[2];
-    for (int i = 0; i < 2; i++) {
-        size_t mark = lx_arena_mark(g->store), bytes = (size_t)(parts * p->m) * sizeof(float);
-        float *sums = gpu_take(g, bytes), *square = gpu_take(g, (size_t)p->m * sizeof *square);
-        lx_cu_int8 call = call_of(p, &f, design);
-        call.e.out =
-            (lx_cu_mat){LX_CU_BF16, p->m, p->n, p->n, gpu_take(g, (size_t)(p->m * p->n) * 2)};
-        call.squares = sums;
-        must(g, module->linear->int8(g->cuda->dev, &call), names[design]);
-        must(g, module->rows->fold(g->cuda->dev, sums, (int)parts, p->m, square), "fold");
-        got[i] = check_floats(p->m);
-        gpu_get(g, got[i], square, (size_t)p->m * sizeof *square);
-        lx_arena_reset(g->store, mark);
-    }
+    for (int i = 0; i < 2; i++)
+        got[i] = run_squares(g, p, call_of(p, &f, design), names[design]);
     snprintf(what, sizeof what, "%s %dx%dx%d: squares", names[design], (int)p->m, (int)p->n,
              (int)p->k);
     check_squares(what, got[0], want, p->m, 1e-5);
@@ -338,7 +310,7 @@ static void design_maxima(gpu *g, const problem *p, const finish *f, int design)
     gpu_ok(lx_zero(&g->x, call.most, (size_t)p->m * sizeof *call.most, err));
     if (f->add)
         gpu_ok(lx_upload(&g->x, call.e.out.data, p->out0, bytes, err));
-    must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+    must(g, launch(g, &call), names[design]);
     unsigned char *out = check_alloc(1, bytes);
     float *told = check_floats(p->m);
     gpu_get(g, out, call.e.out.data, bytes);
@@ -465,7 +437,7 @@ static void call_band(gpu *g, const problem *p, const band *b, int design,
     call.most = b->most;
     if (meanwhile)
         call.codes = *meanwhile;
-    must(g, g->cuda->module->linear->int8(g->cuda->dev, &call), names[design]);
+    must(g, launch(g, &call), names[design]);
 }
 
 /* Two bands: the second call makes the first one's codes, one call more the second one's: that for
@@ -607,18 +579,17 @@ static void test_designs_refuse(void **state)
     finish f = {.out = LX_DTYPE_BF16};
     lx_cu_int8 good = call_of(&p, &f, 0), bad;
     good.e.out = (lx_cu_mat){LX_CU_BF16, 32, 64, 64, gpu_take(g, 32 * 64 * 4)};
-    const lx_cuda_linear_ops *ops = g->cuda->module->linear;
     bad = good, bad.k = 40;
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    assert_int_not_equal(launch(g, &bad), 0);
     bad = good, bad.e.n = 40;
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    assert_int_not_equal(launch(g, &bad), 0);
     bad = good, bad.e.add_to_out = true;
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    assert_int_not_equal(launch(g, &bad), 0);
     bad = good, bad.x++;
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
+    assert_int_not_equal(launch(g, &bad), 0);
     bad = good, bad.design = LX_CU_INT8_DESIGNS;
-    assert_int_not_equal(ops->int8(g->cuda->dev, &bad), 0);
-    must(g, ops->int8(g->cuda->dev, &good), "what is left");
+    assert_int_not_equal(launch(g, &bad), 0);
+    must(g, launch(g, &good), "what is left");
     destroy(g, &p);
 }
 
