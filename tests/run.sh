@@ -274,6 +274,10 @@ if [ "$gpu" -eq 1 ]; then
     fi
     finish
 fi
+if [ "$bundle$quick" = 00 ]; then # quick, and the first to be forgotten
+    check_form
+    check_units
+fi
 build release -DLX2V_WERROR=ON || finish
 if [ "$bundle" -eq 1 ]; then
     say "bundling, and using the bundle elsewhere"
@@ -337,7 +341,4 @@ if [ -s "$LX2V_FINDINGS" ]; then
 else
     pass
 fi
-
-check_form
-check_units
 finish
