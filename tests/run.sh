@@ -274,9 +274,8 @@ if [ "$gpu" -eq 1 ]; then
     fi
     finish
 fi
-if [ "$bundle$quick" = 00 ]; then # quick, and the first to be forgotten
+if [ "$bundle$quick" = 00 ]; then # takes seconds, so it comes first
     check_form
-    check_units
 fi
 build release -DLX2V_WERROR=ON || finish
 if [ "$bundle" -eq 1 ]; then
@@ -293,6 +292,7 @@ skip "GPU: tests on a card run with tests/run.sh --gpu"
 if [ "$quick" -eq 1 ]; then
     finish
 fi
+check_units
 compile_cuda
 
 # As released but for the points where tests break things.
