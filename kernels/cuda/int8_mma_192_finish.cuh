@@ -74,7 +74,7 @@ __device__ __forceinline__ void get_numbers(const SUM (&acc)[MT][NT][4], float x
 {
 #pragma unroll
     for (int i = 0; i < C; i++) {
-        const int sum = acc[R / 2][PIECE * (C / 2) + i / 2][R % 2 * 2 + i % 2];
+        const SUM sum = acc[R / 2][PIECE * (C / 2) + i / 2][R % 2 * 2 + i % 2];
         y[i] = fmaf(x_scale, w_scale[i] * (float)sum, bias[i]);
     }
     if constexpr (GELU) {

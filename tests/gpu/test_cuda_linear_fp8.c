@@ -50,9 +50,10 @@ static void check_magnitude(gpu *g, check_rng *r, float magnitude, int64_t k)
     destroy(g, &p);
 }
 
-static void test_fp8_largest_sums(void **state)
+static void test_fp8_largest_and_smallest_sums(void **state)
 {
     check_rng r = {44};
+    check_magnitude(*state, &r, 0.0625f, 16); /* sums below 1: they are no integers */
     check_magnitude(*state, &r, 448, 320);
     check_magnitude(*state, &r, 256, gpu_is_small() ? 528 : 8192);
 }
@@ -410,7 +411,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_fp8_over_inputs),
         cmocka_unit_test(test_fp8_tells_squares),
         cmocka_unit_test(test_fp8_makes_codes),
-        cmocka_unit_test(test_fp8_largest_sums),
+        cmocka_unit_test(test_fp8_largest_and_smallest_sums),
         cmocka_unit_test(test_fp8_sums_beside_codes),
         cmocka_unit_test(test_linear_by_our_own),
         cmocka_unit_test(test_linear_to_act_in_bands),
