@@ -2,7 +2,7 @@
 # run.sh - install, build and test everything
 # SPDX-License-Identifier: Apache-2.0
 #
-#   tests/run.sh           all of it: release, sanitizers, fuzzing, analysis, form
+#   tests/run.sh           all of it: form, release, sanitizers, fuzzing, analysis
 #   tests/run.sh --quick   the release build and its tests
 #   tests/run.sh --bundle  the release build and tests/bundle.sh, which bundles it
 #   tests/run.sh --gpu     on a machine with an NVIDIA card: the CUDA build and the tests on the card
@@ -274,7 +274,7 @@ if [ "$gpu" -eq 1 ]; then
     fi
     finish
 fi
-if [ "$bundle$quick" = 00 ]; then # takes seconds, so it comes first
+if [ "$bundle" -eq 0 ] && [ "$quick" -eq 0 ]; then # takes seconds, so it comes first
     check_form
 fi
 build release -DLX2V_WERROR=ON || finish

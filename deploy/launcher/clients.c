@@ -2,6 +2,8 @@
  * clients.c - one place per client, answers, events
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "clients.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

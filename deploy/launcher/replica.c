@@ -2,6 +2,8 @@
  * replica.c - the life of a stage process, seen from the launcher
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "replica.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>

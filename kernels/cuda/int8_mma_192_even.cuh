@@ -101,7 +101,8 @@ __device__ __forceinline__ uint32_t line_in(int row, int unit)
     return (uint32_t)(row * STEP + (unit ^ row / 2 % 4) * 16);
 }
 
-/* What the host works out for a call; over_: 2^32 / what is divided by, rounded up. */
+/* What the host works out for a call; over_: 2^32 / what is divided by, rounded up. What
+ * was measured has this order; of another one ptxas makes other code. */
 struct habits {
     uint32_t over_last;             /* rows of tiles in the last group: place_of */
     uint32_t delay;                 /* wait_for_turn */

@@ -2,7 +2,8 @@
  * int8_mma_192_finish.cuh - from 192 sums a thread to memory: any end that is asked for
  * SPDX-License-Identifier: Apache-2.0
  *
- * Serves    FP8's tiles, and INT8's that int8_mma_192_end.cuh has no kind for.
+ * Serves    FP8's tiles, with columns' factors from device memory; and INT8's that
+ *           int8_mma_192_end.cuh has no kind for, with those kept in shared memory (KEPT).
  * Loads     Nothing overlaps an end, so they are many: of a residual up to 8 groups of rows ahead,
  *           as sums give way to it.
  */

@@ -118,12 +118,13 @@ int cu_int8_mma_192(lx_cuda_dev *dev, const lx_cu_int8 *p)
     using namespace int8;
     const order o = order_of(p, tall::BM, tall::BN, tall::group_of(dev->n_sm));
     const bool is_f32 = p->e.out.dtype == LX_CU_F32;
-    const bool is_other = is_f32 && (p->most || p->e.activation == LX_CU_GELU); /* no model's */
+    /* Of no model: the 128 x 256 kernels serve it. */
+    const bool is_rare_f32 = is_f32 && (p->most || p->e.activation == LX_CU_GELU);
     lx_cu_int8 call;
     if ((p->most && p->squares) || !even::has_plain_bias(p))
         return (int)cudaErrorInvalidValue;
     CU_TRY(tall::codes_before(dev, p, &call));
-    if (!tall::has_wide_out(p) || !even::has_small_operands(p) || is_other)
+    if (!tall::has_wide_out(p) || !even::has_small_operands(p) || is_rare_f32)
         return p->most && !is_f32 ? (int)cudaErrorInvalidValue : cu_int8_mma_256(dev, &call);
     return even::run(dev, &call, o);
 }

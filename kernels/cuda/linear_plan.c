@@ -22,7 +22,6 @@
  */
 #include "linear_plan.h"
 
-#include "cu_rows.h"
 #include "cu_tune.h"
 
 #define SUM_BYTES     ((int64_t)40 << 20) /* of one band: an H100 has 50 MiB of cache */

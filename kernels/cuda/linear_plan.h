@@ -42,7 +42,7 @@ typedef struct linear_job {
 /** Kind, design and bands, out of the shapes and the card's kind alone: a plan needs no card. */
 void lx_cuda_linear_plan(linear_job *j);
 
-/** Takes what the plan needs from the arena. LX_EMEM: it does not have it. */
+/** Takes what the plan needs from the arena. LX_EJOB: it does not have it. */
 lx_status lx_cuda_linear_scratch(linear_job *j);
 
 /** What a table measured on this card says instead, within the scratch that was taken. */

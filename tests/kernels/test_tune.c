@@ -248,7 +248,7 @@ static void test_bands_are_of_whole_tiles(void **state)
                     assert_true(i == 0 || bands[i] < bands[i - 1]);
                 }
             }
-    int64_t bands[LX_TUNE_BANDS]; /* what linear.c plans is the first */
+    int64_t bands[LX_TUNE_BANDS]; /* what linear_plan.c plans is the first */
     assert_true(lx_tune_bands(&h100, design_of("mma-192x256"), 13824, bands) > 1);
     assert_int_equal(bands[0], 4224);
     assert_true(lx_tune_bands(&h100, design_of("wgmma-128x256"), 13824, bands) > 1);

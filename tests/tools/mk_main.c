@@ -234,7 +234,7 @@ static bool write_index(const char *folder, const mk_list *list, const mk_format
         const mk_tensor *t = &list->tensor[i];
         name_file(text[i], t, is_sharded);
         line[n++] = (lx_index_line){t->name, text[i]};
-        if (!t->is_linear || (format->linear != LX_DTYPE_I8 && format->linear != LX_DTYPE_F8_E4M3))
+        if (!t->is_linear || !lx_dtype_is_code(format->linear))
             continue;
         snprintf(text[i] + 64, 112, "%s_scale", t->name);
         line[n++] = (lx_index_line){text[i] + 64, text[i]};
