@@ -5,7 +5,7 @@
  * Files are checked by their structure (headers and directories; no weights are read), so a small
  * model is as sound as a big one; published sizes serve for what is missing.
  *
- * JSON, one object:
+ * JSON, one object (docs/json.md):
  *   {"dir": str, "ok": bool, "problem": str|null,
  *    "files": [{"role": "dit"|"text"|"vae"|"tokenizer", "path": str, "state": "ok"|"missing"|
  *               "truncated"|"lfs-pointer"|"damaged", "bytes": int, "published_bytes": int|null,
@@ -317,7 +317,7 @@ static void add_missing(report *r, lx_role role)
 static void add_include(char *includes, size_t room, const char *pattern)
 {
     char quoted[600];
-    snprintf(quoted, sizeof quoted, " \"%.590s\"", pattern);
+    snprintf(quoted, sizeof quoted, " --include \"%.580s\"", pattern);
     if (!strstr(includes, quoted) && strlen(includes) + strlen(quoted) < room)
         strcat(includes, quoted);
 }
@@ -364,9 +364,8 @@ static void plan_download(report *r)
         r->needed_bytes += f->published;
     }
     if (*includes)
-        snprintf(r->download, sizeof r->download,
-                 "huggingface-cli download " REPOSITORY " --include%s --local-dir \"%s\"", includes,
-                 r->root);
+        snprintf(r->download, sizeof r->download, "hf download " REPOSITORY "%s --local-dir \"%s\"",
+                 includes, r->root);
 }
 
 static uint64_t free_bytes(const char *path)
@@ -430,7 +429,7 @@ static void print_json(const report *r, bool is_ok)
                   *r->problem ? json_string(r->problem) : json_null(), "files", files, "free_bytes",
                   (json_int_t)r->free_bytes, "needed_bytes", (json_int_t)r->needed_bytes,
                   "download", *r->download ? json_string(r->download) : json_null());
-    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     puts(text ? text : "{\"ok\": false, \"problem\": \"the report is not valid UTF-8\"}");
     free(text);
     json_decref(root);

@@ -94,7 +94,7 @@ static const struct {
 } magic_table[] = {
     {"version https://git-lfs", 23, 0,
      "this is a git-lfs pointer, not the weights; fetch them with `git lfs pull` or "
-     "`huggingface-cli download`"},
+     "`hf download`"},
     {"GGUF", 4, 0,
      "this is a GGUF file; GGUF is not supported yet, use the safetensors or .pth of the model"},
     {"PYTORCH1", 8, 0,

@@ -402,8 +402,7 @@ lx_status lx_zip_open(lx_zip *out, const lx_source *source, lx_err *err)
                        " bytes",
                        source->path, d.n, d.bytes);
     lx_zip zip = {.directory = malloc(d.bytes ? (size_t)d.bytes : 1),
-                  .record = calloc(d.n ? (size_t)d.n : 1, sizeof *zip.record),
-                  .directory_offset = d.offset};
+                  .record = calloc(d.n ? (size_t)d.n : 1, sizeof *zip.record)};
     if (!zip.directory || !zip.record)
         status = lx_fail(err, LX_EAGAIN, "%s: out of memory for %" PRIu64 " zip entries",
                          source->path, d.n);

@@ -23,7 +23,6 @@ typedef struct lx_zip {
     char *directory;       /* owned: raw central directory */
     lx_zip_record *record; /* owned, sorted by name */
     size_t n;
-    uint64_t directory_offset;
 } lx_zip;
 
 lx_status lx_zip_open(lx_zip *out, const lx_source *source, lx_err *err);

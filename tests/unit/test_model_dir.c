@@ -276,7 +276,7 @@ static void test_doctor_finds_all_sound(void **state)
     char *text = run_doctor(s.dir, 0, &status, &err);
     assert_int_equal(status, LX_OK);
     assert_non_null(strstr(text, "all parts are there"));
-    assert_null(strstr(text, "huggingface-cli"));
+    assert_null(strstr(text, "hf download"));
     json_t *root = json_loads(run_doctor(s.dir, 1, &status, &err), 0, NULL);
     assert_true(json_is_true(json_object_get(root, "ok")));
     assert_int_equal(json_array_size(json_object_get(root, "files")), 5);
@@ -321,9 +321,9 @@ static void test_doctor_names_what_is_broken(void **state)
     assert_string_equal(state_of(root, "enc-int8"), "damaged");
     assert_string_equal(state_of(root, "tokenizer.json"), "ok");
     const char *command = json_string_value(json_object_get(root, "download"));
-    assert_non_null(strstr(command, "huggingface-cli download lightx2v/Wan2.1-T2V-14B-"));
-    assert_non_null(strstr(command, "\"distill_int8/*block*\""));
-    assert_non_null(strstr(command, "\"distill_int8/Wan2.1_VAE.pth\""));
+    assert_non_null(strstr(command, "hf download lightx2v/Wan2.1-T2V-14B-"));
+    assert_non_null(strstr(command, " --include \"distill_int8/*block*\""));
+    assert_non_null(strstr(command, " --include \"distill_int8/Wan2.1_VAE.pth\""));
     assert_true(json_integer_value(json_object_get(root, "needed_bytes")) > 351000000 + 507609880);
     assert_true(json_integer_value(json_object_get(root, "free_bytes")) > 0);
     json_decref(root);
