@@ -34,8 +34,8 @@ void lx_card_hold_to_archs(lx_card_kind *card, const char *archs);
 bool lx_card_has_fp8(const lx_card_kind *card);
 /** Hopper's own kernels run on it. */
 bool lx_card_has_wgmma(const lx_card_kind *card);
-/** F16 products with F32 sums run at half rate: GeForce Ampere and Ada. A card that is only held to
- *  less keeps the rate that it has. */
+/** F16 products with F32 sums run at half rate, as on GeForce cards; all but the A100 and Hopper
+ *  cards count so. A card that is only held to less keeps the rate that it has. */
 bool lx_card_has_slow_f32_sums(const lx_card_kind *card);
 /**
  * LX2V_ARCH_MAX=86, of the build (CMake) or the environment, the smaller one: the card counts as

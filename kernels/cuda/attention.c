@@ -48,7 +48,7 @@ static double rate_of(const lx_card_kind *card, variant v)
                                     [FLASH] = 1.3, [WIDE] = 0.8, [SMALL] = 0.01};
     if (card->major == 8 && card->minor == 0 && !lx_card_has_slow_f32_sums(card))
         return a100[v] * 1e12;
-    return card->major == 9 ? hopper[v] * 1e12 : geforce[v] * 1e12;
+    return lx_card_has_wgmma(card) ? hopper[v] * 1e12 : geforce[v] * 1e12;
 }
 
 /* Of weights x values, by mma.sync. */

@@ -55,7 +55,7 @@ typedef struct lx_cu_attention {
     float scale;           /* > 0 but for small */
     const float *rel;      /* [n_heads, n_q + n_k - 1] or NULL; not in int8 */
     const float *key_bias; /* [n_k] or NULL */
-    const int8_t *codes;   /* int8 only, as are the next four */
+    const int8_t *codes;   /* int8 only, as are the next three */
     const float *k_scale;
     const float *v_peak; /* with has_f16_sums */
     int rows_per_block;  /* 128 or 256 queries */

@@ -19,6 +19,7 @@
 struct cu_gemm {
     int dtype; /* of the operands */
     int64_t m, n, k, ld;
+    size_t scratch_bytes; /* what the kernel was chosen for: it may need no more */
     int finish;  /* 0: sums alone; else what follows them, as linear.cu numbers it */
     bool is_own; /* it has no kernel for that: product.cu has */
     cublasLtMatmulAlgo_t algo;

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(THREADS) k_epilogue_any(lx_cu_epilogue e, int 
     }
 }
 
-/* A band has at most 16384 rows (linear_plan.c), so the grid's second side is small. */
+/* A band has at most a chunk of tokens, so the grid's second side is far below 65,535. */
 static void launch_elements(const lx_cuda_dev *dev, const lx_cu_epilogue &e, bool is_wide)
 {
     int64_t blocks = cu_ceil_div<int64_t>(e.n, THREADS * (is_wide ? 8 : 1));

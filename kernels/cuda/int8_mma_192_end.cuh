@@ -6,7 +6,7 @@
  *           every eight numbers of 16 bits what is wanted of them, 200 branches a tile, and takes
  *           10,400 clocks of an H100 until the next tile's products; here that is the kernel's
  *           kind, no branch is left, and it took 6,200 (2,000 of them without an end at all).
- * Rest      F32 that is not added, and 16 bits that have a gate or want what no model does, end by
+ * Rest      F32 that is not added, and 16 bits that have a gate or want what no model does end by
  *           int8_mma_192_finish.cuh's finish_sums: with its branches, without .cs.
  * Kept      Columns' scales and biases, gates of F32 and rows' scales lie in shared memory behind
  *           the ring since the tile began: nothing is waited for when it ends. They are asked for
@@ -39,13 +39,16 @@ enum {
     END_F32_ADD,      /* to what is there; gates */
     END_BF16,         /* no gate; nothing is told of rows */
     END_BF16_SQUARES, /* rows' sums of squares */
+    END_F16,          /* as END_BF16 */
     END_F16_MOST,     /* rows' largest magnitudes, for codes */
     END_16_BITS       /* whatever lx_cu_int8 says of 16 bits */
 };
 
-/* Which ends read gates and rows' scales that were kept. */
+/* Which ends read gates and rows' scales that were kept, write F16, tell of rows. */
 template <int END> constexpr bool HAS_GATE = END == END_F32 || END == END_F32_ADD;
 template <int END> constexpr bool HAS_ROWS = !(END == END_F32 || END == END_16_BITS);
+template <int END> constexpr bool IS_F16 = END == END_F16 || END == END_F16_MOST;
+template <int END> constexpr bool TELLS = END == END_BF16_SQUARES || END == END_F16_MOST;
 
 /* Of a tile, floats: its columns' scales, biases and gates (F32 alone), as kept_eights and
  * kept_fours read them; its rows' scales. */
@@ -149,7 +152,7 @@ __device__ __forceinline__ float in_f16(float v)
 
 template <int END> __device__ __forceinline__ uint32_t pack_two(float low, float high)
 {
-    if (END != END_F16_MOST)
+    if (!IS_F16<END>)
         return cu_pack_bf16(low, high);
     const __half2 pair = __floats2half2_rn(in_f16(low), in_f16(high));
     return *(const uint32_t *)&pair;
@@ -178,10 +181,10 @@ __device__ __forceinline__ void end_eight(const int (&acc)[MT][NT][4], const eig
               high = fmaf(x_scale, c.w_scale[2 * i + 1] * (float)sums[1], c.bias[2 * i + 1]);
         if (GELU)
             gelu_two(low, high);
-        if (END != END_BF16)
+        if (TELLS<END>)
             tell = told_with<END>(tell, low, high);
         packed[i] = pack_two<END>(low, high);
-        if (END != END_BF16)
+        if (TELLS<END>)
             asm volatile("" : "+r"(packed[i]), "+r"(tell));
     }
 }
@@ -229,7 +232,7 @@ __device__ __forceinline__ void end_16_bits(const lx_cu_int8 &p, const place &t,
     end_eights<END, GELU, 0, 0>(p, at, acc, c, rows, tell);
     kept_eights(kept, col + 32, c);
     end_eights<END, GELU, 1, 0>(p, at, acc, c, rows, tell);
-    if (END == END_BF16)
+    if (!TELLS<END>)
         return;
     const int part = t.n * (BN / 64) + warp % WN; /* of this warp */
 #pragma unroll
@@ -389,7 +392,7 @@ static int end_of(const lx_cu_int8 &p)
     if (p.e.gate)
         return END_16_BITS;
     if (dtype == LX_CU_F16)
-        return p.most ? END_F16_MOST : END_16_BITS;
+        return p.most ? END_F16_MOST : END_F16;
     return p.squares ? END_BF16_SQUARES : END_BF16;
 }
 

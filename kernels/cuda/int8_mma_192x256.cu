@@ -100,6 +100,8 @@ static int run(lx_cuda_dev *dev, lx_cu_int8 *p, const order &o)
         return launch_even<END_BF16, false>(dev, p, o, h);
     if (end == END_BF16_SQUARES && !is_gelu)
         return launch_even<END_BF16_SQUARES, false>(dev, p, o, h);
+    if (end == END_F16 && !is_gelu)
+        return launch_even<END_F16, false>(dev, p, o, h);
     if (end == END_F16_MOST && is_gelu) {
         CU_TRY(find_units(dev, p, &h));
         return p->codes.rows ? launch_even<END_F16_MOST, true, true>(dev, p, o, h)

@@ -100,7 +100,7 @@ static int choose(lx_cuda_dev *dev, const lx_cu_product *p, blas_call *c, cu_gem
     if (status != CUBLAS_STATUS_SUCCESS && status != CUBLAS_STATUS_NOT_SUPPORTED &&
         status != CUBLAS_STATUS_INVALID_VALUE)
         return LX_CUDA_BLAS + (int)status;
-    *out = cu_gemm{p->dtype, p->m, p->n, p->k, p->ld, finish_of(p), true, {}};
+    *out = cu_gemm{p->dtype, p->m, p->n, p->k, p->ld, p->scratch_bytes, finish_of(p), true, {}};
     for (int i = 0; i < n && out->is_own && status == CUBLAS_STATUS_SUCCESS; i++)
         if (found[i].state == CUBLAS_STATUS_SUCCESS && found[i].workspaceSize <= p->scratch_bytes) {
             out->algo = found[i].algo;
@@ -115,7 +115,8 @@ static const cu_gemm *remembered(const lx_cuda_dev *dev, const lx_cu_product *p)
     for (int64_t i = 0; i < n; i++) {
         const cu_gemm *g = &dev->gemm[i];
         if (g->m == p->m && g->n == p->n && g->k == p->k && g->ld == p->ld &&
-            g->dtype == p->dtype && g->finish == finish_of(p))
+            g->dtype == p->dtype && g->scratch_bytes == p->scratch_bytes &&
+            g->finish == finish_of(p))
             return g;
     }
     return nullptr;

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define LX_CUDA_ABI  8
+#define LX_CUDA_ABI  9
 #define LX_CUDA_BLAS 100000
 
 typedef struct lx_cuda_dev lx_cuda_dev; /* the module's own record of an open card */
@@ -94,7 +94,6 @@ struct lx_cuda_fault_ops;
 typedef struct lx_cuda_module {
     uint32_t abi;      /* LX_CUDA_ABI */
     const char *archs; /* "86 90a": what this module was built for */
-    int toolkit;       /* 13000: the CUDA it was built with */
     const char *(*error_text)(int code);
     bool (*is_memory)(int code); /* out of memory: try later */
     const lx_cuda_base_ops *base;

@@ -254,7 +254,6 @@ __attribute__((visibility("default"))) const lx_cuda_module *lx_cuda_module_get(
 {
     static const lx_cuda_module module = {LX_CUDA_ABI,
                                           LX_CUDA_ARCHS,
-                                          CUDART_VERSION,
                                           error_text,
                                           is_memory,
                                           &base_ops,
