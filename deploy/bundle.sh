@@ -72,7 +72,7 @@ has_cuda_compiler() { command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvc
 
 build() {
     local cuda=OFF log=$work/build.log target targets
-    if [ "$cpu_only" -eq 0 ] && [ -e "$root/kernels/cuda/CMakeLists.txt" ] && has_cuda_compiler; then
+    if [ "$cpu_only" -eq 0 ] && has_cuda_compiler; then
         cuda=ON
     fi
     say "building into $tree (LX2V_CUDA=$cuda)"
@@ -121,13 +121,9 @@ take_programs() {
     done
     install -m 755 "$root/deploy/bundle/lx2v-check" "$folder/bin/"
     module=""
-    if [ "$cpu_only" -eq 0 ]; then
-        for file in lib bin; do
-            if [ -e "$tree/$file/liblx2v_cuda.so" ]; then
-                take "$tree/$file/liblx2v_cuda.so" "$file"
-                module=$file/liblx2v_cuda.so
-            fi
-        done
+    if [ "$cpu_only" -eq 0 ] && [ -e "$tree/lib/liblx2v_cuda.so" ]; then
+        module=lib/liblx2v_cuda.so
+        take "$tree/$module" lib
     fi
 }
 
@@ -148,11 +144,9 @@ take_tests() {
     cp -R "$root/tests/golden" "$folder/tests/"
     cp -R "$root/tests/fuzz/corpus" "$folder/tests/fuzz/"
     install -m 755 "$root/deploy/bundle/run-tests" "$folder/tests/run"
-    if [ -e "$root/tests/gpu.sh" ]; then
-        install -m 755 "$root/tests/gpu.sh" "$folder/tests/"
-        mkdir -p "$folder/tests/judge"
-        install -m 755 "$root/tests/judge/demo.sh" "$folder/tests/judge/"
-    fi
+    install -m 755 "$root/tests/gpu.sh" "$folder/tests/"
+    mkdir -p "$folder/tests/judge"
+    install -m 755 "$root/tests/judge/demo.sh" "$folder/tests/judge/"
 }
 
 # The demo model in the form that config.yaml runs, and with the tests what the judge asks for.
@@ -161,9 +155,7 @@ take_model() {
     [ -e "$tree/models/demo/made" ] || die 1 "$tree/models/demo is missing: build the target demo_model"
     mkdir -p "$model"
     cp -R "$tree/models/demo/distill_int8" "$tree/models/demo/google" "$tree/models/demo/made" "$model/"
-    if [ -e "$root/models/demo/MODEL_CARD.md" ]; then
-        cp "$root/models/demo/MODEL_CARD.md" "$model/"
-    fi
+    cp "$root/models/demo/MODEL_CARD.md" "$model/"
     if [ "$with_tests" -eq 1 ]; then
         cp -R "$root/models/demo/judge" "$model/"
     fi
@@ -171,18 +163,12 @@ take_model() {
 
 take_share() {
     local share=$folder/share/lx2v file
-    mkdir -p "$share/docs"
+    mkdir -p "$share"
     sed 's|^model: .*|model: models/demo|' "$root/config.yaml" >"$share/config.yaml"
     grep -qx 'model: models/demo' "$share/config.yaml" || die 1 "config.yaml has no line \`model: ...\`"
-    for file in README.md SECURITY.md docs; do
-        cp -R "$root/$file" "$share/docs/"
+    for file in README.md SECURITY.md docs deploy/rigs; do
+        cp -R "$root/$file" "$share/"
     done
-    cp -R "$root/deploy/rigs" "$share/rigs"
-    mv "$share/docs/docs"/* "$share/docs/"
-    rmdir "$share/docs/docs"
-    if [ -d "$root/deploy/rigs" ]; then
-        cp -R "$root/deploy/rigs" "$share/"
-    fi
 }
 
 # --- libraries -----------------------------------------------------------------------------------
@@ -285,7 +271,7 @@ set_paths() {
     while IFS= read -r file; do
         is_elf "$file" || continue
         case ${file#"$folder"/} in
-        lib/liblx2v_cuda.so | bin/liblx2v_cuda.so)
+        lib/liblx2v_cuda.so)
             # shellcheck disable=SC2016 # for the loader
             if [ "$with_cuda" -eq 1 ]; then
                 patchelf --force-rpath --set-rpath '$ORIGIN:$ORIGIN/../lib' "$file"

@@ -132,6 +132,7 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 130' INT
+export LX2V_STATE_DIR=$work/state # sockets and journal go when this ends
 trap 'exit 143' TERM
 
 # config.yaml computes on the CPU. With a card, what `lx2v init` proposes for this machine instead, at
