@@ -6,7 +6,6 @@
 #define LX_LIMITS_H
 
 #define LX_LIMIT_MESSAGE  (64 * 1024) /* bytes of one control message */
-#define LX_LIMIT_NESTING  4           /* msgpack depth */
 #define LX_LIMIT_PROMPT   (16 * 1024) /* bytes of one prompt, UTF-8 */
 #define LX_LIMIT_ID       40          /* job id: [A-Za-z0-9_-]{1,40} */
 #define LX_LIMIT_NAME     128         /* output name: [A-Za-z0-9._-]{1,128} */

@@ -333,14 +333,6 @@ static void wait_other_locked(lx_stage_job *job)
     job->wait_s += lx_now_s() - from_s;
 }
 
-lx_status lx_stage_check(lx_stage_job *job, lx_err *err)
-{
-    pthread_mutex_lock(&job->stage->lock);
-    lx_status status = stage_stopped_locked(job->stage, err);
-    pthread_mutex_unlock(&job->stage->lock);
-    return status;
-}
-
 /* --- inside a handler ------------------------------------------------------------------------ */
 
 static lx_msg job_msg(const lx_stage_job *job, lx_msg_kind kind)

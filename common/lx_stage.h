@@ -112,9 +112,6 @@ lx_status lx_stage_publish_from_card(lx_stage_job *job, const void *src_device, 
  *  it need not be made again; 0: none. */
 uint64_t lx_stage_saved(const lx_stage_job *job, uint32_t *crc);
 
-/** LX_ECANCEL once the job was aborted. (lx_progress_step says the same.) */
-lx_status lx_stage_check(lx_stage_job *job, lx_err *err);
-
 /* Facts for the done message; zero unless the handler sets them. */
 void lx_stage_note_tokens(lx_stage_job *job, int n_tokens, int n_dropped);
 /** Seconds of each denoising step, at most LX_LIMIT_STEPS of them. */

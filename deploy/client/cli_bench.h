@@ -43,7 +43,7 @@ typedef struct bench_replica {
 #define BENCH_REPLICAS_MAX 32 /* LX_CLIENT_STAGES x 8 */
 
 typedef struct bench_figures {
-    size_t n_clips, n_done, n_retried;
+    size_t n_clips, n_done;
     double start_s, end_s, wall_s; /* of the run: first start, last end */
     double clips_per_hour;         /* 0: fewer than two clips are done */
     double overlap;                /* sum of all work / wall_s */

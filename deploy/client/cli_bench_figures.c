@@ -58,7 +58,6 @@ static void find_run(bench_result *r)
     f->warm_up = r->n_jobs;
     for (size_t i = 0; i < r->n_jobs; i++) {
         const lx_client_job *job = &r->jobs[i];
-        f->n_retried += job->retries > 0;
         if (!is_done(job))
             continue;
         f->n_done++;

@@ -269,8 +269,3 @@ uint64_t journal_bytes(const journal *j)
 {
     return j->file.end + j->file.used;
 }
-
-int journal_dir(const journal *j)
-{
-    return j->dir;
-}

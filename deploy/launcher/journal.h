@@ -78,7 +78,6 @@ lx_status journal_rewrite(journal *j, journal_next_fn next, void *self, int n_li
 journal_fact *journal_scratch(journal *j);
 uint64_t journal_boot(void);              /* which start of the machine this is; 0: unknown */
 uint64_t journal_bytes(const journal *j); /* of the file that are in use */
-int journal_dir(const journal *j);        /* descriptor of the folder; borrowed */
 int64_t journal_wall_us(void);
 
 /** Save what can be read of a damaged journal: the old file is kept under another name, which is

@@ -25,7 +25,7 @@ typedef struct cu_ipc { /* memory or event; passed by value */
     char bytes[64];
 } cu_ipc;
 
-enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2, CU_NO_DEVICE = 100, CU_NOT_READY = 600 };
+enum { CU_SUCCESS = 0, CU_NOT_READY = 600 };
 enum { CU_PEER_ALREADY_ENABLED = 704 };
 
 enum cu_attribute {

@@ -135,11 +135,6 @@ uint64_t mux_arena_bytes(const mux *model)
     return lx_arena_bytes(model->arena);
 }
 
-const char *mux_checkpoint(const mux *model)
-{
-    return model->checkpoint;
-}
-
 void mux_destroy(mux **model)
 {
     if (!model || !*model)

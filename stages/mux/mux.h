@@ -30,7 +30,6 @@ typedef struct mux mux;
 lx_status mux_load(mux **out, const lx_config *config, const lx_replica_config *replica,
                    const lx_progress *progress, lx_err *err);
 uint64_t mux_arena_bytes(const mux *model);
-const char *mux_checkpoint(const mux *model); /* as it will stand in the metadata */
 void mux_destroy(mux **model);
 
 /** lx_job_fn: model is a mux. */

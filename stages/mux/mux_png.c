@@ -240,11 +240,6 @@ uint64_t mux_png_bytes(const mux_png *png)
     return png->bytes;
 }
 
-int64_t mux_png_frames(const mux_png *png)
-{
-    return png->n_frames;
-}
-
 void mux_png_close(mux_png **png)
 {
     if (!png || !*png)

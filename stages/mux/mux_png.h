@@ -26,7 +26,6 @@ lx_status mux_png_add(mux_png *png, const uint8_t *i420, lx_err *err);
 
 int mux_png_write_error(const mux_png *png);
 uint64_t mux_png_bytes(const mux_png *png); /* of all files so far */
-int64_t mux_png_frames(const mux_png *png); /* files so far */
 void mux_png_close(mux_png **png);
 
 /** One picture, packed R G B, into the file fd, from where that stands. *write_error: errno of a

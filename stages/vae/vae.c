@@ -197,8 +197,3 @@ uint64_t vae_arena_bytes(const vae *model)
 {
     return lx_arena_bytes(model->arena);
 }
-
-uint64_t vae_host_bytes(const vae *model)
-{
-    return model->host ? lx_arena_bytes(model->host) : 0;
-}

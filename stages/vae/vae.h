@@ -89,7 +89,6 @@ const char *vae_weights_id(const vae *model);
 const char *vae_sums_name(const vae *model); /* "fp32", or "fp16" */
 uint64_t vae_weight_bytes(const vae *model);
 uint64_t vae_arena_bytes(const vae *model); /* of the device */
-uint64_t vae_host_bytes(const vae *model);  /* of the host beside it; 0 on the CPU */
 
 /* What a job needs beside the decoder, from both arenas. */
 typedef struct vae_room {

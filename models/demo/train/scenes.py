@@ -19,7 +19,6 @@ Held out: about 6 % of the combinations of what is shown, chosen by a hash, neve
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import zlib
 from dataclasses import dataclass
@@ -98,14 +97,6 @@ class Scene:
     direction: str  # "plain", "down" (top to bottom), "right" (left to right)
     motion: str
     relation: str = ""  # of the first to the second: above, below, left, right; "" if alone
-
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_dict(values: dict) -> Scene:
-        things = [Thing(**thing) for thing in values["things"]]
-        return Scene(**{**values, "things": things})
 
 
 def truths(scene: Scene) -> dict:
