@@ -51,7 +51,11 @@ bundle_needs=(
     "zlib1g-dev"   # for PNG
 )
 
-libraries="gcc (C17), cmake >= 3.22, ninja, pkg-config, libzmq >= 4.3.3, czmq >= 4.2, msgpack-c >= 4, libyaml,
+if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+    build_needs+=("g++") # nvcc's own compiler
+fi
+
+libraries="gcc (C17; g++ for CUDA), cmake >= 3.22, ninja, pkg-config, libzmq >= 4.3.3, czmq >= 4.2, msgpack-c >= 4, libyaml,
   jansson >= 2.13, utf8proc, oneDNN 2.6 or 3, FFmpeg 5 to 7 with libx264 (libavcodec, libavformat,
   libavutil, libswscale), and nettle >= 3.4 if it is there; for the tests also cmocka >= 1.1.5, ffprobe, clang, clang-format, shellcheck"
 

@@ -46,12 +46,12 @@ has_nvidia_card() {
     command -v lspci >/dev/null && lspci 2>/dev/null | grep -Eiq '(vga|3d|display).*nvidia'
 }
 
-# The release of the CUDA compiler that the build will find, such as 13.0; nothing without one.
-cuda_release() {
+# The CUDA compiler that the build will find; nothing without one.
+find_nvcc() {
     local nvcc
     for nvcc in /usr/local/cuda/bin/nvcc "$(command -v nvcc || true)"; do
         if [ -x "$nvcc" ]; then
-            "$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p'
+            printf '%s' "$nvcc"
             return
         fi
     done
@@ -64,8 +64,19 @@ has_usable_card() {
     printf '%s\n' "$capabilities" | grep -Eq '^([89]|[1-9][0-9])\.'
 }
 
+# What the build for a card lacks, and what to do; ends the program.
+refuse_card() { # what is found
+    die 2 "an NVIDIA card is present, but $1; CUDA 12.4 or newer is
+  needed. NVIDIA's packages cuda-nvcc, cuda-cudart-dev and libcublas-dev of one release are enough
+  (https://developer.nvidia.com/cuda-downloads); Debian 12 and Ubuntu 24.04 themselves have older ones.
+  Install them and come back, or go on without the card:
+    ${BASH_SOURCE[0]} --cpu \"$prompt\""
+}
+
+nvcc="" # where there is a card to build for
+
 ask_about_card() {
-    local release found
+    local release
     if [ "$cpu_only" -eq 1 ] || ! has_nvidia_card; then
         return
     fi
@@ -74,15 +85,18 @@ ask_about_card() {
         cpu_only=1
         return
     fi
-    release=$(cuda_release)
+    nvcc=$(find_nvcc)
+    [ -n "$nvcc" ] || refuse_card "no CUDA compiler (nvcc)"
+    release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p')
     if [ "$(printf '%s\n' 12.4 "${release:-0}" | sort -V | head -n 1)" != 12.4 ]; then
-        found="no CUDA compiler (nvcc)"
-        [ -z "$release" ] || found="only that of CUDA $release as a compiler (nvcc)"
-        die 2 "an NVIDIA card is present, but $found; 12.4 or newer is
-  needed. NVIDIA's packages cuda-nvcc, cuda-cudart-dev and libcublas-dev of one release are enough
-  (https://developer.nvidia.com/cuda-downloads); Debian 12 and Ubuntu 24.04 themselves have older ones.
-  Install them and come back, or go on without the card:
-    ${BASH_SOURCE[0]} --cpu \"$prompt\""
+        refuse_card "only that of CUDA ${release:-(unknown)} as a compiler (nvcc)"
+    fi
+}
+
+# Once packages are installed: nvcc has a C++ compiler then.
+check_cublas() {
+    if [ -n "$nvcc" ] && ! echo '#include <cublasLt.h>' | "$nvcc" -x cu -E - >/dev/null 2>&1; then
+        refuse_card "$nvcc does not find cublasLt.h (package libcublas-dev)"
     fi
 }
 
@@ -200,6 +214,7 @@ free_name() {
 
 ask_about_card
 "$root/deploy/packages.sh"
+check_cublas
 build
 config=""
 choose_config
