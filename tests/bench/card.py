@@ -8,9 +8,9 @@ SPDX-License-Identifier: Apache-2.0
     --models DIR                     where the 14B with random weights is made; else a folder that goes away
 
 Prints one table: milliseconds (a step: seconds), of what PyTorch took in the same run, the share of
-the roof. Roofs are measured in the same run too: for linears what mma.sync of INT8 reaches alone, by
-time and by clocks, for attention its products' (tests/gpu/gpu.h). PyTorch's columns stay empty where
-there is none. Times are of 832x480 in 81 frames unless the line says otherwise: 32,760 tokens.
+the roof: for linears what mma.sync of INT8 reaches alone in the same run, by time and by clocks, for
+attention what the data sheet says of its products. PyTorch's columns stay empty where there is none.
+Times are of 832x480 in 81 frames unless the line says otherwise: 32,760 tokens.
 """
 import argparse
 import json

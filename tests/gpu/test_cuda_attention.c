@@ -407,7 +407,8 @@ typedef struct bench_shape {
     bool is_raw;
 } bench_shape;
 
-/* Half of the operations at the INT8 rate, half at that of the values, or all at the latter's. */
+/* Half of the operations at the INT8 rate, half at that of the values, or all at the latter's: of
+ * the card's data sheet, whichever instruction multiplies. */
 static double roof_of(const gpu *g, lx_attention_kind kind)
 {
     gpu_roof peak = gpu_roof_of(g);
@@ -424,6 +425,7 @@ static void bench_one(gpu *g, const bench_shape *s)
     bool is_fp8 = s->design == FP8_MMA || s->design == FP8_MMA_F16_SUMS;
     if (is_fp8 && !lx_card_has_fp8(&is))
         return;
+    double roof = roof_of(g, s->kind);
     if (s->design != CHOSEN && is.major == 9)
         pretend(g, 8, is_fp8 ? 9 : 0);
     g->x.sums = s->design == F16_SUMS || s->design == FP8_MMA_F16_SUMS ? LX_SUMS_F16
@@ -446,7 +448,6 @@ static void bench_one(gpu *g, const bench_shape *s)
         .k = b.k, .v = b.v, .n_heads = s->n_heads, .k_norm = s->is_raw ? &b.raw : NULL};
     gpu_must(lx_kv_prepare_from(&g->x, s->kind, &from, &b.kv, &err), &err);
     double tera = 4e-12 * (double)s->n_q * (double)s->n_k * (double)width * (double)s->times;
-    double roof = roof_of(g, s->kind);
     gpu_print_rate(s->what, gpu_time(g, call_attention, &b), tera, roof);
     if (s->kind != LX_ATTENTION_PLAIN && !s->chunk && !s->rows_per_block) {
         gpu_print_bytes("  its keys prepared", gpu_time(g, call_prepare, &b),
