@@ -149,11 +149,12 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* whoever reads the log may leave */
     signal(SIGXFSZ, SIG_IGN); /* beyond a limit of file sizes: an error, as on a full disk */
     lx_log_open("launch", LX_LOG_INFO);
-    if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "--help") == 0)) {
-        fputs(argv[1][2] == 'v' ? "lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ")\n" : usage,
-              stdout);
-        return 0;
-    }
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "--help") == 0) {
+            fputs(argv[i][2] == 'v' ? "lx2v-launch " LX2V_VERSION " (" LX2V_BACKEND ")\n" : usage,
+                  stdout);
+            return 0;
+        }
     lx_status status = parse(argc, argv, &a, &err);
     if (status == LX_OK)
         status = lx_config_load(&config, a.config, &err);

@@ -550,9 +550,9 @@ static bool turn(launcher *l)
     l->now_s = lx_now_s();
     notify_tick(&l->notify, l->now_s);
     uint64_t n_sent = l->n_sent;
-    int n = drain_stages(l);
+    const int n_told = drain_stages(l);
     keep_promises(l); /* before a client can ask for what has ended */
-    n += drain_clients(l);
+    const int n_asked = drain_clients(l);
     keep_promises(l);
     read_signals(l);
     if (l->mode.is_stopping && !l->is_leaving)
@@ -566,7 +566,7 @@ static bool turn(launcher *l)
     bool has_work = lx_jobs_count(l->jobs, LX_LIST_RUNNING) > 0 ||
                     (lx_jobs_live(l->jobs) > 0 && !l->mode.is_paused);
     inhibit_tick(&l->inhibit, has_work, l->now_s);
-    double stages_due_s = n < BATCH ? replicas_tick(l->replicas, l->now_s) : l->now_s;
+    double stages_due_s = n_told < BATCH ? replicas_tick(l->replicas, l->now_s) : l->now_s;
     double clients_due_s = clients_tick(l->clients, l->now_s);
     keep_promises(l);
     if (l->broken.status != LX_OK)
@@ -581,7 +581,7 @@ static bool turn(launcher *l)
         say_ready(l);
     if (l->is_leaving && replicas_all_gone(l->replicas))
         return false;
-    if (n == 0 && n_sent == l->n_sent)
+    if (n_told + n_asked == 0 && n_sent == l->n_sent)
         sleep_until(l, stages_due_s < clients_due_s ? stages_due_s : clients_due_s);
     return true;
 }

@@ -166,6 +166,8 @@ static void park(replicas *r, replica *p, double now_s)
 {
     p->state = REPLICA_PARKED;
     LX_E("stage=%s replica=%d parked: %s", lx_stage_kind_name(p->kind), p->index, p->obituary);
+    if (replicas_hopeless(r))
+        return; /* the launcher ends; jobs of the journal wait for its next start */
     route_park(r->route, p->kind, p->index, p->obituary, now_s);
 }
 

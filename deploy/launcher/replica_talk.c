@@ -210,15 +210,15 @@ const char *replica_check_alive(const replicas *r, const replica *p, double now_
     double silent_by = p->state == REPLICA_STARTING
                            ? p->started_s + HELLO_S
                            : p->heard_s + BEATS_MISSED * c->supervision.beat_s;
-    double stuck_by = HUGE_VAL;
+    double stuck_by = HUGE_VAL, moved_s = p->moved_s;
     const lx_entry *e = route_holds(r->route, p->kind, p->index);
     if (r->leases && leases_waits(r->leases, p->kind, p->index)) {
         stuck_by = HUGE_VAL; /* others have the card; they are watched themselves */
     } else if (p->state == REPLICA_LOADING) {
-        stuck_by = p->moved_s + LOAD_FACTOR * c->supervision.hang_s;
+        stuck_by = moved_s + LOAD_FACTOR * c->supervision.hang_s;
     } else if (p->state == REPLICA_READY && e && !route_may_wait(r->route, p->kind, p->index)) {
-        double since = route_free_since_s(r->route, p->kind, p->index);
-        stuck_by = (p->moved_s > since ? p->moved_s : since) + unit_limit_s(r, p, e);
+        moved_s = fmax(moved_s, route_free_since_s(r->route, p->kind, p->index));
+        stuck_by = moved_s + unit_limit_s(r, p, e);
     }
     double by = silent_by < stuck_by ? silent_by : stuck_by;
     if (by < *due_s)
@@ -228,7 +228,7 @@ const char *replica_check_alive(const replicas *r, const replica *p, double now_
     if (silent_by <= now_s)
         snprintf(why, 160, "no word for %.1f s", now_s - p->heard_s);
     else
-        snprintf(why, 160, "no progress for %.1f s", now_s - p->moved_s);
+        snprintf(why, 160, "no progress for %.1f s", now_s - moved_s);
     return why;
 }
 

@@ -90,6 +90,25 @@ static void test_p09_hung_unit_is_found_behind_a_beating_heart(void **state)
     end(&r);
 }
 
+/* What is told is the time of the unit, not of the rest before the job. */
+static void test_p09_first_unit_hangs_after_a_rest(void **state)
+{
+    (void)state;
+    NEEDS_POINTS();
+    rig r;
+    double told_s = 0;
+    fault_start(&r, "dit/stage.compute:1:spin", "supervision: {beat_s: 0.5, hang_s: 1.6}\n");
+    rig_sleep(5 * RIG_SLACK);
+    rig_submit(&r, "late");
+    assert_int_equal(rig_wait(&r, "late", 60), LX_CLIENT_DONE);
+    const lx_client_stage dit = rig_stage(&r, DIT);
+    const char *told = strstr(dit.text, "no progress for ");
+    assert_true(told && sscanf(told, "no progress for %lf s", &told_s) == 1);
+    assert_true(told_s > 1.5 && told_s < 4 * RIG_SLACK);
+    rig_wait_ready(&r, 30);
+    end(&r);
+}
+
 /* Ready once, and from then on it ends with code 1 as soon as it has loaded: restarted at once,
  * then after 1, 2 and 4 s; the fifth death parks it. */
 static void test_p10_crash_loop_is_parked(void **state)
@@ -382,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_p06_stages_leave_without_the_kernels_word),
         cmocka_unit_test(test_p08_stopped_stage_is_replaced),
         cmocka_unit_test(test_p09_hung_unit_is_found_behind_a_beating_heart),
+        cmocka_unit_test(test_p09_first_unit_hangs_after_a_rest),
         cmocka_unit_test(test_p10_crash_loop_is_parked),
         cmocka_unit_test(test_p11_exit_2_is_parked_at_once),
         cmocka_unit_test(test_p12_poison_job_is_buried),

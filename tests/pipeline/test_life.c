@@ -102,6 +102,8 @@ static void test_check_says_what_is_wrong(void **state)
     assert_non_null(strstr(text, "--check"));
     assert_int_equal(rig_run(text, sizeof text, "lx2v-launch --version"), 0);
     assert_non_null(strstr(text, "lx2v-launch "));
+    assert_int_equal(rig_run(text, sizeof text, "lx2v-launch %s --version", r.config), 0);
+    assert_non_null(strstr(text, "lx2v-launch "));
     rig_remove(&r);
 }
 
@@ -148,14 +150,23 @@ static void test_check_judges_the_model_files(void **state)
 }
 
 /* A stage that can never start, for a reason that no header shows: a VAE whose bytes are not those
- * of its manifest. The launcher gives up at once and says why. */
+ * of its manifest. The launcher gives up at once and says why; a job that was accepted before waits
+ * till the config is mended. */
 static void test_hopeless_stage_ends_the_launcher(void **state)
 {
     (void)state;
     static char text[16384];
-    char path[128], manifest[128];
+    char path[128], manifest[128], kept[128];
+    lx_err err = {0};
     rig r;
-    rig_make(&r, NULL);
+    rig_start(&r, (rig_options){.slow_ms = 50});
+    rig_submit(&r, "patient");
+    rig_wait_stage(&r, "patient", DIT, 30);
+    kill(r.pid, SIGKILL);
+    assert_int_equal(rig_wait_exit(&r, 5), 128 + SIGKILL);
+    lx_client_close(&r.client);
+    snprintf(kept, sizeof kept, "%s/kept.yaml", r.root);
+    assert_int_equal(rename(r.config, kept), 0);
     put_text(r.root, "manifest.sha256",
              "0000000000000000000000000000000000000000000000000000000000000000  vae.pth\n",
              manifest);
@@ -168,6 +179,21 @@ static void test_hopeless_stage_ends_the_launcher(void **state)
     assert_true(rig_now_s() - started_s < 30);
     assert_non_null(strstr(text, path));
     assert_null(strstr(text, "ready endpoint"));
+    assert_int_equal(rename(kept, r.config), 0);
+    rig_launch(&r, 0);
+    assert_int_equal(lx_client_open(&r.client, r.endpoint, 10, &err), LX_OK);
+    assert_int_equal(rig_wait(&r, "patient", 60), LX_CLIENT_DONE);
+    rig_stop(&r, SIGTERM);
+    rig_remove(&r);
+}
+
+/* 1 frame of it has an odd multiple of 128 bytes, which memory for tensors is not counted in. */
+static void test_odd_size_starts(void **state)
+{
+    (void)state;
+    rig r;
+    rig_start(&r, (rig_options){.config = "limits: {size: 720x720, frames: 9}\nvae: {chunk: 3}\n"});
+    rig_stop(&r, SIGTERM);
     rig_remove(&r);
 }
 
@@ -179,6 +205,7 @@ int main(void)
         cmocka_unit_test(test_check_says_what_is_wrong),
         cmocka_unit_test(test_check_judges_the_model_files),
         cmocka_unit_test(test_hopeless_stage_ends_the_launcher),
+        cmocka_unit_test(test_odd_size_starts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
