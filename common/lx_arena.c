@@ -12,7 +12,6 @@
 
 #include "lx_fault.h"
 
-#define ARENA_ALIGN 256
 /* A dry arena counts from here, so that its addresses are neither NULL nor mapped. */
 #define DRY_BASE ((uintptr_t)4096)
 
@@ -35,7 +34,7 @@ lx_status lx_arena_create(lx_arena **out, size_t bytes, lx_err *err)
     lx_arena *arena = calloc(1, sizeof *arena);
     if (!arena)
         return lx_fail(err, LX_EAGAIN, "out of memory for an arena's record");
-    arena->bytes = bytes ? bytes : ARENA_ALIGN;
+    arena->bytes = bytes ? bytes : LX_ARENA_ALIGN;
     void *base = LX_FAULT("arena.create") ? MAP_FAILED
                                           : mmap(NULL, arena->bytes, PROT_READ | PROT_WRITE,
                                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -88,9 +87,9 @@ void lx_arena_destroy(lx_arena **arena)
 lx_status lx_arena_take(lx_arena *arena, size_t bytes, void **out, lx_err *err)
 {
     uint64_t end;
-    if (!lx_add_u64(arena->mark, bytes, &end) || !lx_add_u64(end, ARENA_ALIGN - 1, &end))
+    if (!lx_add_u64(arena->mark, bytes, &end) || !lx_add_u64(end, LX_ARENA_ALIGN - 1, &end))
         return lx_fail(err, LX_EJOB, "tensor of %zu bytes: size overflows", bytes);
-    end &= ~(uint64_t)(ARENA_ALIGN - 1);
+    end &= ~(uint64_t)(LX_ARENA_ALIGN - 1);
     if (arena->base && (end > arena->bytes || LX_FAULT("arena.alloc")))
         return lx_fail(
             err, LX_EJOB,

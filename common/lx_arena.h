@@ -27,7 +27,9 @@ lx_status lx_arena_create_on(lx_arena **out, void *memory, size_t bytes,
 lx_status lx_arena_create_dry(lx_arena **out, lx_err *err);
 void lx_arena_destroy(lx_arena **arena);
 
-/** Take `bytes`, 256-byte aligned (a card's widest accesses), uninitialised. LX_EJOB with figures
+#define LX_ARENA_ALIGN 256 /* bytes; what is taken is rounded up to it */
+
+/** Take `bytes`, so aligned (a card's widest accesses), uninitialised. LX_EJOB with figures
  *  when it is too small. */
 lx_status lx_arena_take(lx_arena *arena, size_t bytes, void **out, lx_err *err);
 

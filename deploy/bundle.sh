@@ -274,9 +274,9 @@ set_paths() {
         lib/liblx2v_cuda.so)
             # shellcheck disable=SC2016 # for the loader
             if [ "$with_cuda" -eq 1 ]; then
-                patchelf --force-rpath --set-rpath '$ORIGIN:$ORIGIN/../lib' "$file"
+                patchelf --force-rpath --set-rpath '$ORIGIN' "$file"
             else
-                patchelf --set-rpath '$ORIGIN:$ORIGIN/../lib:/usr/local/cuda/lib64' "$file"
+                patchelf --set-rpath '$ORIGIN:/usr/local/cuda/lib64' "$file"
             fi
             ;;
         lib/*)

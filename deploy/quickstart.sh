@@ -95,8 +95,9 @@ ask_about_card() {
 
 # Once packages are installed: nvcc has a C++ compiler then.
 check_cublas() {
-    if [ -n "$nvcc" ] && ! echo '#include <cublasLt.h>' | "$nvcc" -x cu -E - >/dev/null 2>&1; then
-        refuse_card "$nvcc does not find cublasLt.h (package libcublas-dev)"
+    local words
+    if [ -n "$nvcc" ] && ! words=$(echo '#include <cublasLt.h>' | "$nvcc" -x cu -E - 2>&1 >/dev/null); then
+        refuse_card "$nvcc cannot use it: $(printf '%s' "$words" | tail -n 3)"
     fi
 }
 
@@ -129,6 +130,7 @@ build() {
 # --- the pipeline --------------------------------------------------------------------------------
 
 work=$(mktemp -d)
+export LX2V_STATE_DIR=$work/state # sockets and journal go when this ends
 launcher=""
 follower=""
 
@@ -146,7 +148,6 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 130' INT
-export LX2V_STATE_DIR=$work/state # sockets and journal go when this ends
 trap 'exit 143' TERM
 
 # config.yaml computes on the CPU. With a card, what `lx2v init` proposes for this machine instead, at

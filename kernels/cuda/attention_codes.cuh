@@ -21,8 +21,8 @@ template <typename T> __device__ __forceinline__ void widen8(const uint4 &raw, f
         f[i] = cu_to_f32(h[i]);
 }
 
-/* 8 values as codes. NaN becomes 0; |x inverse| <= 127 as inverse = 127 / max|x|, but where that is
- * below 4e-37 and the scale next to nothing. */
+/* 8 values as codes. NaN becomes 0; |x inverse| <= 127 as inverse = 127 / max|x|, unless max|x|
+ * is below 4e-37: inverse is infinite then, and the scale next to nothing. */
 __device__ __forceinline__ uint2 codes_of(const float (&f)[8], float inverse)
 {
     uint32_t b[8];

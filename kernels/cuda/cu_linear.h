@@ -83,7 +83,8 @@ enum {
 /* LX_CU_MMA_192x256_APART: of F32 the blocks begin apart, so their tiles end apart and do not all
  * ask memory at once. Of 16 bits the codes of lx_cu_int8.codes are made apart, by a kernel before
  * the products, not beside them (I8 alone: FP8's stay beside). Same bits either way. Of INT8,
- * both 192x256 leave F32 with an activation, which no model has, to LX_CU_MMA_128x256. */
+ * both 192x256 leave to LX_CU_MMA_128x256 what no model has: F32 with an activation or with `most`,
+ * rows that are not wide, operands of 4 GiB and more. */
 
 /* Those that there are for FP8. */
 #define LX_CU_HAS_FP8(design) ((design) == LX_CU_WGMMA_128x256 || (design) >= LX_CU_MMA_192x256)

@@ -105,7 +105,8 @@ __global__ void __launch_bounds__(THREADS) k_epilogue_any(lx_cu_epilogue e, int 
     }
 }
 
-/* A band has at most a chunk of tokens, so the grid's second side is far below 65,535. */
+/* A band has at most 16,384 rows, or the 32 MiB of use_blas (linear_plan.c): with 16 columns, the
+ * fewest, 49,152 blocks in the grid's second side, which may have 65,535. */
 static void launch_elements(const lx_cuda_dev *dev, const lx_cu_epilogue &e, bool is_wide)
 {
     int64_t blocks = cu_ceil_div<int64_t>(e.n, THREADS * (is_wide ? 8 : 1));

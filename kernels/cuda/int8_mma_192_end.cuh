@@ -392,7 +392,7 @@ static int end_of(const lx_cu_int8 &p)
     if (p.e.gate)
         return END_16_BITS;
     if (dtype == LX_CU_F16)
-        return p.most ? END_F16_MOST : END_F16;
+        return p.most ? END_F16_MOST : p.squares ? END_16_BITS : END_F16;
     return p.squares ? END_BF16_SQUARES : END_BF16;
 }
 

@@ -19,7 +19,6 @@
 #include "weights/lx_model_dir.h"
 
 #define FRAMES_PER_LATENT 4
-#define ROUNDED           256 /* lx_arena_take rounds up to this */
 
 struct mux {
     const lx_config *config;          /* borrowed until destroy */
@@ -91,7 +90,8 @@ uint64_t mux_chunk_bytes(const lx_config *c)
 static lx_status take_memory(mux *model, lx_err *err)
 {
     model->chunk_bytes = mux_chunk_bytes(model->config);
-    lx_status status = lx_arena_create(&model->arena, (size_t)model->chunk_bytes + ROUNDED, err);
+    lx_status status =
+        lx_arena_create(&model->arena, (size_t)model->chunk_bytes + LX_ARENA_ALIGN, err);
     void *memory = NULL;
     if (status == LX_OK)
         status = lx_arena_take(model->arena, (size_t)model->chunk_bytes, &memory, err);

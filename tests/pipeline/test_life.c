@@ -187,7 +187,7 @@ static void test_hopeless_stage_ends_the_launcher(void **state)
     rig_remove(&r);
 }
 
-/* 1 frame of it has an odd multiple of 128 bytes, which memory for tensors is not counted in. */
+/* A chunk of its frames is 128 bytes above a multiple of those that arenas round up to. */
 static void test_odd_size_starts(void **state)
 {
     (void)state;
