@@ -97,7 +97,7 @@ ask_about_card() {
 check_cublas() {
     local words
     if [ -n "$nvcc" ] && ! words=$(echo '#include <cublasLt.h>' | "$nvcc" -x cu -E - 2>&1 >/dev/null); then
-        refuse_card "$nvcc cannot use it: $(printf '%s' "$words" | tail -n 3)"
+        refuse_card "$nvcc cannot compile with cublasLt.h: $(printf '%s' "$words" | tail -n 3)"
     fi
 }
 

@@ -50,13 +50,13 @@
  * Measured  on three H100s held to 8.6, 32,760 rows, milliseconds (share of mma.sync's rate by
  *           time; by clocks, which power does not bend) [share by clocks at the card's base clock]:
  *           5120 -> 5120, 16 bits            1.56 to 1.67 (79 to 84; 84.5 to 86.0 %) [86.0]
- *           5120 -> 5120, gate, residual     1.84 to 1.90 (69 to 71; 73 to 77 %)     [77.8]
- *           5120 -> 13824, gelu, codes apart 4.98 to 5.22 (69 to 72; 70 to 73 %)     [81.4]
+ *           5120 -> 5120, gate, residual     1.85 to 1.90 (69 to 71; 74 to 77 %)     [77.8]
+ *           5120 -> 13824, gelu, codes apart 4.98 to 5.10 (69 to 72; 72 to 73 %)     [81.4]
  *                               codes beside 5.09 to 5.17 (69 to 71; 71 %)
- *           13824 -> 5120, gate, residual    4.28 to 4.57 (78 to 83; 84.5 to 86.1 %) [86.0]
- *           In brackets gelu without its codes. The loop before, by turns on one of them: 1.58 to
- *           1.67, 1.89 to 1.91, 5.11 to 5.27, 4.39 to 4.76 ms. What else was tried, and why two of
- *           the four stay where they are: docs/waits.md.
+ *           13824 -> 5120, gate, residual    4.30 to 4.57 (78 to 83; 84.5 to 85.5 %) [86.0]
+ *           In brackets gelu without its codes. Other cards: docs/performance.md. The loop before,
+ *           by turns on one of them: 1.58 to 1.67, 1.89 to 1.91, 5.11 to 5.27, 4.39 to 4.76 ms.
+ *           What else was tried, and why two of the four stay where they are: docs/waits.md.
  * Registers 250 to 255; by ptxas 13.0 and 12.4 for 8.6 and 9.0 no word is kept in memory, in the
  *           loop or beside it.
  */
